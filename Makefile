@@ -1,0 +1,58 @@
+# `make demo` makes a picture, `make test` runs the tests, `make check` is what every commit passes; each installs what it needs.
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+FRESH  := build/fresh
+
+.PHONY: demo test test-all check types wheel-test clean
+
+demo: $(VENV)/.installed
+	$(BIN)/lsregen generate \
+		--prompt "a red circle and a blue square" \
+		--box "red circle=0.05,0.1,0.45,0.5" --box "blue square=0.55,0.5,0.95,0.9" \
+		--seed 0 --out demo --name demo
+	@echo "The picture: demo/demo-0.png; with its boxes: demo/demo-0-layout.png; where each phrase looked: demo/demo-0-attention.png"
+
+test: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q
+
+test-all: test wheel-test
+
+check: $(VENV)/.installed-test types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/pyright
+	$(BIN)/python -m pytest -q -m "not slow"
+
+# The built wheel in an environment of its own: the only thing that shows a missing package or data file.
+wheel-test: $(VENV)/.installed-test
+	rm -rf $(FRESH) build/lib dist
+	$(BIN)/python -m build --outdir dist . > /dev/null
+	$(PYTHON) -m venv $(FRESH)
+	$(FRESH)/bin/python -m pip install -q -c constraints.txt dist/*.whl
+	cd $(FRESH) && HF_HUB_OFFLINE=1 ./bin/lsregen generate \
+		--prompt "a red circle and a blue square" \
+		--box "red circle=0.05,0.1,0.45,0.5" --box "blue square=0.55,0.5,0.95,0.9" --steps 10 --out pictures --name wheel
+	test -s $(FRESH)/pictures/wheel-0.png
+	$(FRESH)/bin/python -m pip install -q -c constraints.txt ./examples/lsregen-centre pytest
+	$(FRESH)/bin/lsregen plugins | grep -q lsregen-centre
+	cd $(FRESH) && ./bin/python -m pytest -q ../../examples/lsregen-centre/tests
+
+# Type checkers cannot follow an editable install's import hook: give them a path.
+types:
+	mkdir -p build/types && ln -sfn ../.. build/types/lsregen
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test]"
+	touch $@ $(VENV)/.installed
+
+clean:
+	rm -rf $(VENV) build dist demo outputs *.egg-info

@@ -1,0 +1,141 @@
+"""The command `lsregen`: a group whose commands are imported when they are used, so that help costs nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from importlib import import_module
+from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
+from typing import Any
+
+import click
+
+from ..framework.errors import LsregenError, PluginError, nearest
+from ..framework.plugins import LIMIT
+
+GROUP = "lsregen.commands"
+"""The entry-point group by which other packages add commands; each names a `click.Command`."""
+
+COMMANDS: Mapping[str, str] = {
+    "evaluate": "Measure methods on a world with exact answers, and print tables of the results.",
+    "generate": "Make images from a prompt, and boxes that say what stands where.",
+    "plugins": "List extractors, distances, samplers and models, with their options.",
+    "presets": "List the guidance presets, or show one as YAML.",
+    "tokens": "Show how a model splits a prompt into tokens.",
+}
+"""lsregen's own commands, each the `command` of the module of that name, and what the list of commands says of them."""
+
+INTERRUPTED = 130  # the exit code of a shell command that ended by Ctrl-C
+
+
+class Failure(click.ClickException):
+    """An error with a message for the user; click prints it as `Error: ...` on stderr, without a traceback."""
+
+    exit_code = 2
+
+
+class LazyGroup(click.Group):
+    """A group that knows the names of its commands, and imports one only to run it or to show its own help."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS, *sorted(third_party())]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name in COMMANDS:
+            return import_module(f".{cmd_name}", __package__).command
+        found = third_party().get(cmd_name)
+        return load_command(found) if found else None
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        name, known = args[0], self.list_commands(ctx)
+        if not name.startswith("-") and name not in known and not ctx.resilient_parsing:
+            ctx.fail(f"No such command {name!r}{nearest(name, known)}; there are {', '.join(known)}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        others = {name: f"From the package {origin(found[0])}." for name, found in sorted(third_party().items())}
+        with formatter.section("Commands"):
+            formatter.write_dl([*COMMANDS.items(), *others.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except LsregenError as error:
+            raise Failure(str(error)) from None
+        except KeyboardInterrupt:  # a command that keeps something catches it, and says what
+            click.echo("Interrupted.", err=True)
+            ctx.exit(INTERRUPTED)
+
+
+def third_party() -> dict[str, list[EntryPoint]]:
+    """The commands of other packages by name, not loaded; lsregen's own names cannot be taken.
+
+    The environment variable that limits plugins (`framework/plugins.py`) limits commands too.
+    """
+    limit = os.environ.get(LIMIT)
+    allowed = None if limit is None else {_normalised(name) for name in limit.split(",")}
+    found: dict[str, list[EntryPoint]] = {}
+    for point in entry_points(group=GROUP):
+        welcome = allowed is None or (point.dist is not None and _normalised(point.dist.name) in allowed)
+        if welcome and point.name not in COMMANDS:
+            found.setdefault(point.name, []).append(point)
+    return found
+
+
+def _normalised(package: str) -> str:
+    return re.sub(r"[-_.]+", "-", package.strip()).lower()
+
+
+def load_command(points: list[EntryPoint]) -> click.Command:
+    """Import a third-party command.
+
+    Raises:
+        PluginError: two packages offer it, it cannot be imported, or it is no click command; names the packages.
+    """
+    point = points[0]
+    if len(points) > 1:
+        packages = " and ".join(map(origin, points))
+        raise PluginError(f"command {point.name!r} is offered by {packages}; uninstall one of them")
+    where = f"command {point.name!r} of {origin(point)} (entry point {point.value})"
+    try:
+        command = point.load()
+    except Exception as error:
+        raise PluginError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
+    if not isinstance(command, click.Command):
+        raise PluginError(f"{where}: expected a click.Command, got {type(command).__name__}")
+    return command
+
+
+def origin(point: EntryPoint) -> str:
+    """The distribution of an entry point, with its version."""
+    return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
+
+
+def own_version() -> str:
+    try:
+        return version("lsregen")
+    except PackageNotFoundError:
+        return "unknown (not installed)"
+
+
+def _print_version(ctx: click.Context, param: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        click.echo(f"lsregen {own_version()}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version, help="Show the version.")
+def cli() -> None:
+    """Text-to-image diffusion that can be pulled, at every step, toward anything you can measure.
+
+    \b
+    lsregen generate --prompt "a red circle and a blue square" \\
+        --box "red circle=0.05,0.1,0.45,0.6" --box "blue square=0.55,0.45,0.95,0.95"
+    """
+
+
+def main() -> None:
+    """The entry point of the console script."""
+    cli(prog_name="lsregen")

@@ -1,0 +1,235 @@
+"""Pictures about pictures: the boxes drawn over an image, and the attention of every phrase over the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from math import ceil
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont, ImageOps
+
+from ..framework.layout import Box, Layout
+
+Floats: TypeAlias = NDArray[np.floating[Any]]
+Rectangle: TypeAlias = tuple[int, int, int, int]
+Colour: TypeAlias = tuple[int, int, int]
+
+COLOURS: tuple[Colour, ...] = (
+    (0, 200, 255),
+    (80, 230, 80),
+    (255, 220, 0),
+    (255, 140, 50),
+    (190, 140, 255),
+    (255, 110, 210),
+    (255, 255, 255),
+    (0, 220, 180),
+)
+"""The colours of phrases, in the order of a layout; bright, so that black text is legible on all of them."""
+
+INK, PAPER = (20, 20, 20), (255, 255, 255)
+COLD, WARM, HOT = (0, 0, 8), (190, 50, 115), (255, 250, 190)
+SHORT_SIDE = 512  # of a layout picture, at least
+CELLS_WIDTH = 1024  # that the maps of one phrase share, if their number allows it
+CELL_SIDES = (64, 128)  # the shorter side of a map in the attention picture: at least, at most
+GAP = 8
+ELLIPSIS = "…"
+
+Font: TypeAlias = ImageFont.FreeTypeFont
+
+
+@cache
+def font(size: int) -> Font:
+    return cast("Font", ImageFont.load_default(size))
+
+
+def colours_of(layout: Layout) -> dict[str, Colour]:
+    """The colour of every phrase, by its case-folded text; one colour for all its boxes."""
+    return {phrase.casefold(): COLOURS[i % len(COLOURS)] for i, phrase in enumerate(layout.phrases)}
+
+
+def draw_layout(image: Image.Image, layout: Layout) -> Image.Image:
+    """The image, enlarged pixel by pixel, with the boxes of its layout and their phrases; regions without a box are left out."""
+    factor = ceil(SHORT_SIDE / min(image.size))
+    picture = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
+    draw, colours, scale = ImageDraw.Draw(picture), colours_of(layout), min(picture.size)
+    boxes = [(region, pixels_of(region.box, picture.size)) for region in layout.regions if region.box is not None]
+    for region, corners in boxes:
+        outline(draw, corners, colours[region.phrase.casefold()], max(2, scale // 170))
+    labels = Labels(picture.size, font(max(16, scale // 26)))
+    for region, corners in boxes:  # after all outlines, so that none crosses a label
+        labels.add(draw, region.phrase, corners, colours[region.phrase.casefold()])
+    return picture
+
+
+def pixels_of(box: Box, size: tuple[int, int], offset: tuple[int, int] = (0, 0)) -> Rectangle:
+    """The first and last pixel of a box, in both directions, on a picture of `size` (width, height) placed at `offset`."""
+    width, height = size
+    left, top = round(box.left * width), round(box.top * height)
+    right, bottom = max(left + 1, round(box.right * width)) - 1, max(top + 1, round(box.bottom * height)) - 1
+    return left + offset[0], top + offset[1], right + offset[0], bottom + offset[1]
+
+
+def outline(draw: ImageDraw.ImageDraw, corners: Rectangle, colour: Colour, width: int) -> None:
+    """A coloured frame just inside `corners`, with a dark line within it: visible on any ground, and never cut by the edge."""
+    left, top, right, bottom = corners
+    draw.rectangle(corners, outline=colour, width=width)
+    inner = (left + width, top + width, right - width, bottom - width)
+    if inner[2] > inner[0] and inner[3] > inner[1]:
+        draw.rectangle(inner, outline=INK, width=max(1, width // 3))
+
+
+@dataclass
+class Labels:
+    """Labels on one canvas, of `size` (width, height): inside it, and clear of each other as long as there is room."""
+
+    size: tuple[int, int]
+    font: Font
+    taken: list[Rectangle] = field(default_factory=list[Rectangle])
+
+    def add(self, draw: ImageDraw.ImageDraw, text: str, corners: Rectangle, colour: Colour) -> None:
+        """Write a text on a plate of the given colour, at the corners it belongs to."""
+        pad = max(3, round(self.font.size / 4))
+        text = shortened(text, self.font, self.size[0] - 2 * pad)
+        ascent, descent = self.font.getmetrics()
+        width, height = ceil(self.font.getlength(text)) + 2 * pad, ascent + descent + pad
+        left, top = self._place(corners, width, height)
+        plate = (left, top, left + width - 1, top + height - 1)
+        self.taken.append(plate)
+        draw.rectangle(plate, fill=colour, outline=INK)
+        draw.text((left + pad, top + pad // 2), text, fill=INK, font=self.font)
+
+    def _place(self, corners: Rectangle, width: int, height: int) -> tuple[int, int]:
+        """Above the box, else at its upper or lower edge inside, else below it, else the free row nearest to its top."""
+        left, top, _, bottom = corners
+        x = max(0, min(left, self.size[0] - width))
+        lowest = max(0, self.size[1] - height)
+        wanted = [top - height, top, bottom + 1 - height, bottom + 1]
+        rows = sorted(range(0, lowest + 1, 4), key=lambda y: abs(y - top))
+        for y in (*wanted, *rows):
+            if 0 <= y <= lowest and not any(_meet((x, y, x + width - 1, y + height - 1), other) for other in self.taken):
+                return x, y
+        return x, max(0, min(top, lowest))
+
+
+def _meet(a: Rectangle, b: Rectangle) -> bool:
+    return a[0] <= b[2] and b[0] <= a[2] and a[1] <= b[3] and b[1] <= a[3]
+
+
+def shortened(text: str, with_font: Font, width: int) -> str:
+    """The text, cut with an ellipsis where it is longer than `width` pixels."""
+    return _cut(text, lambda part: with_font.getlength(part) <= width)
+
+
+def _cut(text: str, fits: Callable[[str], bool]) -> str:
+    if fits(text):
+        return text
+    for length in range(len(text) - 1, 0, -1):
+        if fits(part := text[:length].rstrip() + ELLIPSIS):
+            return part
+    return ELLIPSIS
+
+
+def wrapped(text: str, with_font: Font, width: int, most: int) -> list[str]:
+    """The text in at most `most` lines of at most `width` pixels; words that are longer are cut."""
+    lines: list[str] = []
+    for word in text.split():
+        joined = f"{lines[-1]} {word}" if lines else word
+        if lines and with_font.getlength(joined) <= width:
+            lines[-1] = joined
+        else:
+            lines.append(word)
+    if len(lines) > most:
+        lines = [*lines[: most - 1], " ".join(lines[most - 1 :])]
+    return [shortened(line, with_font, width) for line in lines]
+
+
+@dataclass(frozen=True)
+class _Grid:
+    """Where things stand in an attention picture: names on the left, step numbers on top, a note at the foot."""
+
+    columns: int
+    rows: int
+    cell: tuple[int, int]
+    names: int  # width of the names
+    note: int  # width of the note
+    head: int = 30
+    foot: int = 30
+
+    @property
+    def size(self) -> tuple[int, int]:
+        left, _ = self.at(0, 0)
+        width = left + self.columns * (self.cell[0] + GAP)
+        return max(width, self.note + 2 * GAP), self.head + self.rows * (self.cell[1] + GAP) + self.foot
+
+    def at(self, row: int, column: int) -> tuple[int, int]:
+        """The upper left corner of a map."""
+        return 2 * GAP + self.names + column * (self.cell[0] + GAP), self.head + row * (self.cell[1] + GAP)
+
+
+def draw_attention(maps: Mapping[int, Floats], layout: Layout, size: tuple[int, int], steps: int) -> Image.Image:
+    """One row per phrase, one column per traced step, every row on its own scale, with the phrase's boxes.
+
+    Args:
+        maps: `[k h w]` by step index, one map per phrase of the layout, in order.
+        size: width and height of the image: maps are drawn in its proportions.
+        steps: of the whole run, for the note at the foot.
+    """
+    phrases, indices = layout.phrases, sorted(maps)
+    small, note = font(15), f"attention over {steps} steps; each row from 0 to its own maximum"
+    widths = _names_width(phrases), ceil(small.getlength(note))
+    grid = _Grid(len(indices), len(phrases), _cell(size, len(indices)), *widths)
+    picture = Image.new("RGB", grid.size, PAPER)
+    draw = ImageDraw.Draw(picture)
+    for column, index in enumerate(indices):
+        x, y = grid.at(0, column)
+        draw.text((x + grid.cell[0] // 2, y - GAP), str(index + 1), fill=INK, font=small, anchor="ms")
+    draw.text((GAP, grid.head - GAP), "step", fill=INK, font=small, anchor="ls")
+    colours = colours_of(layout)
+    for row, phrase in enumerate(phrases):
+        colour = colours[phrase.casefold()]
+        _draw_name(draw, grid, row, phrase, colour)
+        boxes = [region.box for region in layout.of(phrase) if region.box is not None]
+        _draw_row(picture, grid, row, [maps[index][row] for index in indices], boxes, colour)
+    draw.text((GAP, grid.size[1] - GAP - 2), note, fill=(90, 90, 90), font=small, anchor="ls")
+    return picture
+
+
+def _cell(size: tuple[int, int], columns: int) -> tuple[int, int]:
+    """Width and height of one map: its shorter side between `CELL_SIDES`, in the proportions of the image (4:1 at most)."""
+    low, high = CELL_SIDES
+    short = max(low, min(high, CELLS_WIDTH // max(1, columns)))
+    width, height = (short * side / min(size) for side in size)
+    return round(min(width, 4 * short)), round(min(height, 4 * short))
+
+
+def _names_width(phrases: Iterable[str]) -> int:
+    longest = max((font(18).getlength(phrase) for phrase in phrases), default=0)
+    return max(48, min(170, ceil(longest) + 14))
+
+
+def _draw_name(draw: ImageDraw.ImageDraw, grid: _Grid, row: int, phrase: str, colour: Colour) -> None:
+    """The phrase beside its row, in as many lines as fit, with a strip in its colour."""
+    _, top = grid.at(row, 0)
+    with_font, line = font(18), 22
+    lines = wrapped(phrase, with_font, grid.names - 12, max(1, grid.cell[1] // line))
+    draw.rectangle((GAP, top, GAP + 5, top + grid.cell[1] - 1), fill=colour, outline=INK)
+    y = top + (grid.cell[1] - line * len(lines)) // 2
+    for i, text in enumerate(lines):
+        draw.text((GAP + 12, y + i * line), text, fill=INK, font=with_font)
+
+
+def _draw_row(picture: Image.Image, grid: _Grid, row: int, maps: Sequence[Floats], boxes: Sequence[Box], colour: Colour) -> None:
+    finite = [np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0) for values in maps]
+    top = max((float(values.max()) for values in finite), default=0.0)
+    for column, values in enumerate(finite):
+        corner = grid.at(row, column)
+        levels = (np.clip(values / top, 0, 1) * 255 if top > 0 else np.zeros_like(values)).round().astype(np.uint8)
+        heat = ImageOps.colorize(Image.fromarray(levels), COLD, HOT, WARM)
+        picture.paste(heat.resize(grid.cell, Image.Resampling.NEAREST), corner)
+        draw = ImageDraw.Draw(picture)
+        for box in boxes:
+            outline(draw, pixels_of(box, grid.cell, corner), colour, 2)

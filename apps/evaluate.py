@@ -1,0 +1,252 @@
+"""`lsregen evaluate`: methods compared on scenes whose answers are known, and tables of the results."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..framework.errors import ConfigError
+from .output import OutputError, reason, write_file
+
+if TYPE_CHECKING:
+    from ..evaluation.shapeworld.benchmark import Contender, Row, Scenes
+    from ..framework.pipeline import Pipeline
+
+INTERRUPTED = 130  # the exit code of a shell command that ended by Ctrl-C
+EXTRA = {"scipy": "scipy", "faster_coco_eval": "faster-coco-eval"}
+"""What the extra `eval` brings, by the name it is imported under."""
+
+
+@click.group(name="evaluate")
+def command() -> None:
+    """Measure methods on a world with exact answers.
+
+    \b
+    lsregen evaluate shapeworld --guidance none,layout-guidance --json result.json
+    lsregen evaluate table result.json
+    """
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What was asked for."""
+
+    guidances: tuple[str, ...]
+    objects: int
+    count: int
+    seed: int
+    steps: int | None
+    cfg: float | None
+    size: tuple[int, int] | None
+    batch: int
+    model: str | None
+    device: str
+    dtype: str
+    sets: tuple[str, ...]
+    images: bool
+    diagnostics: bool
+    folder: Path
+
+
+def _names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+    names = tuple(name.strip() for name in value.split(","))
+    if not all(names):
+        raise click.BadParameter(f"{value!r}: expected names separated by commas, such as none,layout-guidance")
+    if len(set(names)) < len(names):
+        raise click.BadParameter(f"{value!r}: a name is given twice; each is one row")
+    return names
+
+
+def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    if value is None:
+        return None
+    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", value.strip().lower())
+    if not found:
+        raise click.BadParameter(f"{value!r}: expected WIDTHxHEIGHT in pixels, such as 96x64")
+    return int(found[1]), int(found[2])
+
+
+@command.command()
+@click.option("--guidance", "guidances", required=True, callback=_names, help="Presets, YAML files or none, separated by commas.")
+@click.option("--objects", type=click.IntRange(1, 3), default=2, show_default=True, help="Objects in every scene.")
+@click.option("--count", type=click.IntRange(min=1), default=300, show_default=True, help="Scenes, one image each.")
+@click.option("--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Of the first scene and of its image.")
+@click.option("--steps", type=click.IntRange(min=1), help="Sampling steps; 50 unless the guidance says otherwise.")
+@click.option("--cfg", type=float, help="Strength of classifier-free guidance; the model's own by default.")
+@click.option("--size", callback=_size, metavar="WxH", help="Width and height in pixels; the model's own by default.")
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images made at once.")
+@click.option("--model", help="An embedded model or a model folder; the guidance's or shapeworld-base by default.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+@click.option("--dtype", default="auto", show_default=True, help="auto, fp32, fp16 or bf16.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A further setting of every guidance; may be repeated.")
+@click.option("--images", is_flag=True, help="Keep the images, and a contact sheet of the first scenes.")
+@click.option("--diagnostics", is_flag=True, help="Measure the autoencoder and the attention on true images too.")
+@click.option(
+    "--out", "folder", type=click.Path(path_type=Path), default=Path("outputs/shapeworld"), show_default=True,
+    help="Folder of finished items, which are skipped the next time.",
+)  # fmt: skip
+@click.option("--json", "result", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The result file.")
+def shapeworld(result: Path, **given: Any) -> None:
+    """Compare guidances on held-out scenes of coloured shapes, found again by an exact detector.
+
+    Prints the table of the result. Interrupt and repeat at will: finished items are kept in the --out folder.
+    """
+    settings = Settings(**given)
+    require_extra()
+    _check_result(result)
+    try:
+        data = evaluate(settings)
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted; finished items are kept in {settings.folder}: the same command goes on from there.", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    write_file(result, (json.dumps(data, indent=2) + "\n").encode())
+    from ..evaluation.tables import markdown
+
+    click.echo(markdown([data]), nl=False)
+
+
+@command.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+def table(files: tuple[Path, ...]) -> None:
+    """Print results as Markdown, with intervals."""
+    from ..evaluation.tables import markdown, read_result
+
+    click.echo(markdown([read_result(path) for path in files]), nl=False)
+
+
+def require_extra() -> None:
+    """Refuse to begin without the packages that measure.
+
+    Raises:
+        ConfigError: one of them is not installed.
+    """
+    if missing := [package for module, package in EXTRA.items() if find_spec(module) is None]:
+        raise ConfigError(f"evaluation needs {' and '.join(missing)}; install them with: pip install 'lsregen[eval]'")
+
+
+def _check_result(path: Path) -> None:
+    """Find out before an hour of work that its result cannot be written."""
+    if path.is_dir():
+        raise OutputError(f"--json {str(path)!r}: is a folder; expected a file, such as result.json")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"--json {str(path)!r}: cannot be written ({reason(error)}); choose another file") from None
+    probe = path.with_name(f".{path.name[-80:]}.probe")
+    write_file(probe, b"")
+    probe.unlink()
+
+
+@dataclass
+class Pipelines:
+    """Models by name, each loaded once, however many guidances share it."""
+
+    device: str
+    dtype: str
+    _loaded: dict[str, Pipeline] = field(default_factory=dict[str, "Pipeline"])
+
+    def __getitem__(self, name: str) -> Pipeline:
+        from ..framework.pipeline import Pipeline
+
+        if name not in self._loaded:
+            self._loaded[name] = Pipeline.load(name, device=self.device, dtype=self.dtype)
+        return self._loaded[name]
+
+
+def evaluate(settings: Settings) -> dict[str, Any]:
+    """The whole result as JSON; every setting is checked before the first image is made."""
+    from ..evaluation.shapeworld.benchmark import differences, run
+
+    entrants, pipelines = _entrants(settings)
+    rows: list[Row] = []
+    for contender, scenes in entrants:
+        with _progress(scenes.count, contender.guidance) as on_done, _memory_errors(settings.batch):
+            rows.append(run(contender, scenes, settings.folder, batch=settings.batch, images=settings.images, on_done=on_done))
+    if settings.images:
+        _write_sheet(rows, settings.folder)
+    return {
+        "rows": [row.to_json() for row in rows],
+        "differences": differences(rows),
+        "diagnostics": _diagnostics(entrants, pipelines) if settings.diagnostics else {},
+    }
+
+
+def _entrants(settings: Settings) -> tuple[list[tuple[Contender, Scenes]], dict[str, Pipeline]]:
+    """Every guidance with its scenes, and the pipelines by the names of their models."""
+    from ..evaluation.shapeworld.benchmark import Scenes, contender
+    from ..framework.pipeline import DEFAULT_MODEL
+
+    loaded = Pipelines(settings.device, settings.dtype)
+    configs = {name: _config(name) for name in settings.guidances}
+    entrants: list[tuple[Contender, Scenes]] = []
+    pipelines: dict[str, Pipeline] = {}
+    for name, config in configs.items():
+        pipeline = loaded[settings.model or config.get("model") or DEFAULT_MODEL]
+        size = settings.size or pipeline.model.default_size
+        pipeline.model.latent_shape(size)
+        entrant = contender(pipeline, name, config, steps=settings.steps, cfg=settings.cfg, sets=settings.sets)
+        entrants.append((entrant, Scenes(settings.objects, size, settings.count, settings.seed)))
+        pipelines[entrant.model] = pipeline
+    return entrants, pipelines
+
+
+def _config(guidance: str) -> Mapping[str, Any]:
+    """A preset or a file as a mapping; nothing for none."""
+    from ..framework.config import load_preset, load_yaml
+
+    if guidance == "none":
+        return {}
+    return load_yaml(Path(guidance)) if guidance.endswith((".yaml", ".yml")) else load_preset(guidance)
+
+
+def _diagnostics(entrants: Sequence[tuple[Contender, Scenes]], pipelines: Mapping[str, Pipeline]) -> dict[str, Any]:
+    """By the name of the model."""
+    from ..evaluation.shapeworld.diagnostics import diagnose
+
+    found: dict[str, Any] = {}
+    for contender, scenes in entrants:
+        if contender.model not in found:
+            with _progress(scenes.count, f"diagnostics of {contender.model}") as on_done:
+                found[contender.model] = diagnose(pipelines[contender.model], scenes, on_done=on_done)
+    return found
+
+
+def _write_sheet(rows: Sequence[Row], folder: Path) -> None:
+    from io import BytesIO
+
+    from ..evaluation.shapeworld.sheet import contact_sheet
+
+    data = BytesIO()
+    contact_sheet(rows, folder).save(data, format="PNG")
+    write_file(folder / "sheet.png", data.getvalue())
+
+
+@contextmanager
+def _memory_errors(batch: int) -> Generator[None, None, None]:
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise ConfigError(f"--batch {batch}: the device has not enough memory; lower --batch, or use --dtype fp16") from None
+
+
+@contextmanager
+def _progress(total: int, label: str) -> Generator[Callable[[int], None], None, None]:
+    """A bar on a terminal, silence elsewhere."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=label, unit="image", disable=None) as bar:
+
+        def advance(count: int) -> None:
+            bar.update(count)
+
+        yield advance

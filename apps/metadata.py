@@ -1,0 +1,206 @@
+"""What a picture tells about itself: its settings as JSON under `lsregen`, and as text under `parameters` for other tools."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from ..framework.errors import LsregenError
+from ..framework.layout import Layout
+from .output import SOFTWARE
+
+if TYPE_CHECKING:
+    from ..framework.report import Report
+
+KEY, PARAMETERS = "lsregen", "parameters"
+VERSION = 1  # of the JSON under `KEY`; a reader refuses a newer one
+LONGEST = 1 << 20  # characters of JSON that are read from a picture
+LARGEST_SIDE = 1 << 15
+SEEDS = 2**63
+
+
+class MetadataError(LsregenError):
+    """A picture without settings of lsregen, or with settings that cannot be trusted."""
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything that is needed to make one picture again.
+
+    `batch_seeds`, `index`: the seeds of the batch it was made in, and its place there; other batches give the same picture up to
+    rounding.
+    """
+
+    prompt: str
+    negative: str
+    layout: Layout
+    seed: int
+    batch_seeds: tuple[int, ...]
+    index: int
+    size: tuple[int, int]
+    config: Mapping[str, Any]
+    model: Mapping[str, Any]
+    device: str
+    dtype: str
+    versions: Mapping[str, str]
+
+    @classmethod
+    def of(cls, report: Report, index: int) -> Metadata:
+        """What a batch's report says of one of its images."""
+        # The seed that was used, not the preset's; and no model there: a flag may have named another, perhaps with its path.
+        config = {**{key: value for key, value in report.config.items() if key != "model"}, "seed": report.seeds[index]}
+        return cls(
+            prompt=report.prompts[index],
+            negative=report.negatives[index],
+            layout=report.layouts[index],
+            seed=report.seeds[index],
+            batch_seeds=tuple(report.seeds),
+            index=index,
+            size=report.size,
+            config=config,
+            model=report.model,
+            device=report.device,
+            dtype=report.dtype,
+            versions=report.versions,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        mappings = {"config": dict(self.config), "model": dict(self.model), "versions": dict(self.versions)}
+        return {"version": VERSION, **vars(self), **mappings, "layout": self.layout.to_json()}
+
+    @classmethod
+    def from_json(cls, data: object) -> Metadata:
+        """The inverse of `to_json`, for data from anywhere; keys that are not known are ignored.
+
+        Raises:
+            MetadataError: a key is missing, of a wrong type or out of range.
+            LayoutError: the layout cannot be used.
+        """
+        found = _Fields(data)
+        if found.whole("version", 1, 1 << 16) > VERSION:
+            raise MetadataError("written by a newer lsregen; install that to read it")
+        seeds = found.wholes("batch_seeds", 0, SEEDS - 1)
+        sides = found.wholes("size", 1, LARGEST_SIDE)
+        index = found.whole("index", 0, len(seeds) - 1)
+        if len(sides) != 2 or seeds[index] != found.whole("seed", 0, SEEDS - 1):
+            raise MetadataError("'size' is not a width and a height, or 'seed' is not the one at 'index' in 'batch_seeds'")
+        return cls(
+            prompt=found.of("prompt", str),
+            negative=found.of("negative", str),
+            layout=Layout.from_json(found.of("layout", dict)),
+            seed=seeds[index],
+            batch_seeds=seeds,
+            index=index,
+            size=(sides[0], sides[1]),
+            config=found.of("config", dict),
+            model=found.of("model", dict),
+            device=found.of("device", str),
+            dtype=found.of("dtype", str),
+            versions={str(key): str(value) for key, value in found.of("versions", dict).items()},
+        )
+
+    def parameters(self) -> str:
+        """The settings as the text that other tools show: the prompt, the negative prompt, and a line of pairs."""
+        name, version = self.model.get("name", "unknown"), self.versions.get("lsregen", "unknown")
+        pairs = {
+            "Steps": self.config.get("steps"),
+            "Sampler": _sampler_name(self.config.get("sampler")),
+            "CFG scale": _number(self.config.get("cfg")),
+            "Seed": self.seed,
+            "Size": f"{self.size[0]}x{self.size[1]}",
+            "Model": name,
+            "Version": f"lsregen {version}",
+        }
+        lines = [self.prompt, f"Negative prompt: {self.negative}"] if self.negative else [self.prompt]
+        shown = [f"{key}: {_quoted(str(value))}" for key, value in pairs.items() if value is not None]
+        return "\n".join([*lines, ", ".join(shown)])
+
+
+def encode_png(image: Image.Image, metadata: Metadata | None = None) -> bytes:
+    """A picture as a PNG file, with its settings inside."""
+    info = PngInfo()
+    info.add_text("Software", SOFTWARE)  # by which lsregen knows its own files when it would overwrite one
+    if metadata is not None:
+        info.add_text(PARAMETERS, metadata.parameters())
+        info.add_text(KEY, json.dumps(metadata.to_json()))
+    buffer = BytesIO()
+    image.save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
+
+
+def read_metadata(path: Path) -> Metadata:
+    """The settings inside a picture. It may come from anyone: it is read as data, up to a size, and checked.
+
+    Raises:
+        MetadataError: no picture, no settings, or settings that are no such thing.
+    """
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:  # reads the text only: the pixels stay packed
+            text: object = cast("dict[Any, Any]", picture.info).get(KEY)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise MetadataError(f"{path}: not a PNG picture that can be read ({error})") from None
+    if not isinstance(text, str):
+        raise MetadataError(f"{path}: no settings of lsregen inside; were they removed, or was it saved by another program?")
+    if len(text) > LONGEST:
+        raise MetadataError(f"{path}: {len(text):,} characters of settings; at most {LONGEST:,} are read")
+    try:
+        return Metadata.from_json(json.loads(text, parse_constant=_refuse))
+    except (LsregenError, ValueError, OverflowError, RecursionError) as error:
+        raise MetadataError(f"{path}: its settings cannot be used: {error}") from None
+
+
+def _refuse(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number")
+
+
+@dataclass(frozen=True)
+class _Fields:
+    """A mapping of unknown content, asked for values of known types."""
+
+    data: object
+
+    def of(self, key: str, kind: type[Any]) -> Any:
+        data = self.data
+        if not isinstance(data, dict):
+            raise MetadataError(f"expected a mapping, got {type(data).__name__}")
+        values = cast("dict[str, Any]", data)
+        value = values.get(key)
+        if not isinstance(value, kind) or isinstance(value, bool):
+            found = type(value).__name__ if key in values else "nothing"
+            raise MetadataError(f"{key!r}: expected {kind.__name__}, got {found}")
+        return value
+
+    def whole(self, key: str, low: int, high: int) -> int:
+        return self._checked(key, self.of(key, int), low, high)
+
+    def wholes(self, key: str, low: int, high: int) -> tuple[int, ...]:
+        return tuple(self._checked(key, value, low, high) for value in self.of(key, list))
+
+    @staticmethod
+    def _checked(key: str, value: object, low: int, high: int) -> int:
+        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
+            raise MetadataError(f"{key!r}: expected a whole number from {low} to {high}, got {str(value)[:40]!r}")
+        return value
+
+
+def _sampler_name(sampler: object) -> str | None:
+    name = cast("Mapping[str, Any]", sampler).get("name") if isinstance(sampler, Mapping) else sampler
+    return str(name).upper() if name is not None else None
+
+
+def _number(value: object) -> str | None:
+    return f"{value:g}" if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _quoted(text: str) -> str:
+    """As the other tools expect it: quoted where the text would be mistaken for the end of its pair."""
+    return json.dumps(text) if any(sign in text for sign in ",:\n") else text

@@ -1,0 +1,111 @@
+"""Files on disk: a folder that can be written to, files that appear whole or not at all, and nobody else's overwritten."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, cast
+
+from PIL import Image
+
+from ..framework.errors import LsregenError
+
+FORMAT = "lsregen-report"
+"""The `format` of a report.json, by which lsregen knows its own files."""
+SOFTWARE = "lsregen"
+NAME_LENGTH = 48  # of a name made from a prompt: with seed and ending it must fit into 255 bytes, four a letter
+LONGEST_NAME = 200  # of a given name, in bytes
+
+
+class OutputError(LsregenError):
+    """A file or folder that cannot be written."""
+
+
+def check_name(name: str) -> str:
+    """The name as it is, if files can be called that.
+
+    Raises:
+        OutputError: empty, too long, hidden, or with a path in it.
+    """
+    if not name.strip() or name.startswith(".") or not name.isprintable() or set(name) & set('/\\:*?"<>|'):
+        raise OutputError(f"--name {name!r}: expected the beginning of a file name, such as 'cats': no folder (that is --out)")
+    if len(os.fsencode(name)) > LONGEST_NAME:
+        raise OutputError(f"--name of {len(os.fsencode(name))} bytes is too long for a file name; at most {LONGEST_NAME}")
+    return name
+
+
+def slug(prompt: str) -> str:
+    """A file name from a prompt: its letters and digits, at most 48 of them, in whole words as far as possible."""
+    words = re.findall(r"[^\W_]+", prompt.casefold())
+    name = ""
+    for word in words:
+        joined = f"{name}-{word}" if name else word[:NAME_LENGTH]
+        if len(joined) > NAME_LENGTH:
+            break
+        name = joined
+    return name or "image"
+
+
+def prepare_folder(folder: Path) -> None:
+    """Make a folder, and make sure that files can be written there.
+
+    Raises:
+        OutputError: it cannot; says why.
+    """
+    probe = folder / f".lsregen-{os.getpid()}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"")
+        probe.unlink()
+    except OSError as error:
+        raise OutputError(f"--out {str(folder)!r}: cannot write there ({reason(error)}); choose another folder") from None
+
+
+def claim(paths: Iterable[Path]) -> list[Path]:
+    """Which of the files exist and will be replaced.
+
+    Raises:
+        OutputError: one of them is a folder, or was not made by lsregen.
+    """
+    old = [path for path in paths if os.path.lexists(path)]
+    for path in old:
+        if path.is_dir():
+            raise OutputError(f"{path}: a folder is in the way; choose another --out or --name, or remove it")
+        if not is_own(path):
+            raise OutputError(f"{path} exists and was not made by lsregen; choose another --out or --name, or move it away")
+    return old
+
+
+def is_own(path: Path) -> bool:
+    """Whether a file was made by lsregen: a picture by its `Software`, a report by its `format`."""
+    try:
+        if path.suffix == ".png":
+            with Image.open(path, formats=["PNG"]) as picture:
+                return str(cast("dict[Any, Any]", picture.info).get("Software", "")).startswith(SOFTWARE)
+        found: object = json.loads(path.read_bytes())
+        return isinstance(found, dict) and cast("dict[Any, Any]", found).get("format") == FORMAT
+    except (OSError, ValueError, SyntaxError, RecursionError, Image.DecompressionBombError):
+        return False
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a whole file or none: whoever looks sees the old one or the new one, never a part.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    part = path.with_name(f".{os.getpid()}-{path.name[-80:]}.part")
+    try:
+        part.write_bytes(data)
+        part.replace(path)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({reason(error)})") from None
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__

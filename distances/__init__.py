@@ -1,0 +1,16 @@
+"""lsregen's own distances: how far features are from what they should be. They register as any package's would."""
+
+from collections.abc import Callable
+
+from ..framework.hookspecs import hookimpl
+
+
+@hookimpl
+def register_distances(register: Callable[[str, type], None]) -> None:
+    from .box_energy import BoxEnergy
+    from .l2 import L2
+    from .max_token import MaxToken
+
+    register("box_energy", BoxEnergy)
+    register("l2", L2)
+    register("max_token", MaxToken)

@@ -1,0 +1,318 @@
+"""Methods compared on the same scenes: items made in batches and kept, rows of metrics with intervals, paired differences."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from PIL import Image
+
+from ...framework.errors import ConfigError
+from ...framework.layout import Layout
+from ...framework.report import versions
+from .. import metrics
+from ..metrics import FoundBox, ImageResult, Interval, Statistic
+from ..records import Record, Records
+from .detect import Detection, detect
+from .geometry import Box
+from .render import masks
+from .scene import Scene, sample_scene
+from .score import LEAST_SCORE, score_scene
+
+if TYPE_CHECKING:
+    from ...framework.pipeline import Pipeline
+
+Make: TypeAlias = Callable[[Sequence[Scene]], Sequence[Image.Image]]
+SPLIT = "eval"
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The scenes of a benchmark: those of the seeds `seed, ..., seed + count - 1`, in the split that nothing is trained on.
+
+    `objects`: in each scene, 1 to 3. `size`: width and height in pixels; sizes of one aspect ratio show the same scenes.
+    """
+
+    objects: int
+    size: tuple[int, int]
+    count: int
+    seed: int
+
+    @property
+    def seeds(self) -> range:
+        return range(self.seed, self.seed + self.count)
+
+    def scene(self, seed: int) -> Scene:
+        return sample_scene(seed, split=SPLIT, objects=self.objects, size=self.size)
+
+    def shared(self, other: Scenes) -> list[int]:
+        """The seeds of the scenes that are also the other's; none if the scenes are of another kind."""
+        (width, height), (other_width, other_height) = self.size, other.size
+        if self.objects != other.objects or width * other_height != height * other_width:
+            return []
+        return [seed for seed in self.seeds if seed in other.seeds]
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method in the benchmark.
+
+    `guidance`: what it is called. `model`, `cfg`: as the table shows them. `settings`: everything that decides its images besides
+    the scenes, as JSON types. `make`: the images of some scenes, in their order; the seed of an image is that of its scene.
+    """
+
+    guidance: str
+    model: str
+    cfg: float | None
+    settings: Mapping[str, Any]
+    make: Make
+
+
+def contender(
+    pipeline: Pipeline,
+    name: str,
+    guidance: Mapping[str, Any],
+    *,
+    steps: int | None = None,
+    cfg: float | None = None,
+    sets: Sequence[str] = (),
+) -> Contender:
+    """A pipeline with one guidance (a configuration as a mapping, empty for none); the prompt is the scene's caption.
+
+    Raises:
+        ConfigError: a setting cannot be used.
+    """
+    resolved, _ = pipeline.resolve(guidance, steps=steps, cfg=cfg, sets=sets)
+    config = {key: value for key, value in resolved.as_dict().items() if key != "seed"}  # every item has its own
+    described = pipeline.model.describe()
+
+    def make(scenes: Sequence[Scene]) -> Sequence[Image.Image]:
+        return pipeline(
+            [scene.caption for scene in scenes],
+            layout=[requested_layout(scene) for scene in scenes],
+            guidance=config,
+            seed=[scene.seed for scene in scenes],
+            size=(scenes[0].width, scenes[0].height),
+        ).images
+
+    settings = {
+        "model": dict(described),
+        "config": config,
+        "device": str(pipeline.model.device),
+        "versions": {package: version for package, version in versions().items() if package in ("lsregen", "torch")},
+    }
+    return Contender(name, str(described.get("name", pipeline.model.name)), resolved.cfg, settings, make)
+
+
+def requested_layout(scene: Scene) -> Layout:
+    """Each object's phrase with its true box."""
+    return Layout.from_boxes(dict(zip(scene.phrases, scene.boxes, strict=True)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """A contender's finished items, in the order of their seeds."""
+
+    contender: Contender
+    scenes: Scenes
+    items: tuple[Record, ...]
+    name: str
+    """Of the row's files: its items and its images."""
+
+    def statistics(self, seeds: Sequence[int] | None = None) -> dict[str, Statistic]:
+        """Every metric, over all items or those of some seeds; see `METRICS`."""
+        chosen = self.items if seeds is None else [item for item in self.items if item["seed"] in set(seeds)]
+        return {name: metric(chosen) for name, metric in METRICS.items()}
+
+    def to_json(self) -> dict[str, Any]:
+        """The row of the result, every metric with its interval."""
+        intervals = {name: metrics.bootstrap(statistic).to_json() for name, statistic in self.statistics().items()}
+        return {
+            "guidance": self.contender.guidance,
+            "model": self.contender.model,
+            "objects": self.scenes.objects,
+            "size": list(self.scenes.size),
+            "cfg": self.contender.cfg,
+            "count": len(self.items),
+            "seed": self.scenes.seed,
+            "metrics": intervals,
+        }
+
+
+def run(
+    contender: Contender,
+    scenes: Scenes,
+    folder: Path,
+    *,
+    batch: int = 8,
+    images: bool = False,
+    on_done: Callable[[int], None] = lambda count: None,
+) -> Row:
+    """Make and score what is not finished yet; finished items in the folder are kept, whatever batches they were made in.
+
+    Args:
+        folder: of the items, and of the images under `images/`.
+        batch: how many images are made at once.
+        images: keep the images too; an item without one is then made again.
+        on_done: is told how many more items are finished, those found on disk included.
+
+    Raises:
+        ConfigError: the folder cannot be written to.
+    """
+    settings = {"world": "shapeworld", "split": SPLIT, "objects": scenes.objects, "size": list(scenes.size)}
+    records = Records(folder, contender.guidance, {**settings, **contender.settings})
+    pictures = folder / "images" / records.name
+    kept = records.read()
+    missing = [seed for seed in scenes.seeds if seed not in kept or (images and not image_path(pictures, seed).exists())]
+    on_done(scenes.count - len(missing))
+    for first in range(0, len(missing), batch):
+        chosen = [scenes.scene(seed) for seed in missing[first : first + batch]]
+        made, seconds = _timed(contender.make, chosen)
+        if images:
+            _save(made, [image_path(pictures, scene.seed) for scene in chosen])
+        timing = {"seconds": seconds / len(chosen), "batch": [chosen[0].seed, len(chosen)]}
+        records.append([{**score(scene, image), **timing} for scene, image in zip(chosen, made, strict=True)])
+        on_done(len(chosen))
+    found = records.read()
+    return Row(contender, scenes, tuple(found[seed] for seed in scenes.seeds), records.name)
+
+
+def image_path(pictures: Path, seed: int) -> Path:
+    return pictures / f"{seed}.png"
+
+
+def _timed(make: Make, scenes: Sequence[Scene]) -> tuple[Sequence[Image.Image], float]:
+    start = time.perf_counter()
+    images = make(scenes)
+    return images, time.perf_counter() - start
+
+
+def _save(images: Sequence[Image.Image], paths: Sequence[Path]) -> None:
+    try:
+        for image, path in zip(images, paths, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(".part")
+            image.save(part, format="PNG")
+            part.replace(path)  # a picture appears whole or not at all
+    except OSError as error:
+        raise ConfigError(f"folder {paths[0].parent}: images cannot be written there ({error.strerror})") from None
+
+
+def score(scene: Scene, image: Image.Image) -> Record:
+    """What became of one scene: everything found in its image, and every requested object's result."""
+    found = detect(np.asarray(image.convert("RGB")))
+    results = score_scene(found, scene.phrases, scene.boxes)
+    overlaps = mask_overlaps(scene, found)
+    return {
+        "seed": scene.seed,
+        "objects": [
+            {**asdict(result), "box": list(box), "mask_iou": overlap}
+            for result, box, overlap in zip(results, scene.boxes, overlaps, strict=True)
+        ],
+        "found": [
+            {"phrase": f"{item.colour} {item.shape}", "box": list(map(float, item.box)), "score": float(item.score)}
+            for item in found
+        ],
+    }
+
+
+def mask_overlaps(scene: Scene, found: Sequence[Detection]) -> list[float]:
+    """Of every object of the scene: the overlap (intersection over union) of its true mask with all that was found of its kind.
+
+    Everything of the right colour and shape whose score shows a shape of this world counts, so that a second copy lowers it; 0 if
+    there is none. The images must have the scene's size.
+    """
+    overlaps: list[float] = []
+    for item, true in zip(scene.objects, masks(scene), strict=True):
+        seen = np.zeros_like(true)
+        for other in found:
+            if (other.colour, other.shape) == (item.colour, item.shape) and other.score >= LEAST_SCORE:
+                seen |= other.mask
+        overlaps.append(float(np.count_nonzero(seen & true) / max(1, np.count_nonzero(seen | true))))
+    return overlaps
+
+
+def _share(name: str) -> Callable[[Sequence[Record]], Statistic]:
+    """The mean over images of the mean over an image's objects."""
+    return lambda items: metrics.mean([float(np.mean([entry[name] for entry in item["objects"]])) for item in items])
+
+
+def _all_right(items: Sequence[Record]) -> Statistic:
+    return metrics.mean([float(all(entry["right"] for entry in item["objects"])) for item in items])
+
+
+def _count_right(items: Sequence[Record]) -> Statistic:
+    return metrics.mean([float(len(item["found"]) == len(item["objects"])) for item in items])
+
+
+def _precision(items: Sequence[Record]) -> Statistic:
+    return metrics.precision_statistic([image_result(item) for item in items])
+
+
+def _seconds(items: Sequence[Record]) -> Statistic:
+    """Images of one batch took their time together, so whole batches are resampled."""
+    batches: dict[tuple[int, ...], list[float]] = {}
+    for item in items:
+        batches.setdefault(tuple(item["batch"]), []).append(float(item["seconds"]))
+    return metrics.ratio([sum(seconds) for seconds in batches.values()], [len(seconds) for seconds in batches.values()])
+
+
+METRICS: Mapping[str, Callable[[Sequence[Record]], Statistic]] = {
+    "present": _share("present"),
+    "right": _share("right"),
+    "all_right": _all_right,
+    "centre_in_box": _share("centre_in_box"),
+    "map50": _precision,
+    "mask_iou": _share("mask_iou"),
+    "count_right": _count_right,
+    "seconds_per_image": _seconds,
+}
+"""How well a method did, from its items.
+
+- `present`, `right`, `centre_in_box`: the share of requested objects of which this is true; see `score.ObjectResult`.
+- `all_right`: the share of images in which every requested object is right.
+- `map50`: mean average precision of the requested boxes at an overlap of 0.5, over the classes (colour and shape) that were
+  asked for; everything that was found is a detection, with its own colour, shape and score.
+- `mask_iou`: see `mask_overlaps`.
+- `count_right`: the share of images with as many objects as were requested; every patch of colour that is not a speck counts.
+- `seconds_per_image`: wall clock of making a batch over its number of images, in seconds; neither loading nor scoring counts.
+"""
+UNPAIRED = ("seconds_per_image",)  # batches need not be the same in two rows
+
+
+def image_result(item: Record) -> ImageResult:
+    """A kept item as average precision takes it."""
+    requested = tuple((str(entry["phrase"]), _corners(entry["box"])) for entry in item["objects"])
+    return ImageResult(requested, tuple(FoundBox(str(f["phrase"]), _corners(f["box"]), float(f["score"])) for f in item["found"]))
+
+
+def _corners(values: Sequence[float]) -> Box:
+    left, top, right, bottom = values
+    return left, top, right, bottom
+
+
+def differences(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """`second - first` of every pair of rows that share scenes, with paired intervals, in the order of the rows."""
+    result: list[dict[str, Any]] = []
+    for i, first in enumerate(rows):
+        for second in rows[i + 1 :]:
+            shared = first.scenes.shared(second.scenes)
+            if not shared:
+                continue
+            one, other = first.statistics(shared), second.statistics(shared)
+            intervals: dict[str, Interval] = {
+                name: metrics.paired_difference(one[name], other[name]) for name in METRICS if name not in UNPAIRED
+            }
+            result.append(
+                {
+                    "first": first.contender.guidance,
+                    "second": second.contender.guidance,
+                    "count": len(shared),
+                    "metrics": {name: interval.to_json() for name, interval in intervals.items()},
+                }
+            )
+    return result

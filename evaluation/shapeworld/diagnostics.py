@@ -1,0 +1,137 @@
+"""What a model could do at best: does its autoencoder keep the objects, and does its attention know where they are?
+
+Both are measured on true images of the world, without sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from ...framework.layout import Layout
+from ...framework.taps import TapPoint, Taps, select_layers
+from ...framework.types import Image, Latents, Model, Step
+from ..metrics import bootstrap
+from .benchmark import Scenes
+from .detect import detect
+from .geometry import Box
+from .render import render
+from .scene import Scene
+from .score import score_scene
+
+if TYPE_CHECKING:
+    from ...framework.pipeline import Pipeline
+
+LAYERS = ("mid", "first_up")
+NOISE_LEVEL = 0.7  # share of the training timesteps: nothing is drawn there yet, but the places are settled
+STEPS = 50  # of the schedule from which the timestep nearest to that level is taken
+
+
+def diagnose(
+    pipeline: Pipeline, scenes: Scenes, *, batch: int = 32, on_done: Callable[[int], None] = lambda count: None
+) -> dict[str, Any]:
+    """The diagnostics of a pipeline's model as JSON, each a share of objects with its interval over scenes.
+
+    `true_images_right`: recognised in the true images, the detector's own ceiling. `autoencoder_right`: still recognised after
+    encoding and decoding. `attention_peak_in_box`: see `peaks_in_box`.
+    """
+    model, step = pipeline.model, diagnostic_step(pipeline)
+    shares: dict[str, list[float]] = {"true_images_right": [], "autoencoder_right": [], "attention_peak_in_box": []}
+    for first in range(0, scenes.count, batch):
+        chosen = [scenes.scene(seed) for seed in scenes.seeds[first : first + batch]]
+        images = true_images(chosen)
+        z0 = encode(model, images)
+        shares["true_images_right"] += shares_right(chosen, images)
+        shares["autoencoder_right"] += shares_right(chosen, decode(model, z0))
+        shares["attention_peak_in_box"] += peaks_in_box(model, chosen, z0, step)
+        on_done(len(chosen))
+    return {
+        "objects": scenes.objects,
+        "size": list(scenes.size),
+        "count": scenes.count,
+        "seed": scenes.seed,
+        "attention_timestep": step.t,
+        "metrics": {name: bootstrap(values).to_json() for name, values in shares.items()},
+    }
+
+
+def diagnostic_step(pipeline: Pipeline) -> Step:
+    """The step of the default sampler's schedule that is nearest to `NOISE_LEVEL` of the training timesteps."""
+    noise = pipeline.model.noise_schedule
+    steps = pipeline.resolve(None)[0].sampler.schedule(noise, min(STEPS, noise.train_steps))
+    return min(steps, key=lambda step: abs(step.t - NOISE_LEVEL * noise.train_steps))
+
+
+def true_images(scenes: Sequence[Scene]) -> Image:
+    """The scenes as they should look, `[b 3 H W]` in [0, 1]."""
+    pixels = torch.as_tensor(np.stack([render(scene) for scene in scenes]))
+    return rearrange(pixels, "b h w c -> b c h w").float() / 255
+
+
+@torch.no_grad()
+def encode(model: Model, images: Image) -> Latents:
+    return model.encode_image(images.to(model.device))
+
+
+@torch.no_grad()
+def decode(model: Model, z: Latents) -> Image:
+    return model.decode(z)
+
+
+def shares_right(scenes: Sequence[Scene], images: Image) -> list[float]:
+    """The share of each scene's objects that are recognised in its image, colour and shape."""
+    pixels = rearrange((images.clamp(0, 1) * 255).round().byte().cpu(), "b c h w -> b h w c").contiguous().numpy()
+    results = [score_scene(detect(image), scene.phrases, scene.boxes) for scene, image in zip(scenes, pixels, strict=True)]
+    return [float(np.mean([result.right for result in scene])) for scene in results]
+
+
+@torch.no_grad()
+def peaks_in_box(model: Model, scenes: Sequence[Scene], z0: Latents, step: Step) -> list[float]:
+    """The share of each scene's objects whose shape word is attended to most inside the object's own box.
+
+    One pass of the conditional branch on the true latents `z0` `[b c h w]`, noised to `step` by each scene's own seed; maps of
+    the mid block and the first up block, averaged over layers, heads and the word's pieces. A peak is the centre of a map's cell.
+    """
+    signal, noise = step.alpha_bar**0.5, (1 - step.alpha_bar) ** 0.5
+    drawn = [torch.randn(z0.shape[1:], generator=torch.Generator().manual_seed(scene.seed)) for scene in scenes]
+    z = signal * z0 + noise * torch.stack(drawn).to(z0)
+    captions = [scene.caption for scene in scenes]
+    denoiser = model.bind(captions, [""] * len(scenes), [Layout()] * len(scenes), cfg=1.0, count=step.count)
+    points = [TapPoint(layer.name, "cross_probs") for layer in select_layers(denoiser.layers, LAYERS)]
+    view = denoiser.observe(z, step, Taps(points))
+    maps = mean_map([view[point] for point in points])
+    return [
+        float(np.mean([_inside(_peak(maps[i, word].mean(dim=0)), box) for word, box in _shape_words(model, scene)]))
+        for i, scene in enumerate(scenes)
+    ]
+
+
+def mean_map(maps: Sequence[Tensor]) -> Tensor:
+    """Maps `[b n t h w]` averaged over heads and layers, on the finest of their grids: `[b t h w]`."""
+    grid = max((tuple(m.shape[-2:]) for m in maps), key=lambda shape: shape[0] * shape[1])
+    over_heads = [m.float().mean(dim=1) for m in maps]
+    return torch.stack([interpolate(m, grid, mode="bilinear", align_corners=False) for m in over_heads]).mean(dim=0)
+
+
+def _shape_words(model: Model, scene: Scene) -> list[tuple[list[int], Box]]:
+    """The pieces of each object's shape word, which is the last of its phrase, and the object's box."""
+    table = model.tokens(scene.caption)
+    spans = [table.span(phrase) for phrase in scene.phrases]
+    return [(list(table.words(span)[-1]), box) for span, box in zip(spans, scene.boxes, strict=True)]
+
+
+def _peak(values: Tensor) -> tuple[float, float]:
+    """Where a map `[h w]` is highest, x and y in [0, 1]."""
+    height, width = values.shape
+    row, column = divmod(int(values.argmax()), width)
+    return (column + 0.5) / width, (row + 0.5) / height
+
+
+def _inside(point: tuple[float, float], box: Box) -> bool:
+    return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]

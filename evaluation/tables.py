@@ -1,0 +1,94 @@
+"""Results as Markdown: rows with intervals, paired differences, diagnostics."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+from ..framework.errors import ConfigError
+
+SETTINGS = ("guidance", "model", "objects", "size", "cfg", "count", "seed")
+
+
+def read_result(path: Path) -> dict[str, Any]:
+    """A result file of `lsregen evaluate`.
+
+    Raises:
+        ConfigError: it cannot be read, or is something else.
+    """
+    try:
+        data: object = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error})") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: not JSON ({error}); expected a result of `lsregen evaluate`") from None
+    result = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
+    diagnostics = result.get("diagnostics", {})
+    models = list(cast("dict[str, object]", diagnostics).values()) if isinstance(diagnostics, dict) else None
+    if not all(map(_all_have_metrics, (result.get("rows"), result.get("differences", []), models))):
+        raise ConfigError(f"{path}: not a result of `lsregen evaluate`: expected 'rows' with 'metrics' of value, low and high")
+    return result
+
+
+def _all_have_metrics(entries: object) -> bool:
+    return isinstance(entries, list) and all(_has_metrics(entry) for entry in cast("list[object]", entries))
+
+
+def _has_metrics(entry: object) -> bool:
+    if not isinstance(entry, dict):
+        return False
+    found = cast("dict[str, object]", entry).get("metrics")
+    if not isinstance(found, dict):
+        return False
+    return all(_is_interval(interval) for interval in cast("dict[str, object]", found).values())
+
+
+def _is_interval(interval: object) -> bool:
+    if not isinstance(interval, dict):
+        return False
+    values = cast("dict[str, object]", interval)
+    return all(isinstance(values.get(key), int | float) for key in ("value", "low", "high"))
+
+
+def markdown(results: Iterable[Mapping[str, Any]]) -> str:
+    """The rows of all results in one table, then the differences and the diagnostics, if there are any."""
+    every = list(results)
+    rows = [row for result in every for row in result["rows"]]
+    parts = [_table(rows, SETTINGS)]
+    if changes := [entry for result in every for entry in result.get("differences", [])]:
+        parts.append("Paired differences, second - first:\n\n" + _table(changes, ("first", "second", "count")))
+    if models := [{"model": name, **entry} for result in every for name, entry in result.get("diagnostics", {}).items()]:
+        parts.append("Diagnostics, on true images:\n\n" + _table(models, ("model", "objects", "size", "count")))
+    return "\n\n".join(parts) + "\n\nIn brackets: 95 % intervals, bootstrapped over images.\n"
+
+
+def _table(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> str:
+    """One line per row; a metric that a row does not have is left blank."""
+    names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
+    lines = [
+        [*(_setting(row.get(key)) for key in settings), *(_interval(row["metrics"].get(name)) for name in names)] for row in rows
+    ]
+    head = [*settings, *names]
+    rule = ["---"] * len(settings) + ["---:"] * len(names)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (head, rule, *lines))
+
+
+def _setting(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, list | tuple):
+        return "x".join(map(str, cast("Sequence[object]", value)))
+    return f"{value:g}" if isinstance(value, float) else str(value).replace("|", "\\|")
+
+
+def _interval(interval: Mapping[str, float] | None) -> str:
+    if interval is None:
+        return ""
+    return f"{_number(interval['value'])} [{_number(interval['low'])}, {_number(interval['high'])}]"
+
+
+def _number(value: float) -> str:
+    """Three decimals below 100, whole numbers above; a byte count would not fit otherwise."""
+    return f"{value:.3f}" if abs(value) < 100 else f"{value:,.0f}"

@@ -1,0 +1,12 @@
+"""lsregen's own feature extractors: what to look at. They register as any package's would."""
+
+from collections.abc import Callable
+
+from ..framework.hookspecs import hookimpl
+
+
+@hookimpl
+def register_extractors(register: Callable[[str, type], None]) -> None:
+    from .cross_attention import CrossAttention
+
+    register("cross_attention", CrossAttention)

@@ -1,0 +1,116 @@
+"""The public module of lsregen: what users compose and what plugin authors implement.
+
+Make a picture:
+
+    from lsregen.framework import Layout, Pipeline
+
+    pipeline = Pipeline.load("shapeworld-base")
+    layout = Layout.from_boxes({"red circle": (0.05, 0.1, 0.45, 0.5), "blue square": (0.55, 0.5, 0.95, 0.9)})
+    result = pipeline("a red circle and a blue square", layout=layout, guidance="layout-guidance", seed=0)
+    result.image.save("picture.png")
+
+Write a distance, in a package of your own:
+
+    @dataclass(frozen=True)
+    class Darkness:
+        accepts = ("image",)
+        needs_target = False
+        raster: str = option("area", "unused")
+
+        def __call__(self, current, target):
+            return Energy.of(current.maps[0].mean(dim=(1, 2, 3, 4)))
+
+    @hookimpl
+    def register_distances(register):
+        register("darkness", Darkness)
+
+and name the module in the package's `pyproject.toml`, under `[project.entry-points.lsregen]`. `examples/lsregen-centre` is such
+a package, complete. Names are imported on first use, so that importing this module costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import (
+        CheckpointError,
+        ConfigError,
+        LayoutError,
+        LsregenError,
+        NonFiniteError,
+        PhraseError,
+        PluginError,
+    )
+    from .guidance import Guidance, GuidanceRun, LogEntry, Term
+    from .hookspecs import hookimpl
+    from .layout import Box, Layout, Region, parse_box, rasterise
+    from .loop import OnStep, sample
+    from .options import option
+    from .pipeline import Pipeline
+    from .plugins import Plugins, discover
+    from .reduce import max_present, mean_present, over_groups
+    from .report import Report, Result
+    from .schedule import Schedule
+    from .taps import TapLayer, TapPoint, Taps, select_layers
+    from .tokens import Piece, TokenTable
+    from .types import (
+        Denoiser,
+        Distance,
+        Energy,
+        FeatureExtractor,
+        Features,
+        Image,
+        Latents,
+        Maps,
+        Model,
+        Needs,
+        NoiseSchedule,
+        PerSample,
+        Prediction,
+        Run,
+        Sampler,
+        Step,
+        StepReport,
+        TapRequest,
+        View,
+    )
+
+_HOMES = {
+    "errors": "CheckpointError ConfigError LayoutError LsregenError NonFiniteError PhraseError PluginError",
+    "guidance": "Guidance GuidanceRun LogEntry Term",
+    "hookspecs": "hookimpl",
+    "layout": "Box Layout Region parse_box rasterise",
+    "loop": "OnStep sample",
+    "options": "option",
+    "pipeline": "Pipeline",
+    "plugins": "Plugins discover",
+    "reduce": "max_present mean_present over_groups",
+    "report": "Report Result",
+    "schedule": "Schedule",
+    "taps": "TapLayer TapPoint Taps select_layers",
+    "tokens": "Piece TokenTable",
+    "types": "Denoiser Distance Energy FeatureExtractor Features Image Latents Maps Model Needs NoiseSchedule PerSample "
+    "Prediction Run Sampler Step StepReport TapRequest View",
+}
+_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
+
+__all__ = [  # noqa: RUF022 (in the order of their homes)
+    "CheckpointError", "ConfigError", "LayoutError", "LsregenError", "NonFiniteError", "PhraseError", "PluginError",
+    "Guidance", "GuidanceRun", "LogEntry", "Term", "hookimpl", "Box", "Layout", "Region", "parse_box", "rasterise",
+    "OnStep", "sample", "option", "Pipeline", "Plugins", "discover", "max_present", "mean_present", "over_groups",
+    "Report", "Result", "Schedule", "TapLayer", "TapPoint", "Taps", "select_layers", "Piece", "TokenTable",
+    "Denoiser", "Distance", "Energy", "FeatureExtractor", "Features", "Image", "Latents", "Maps", "Model", "Needs",
+    "NoiseSchedule", "PerSample", "Prediction", "Run", "Sampler", "Step", "StepReport", "TapRequest", "View",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME_OF:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOME_OF])

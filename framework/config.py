@@ -1,0 +1,328 @@
+"""The configuration of a run as data: reading, merging, overriding, and one validation that reports every problem at once.
+
+The only place that knows OmegaConf: it reads YAML, resolves interpolations and merges; what the values mean is checked by plugin.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import MappingNode, YAMLError
+
+from .errors import ConfigError, PluginError, nearest
+from .options import build, convert, plain, to_values
+
+if TYPE_CHECKING:
+    from .guidance import Term
+    from .plugins import Plugins
+    from .schedule import Schedule
+    from .types import Distance, FeatureExtractor, Sampler
+
+Config = dict[str, Any]
+
+KEYS: Mapping[str, Any] = {
+    "description": str | None,
+    "source": str | None,
+    "model": str | None,
+    "steps": int,
+    "cfg": float | None,
+    "sampler": Any,
+    "seed": int,
+    "guidance": Any,
+}
+REFERENCE = re.compile(r"\$\{\s*[\w.-]+\s*\}")
+DEFAULTS: Mapping[str, Any] = {"steps": 50, "cfg": None, "sampler": "ddim", "seed": 0, "guidance": {}, "model": None}
+
+
+@dataclass(frozen=True)
+class ResolvedTerm:
+    """A term of the guidance with its plugins built, under the names they are registered by."""
+
+    name: str
+    extractor_name: str
+    extractor: FeatureExtractor
+    distance_name: str
+    distance: Distance
+    schedule: Schedule
+
+    def as_dict(self) -> Config:
+        return {
+            "extractor": {"name": self.extractor_name, **to_values(self.extractor)},
+            "distance": {"name": self.distance_name, **to_values(self.distance)},
+            **to_values(self.schedule),
+        }
+
+
+@dataclass(frozen=True)
+class ResolvedConfig:
+    """A complete configuration: every default filled in, every plugin built. `cfg` is None until a model says its own."""
+
+    steps: int
+    cfg: float | None
+    sampler_name: str
+    sampler: Sampler
+    seed: int
+    terms: tuple[ResolvedTerm, ...]
+    model: str | None = None
+
+    def as_dict(self) -> Config:
+        """Plain values, which `validate` takes again."""
+        return {
+            **({} if self.model is None else {"model": self.model}),
+            "steps": self.steps,
+            "cfg": self.cfg,
+            "sampler": {"name": self.sampler_name, **to_values(self.sampler)},
+            "seed": self.seed,
+            "guidance": {term.name: term.as_dict() for term in self.terms},
+        }
+
+    def to_yaml(self) -> str:
+        return OmegaConf.to_yaml(OmegaConf.create(self.as_dict()))
+
+    def with_terms(self, terms: Sequence[Term], plugins: Plugins) -> ResolvedConfig:
+        """The same run with guidance that was built by hand."""
+        resolved = tuple(
+            ResolvedTerm(
+                t.name,
+                plugins.name_of("extractor", type(t.extractor)),
+                t.extractor,
+                plugins.name_of("distance", type(t.distance)),
+                t.distance,
+                t.schedule,
+            )
+            for t in terms
+        )
+        return replace(self, terms=resolved)
+
+
+def load_yaml(path: Path) -> Config:
+    """A configuration file as plain values; `${key}` refers to other keys of the file, and nothing else is resolved.
+
+    Raises:
+        ConfigError: the file is missing, unreadable, not YAML or not a mapping.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"configuration {path}: cannot be read ({error}); expected a YAML file") from None
+    return parse_yaml(text, str(path))
+
+
+def parse_yaml(text: str, where: str) -> Config:
+    """YAML text as plain values; see `load_yaml`."""
+    try:
+        if not isinstance(cast("Any", yaml).compose(text), MappingNode | None):  # OmegaConf would take a lone word for a key
+            raise ConfigError(f"{where}: expected a mapping with keys such as {', '.join(KEYS)}")
+        loaded = OmegaConf.create(text)
+        _refuse_resolvers(OmegaConf.to_container(loaded), where)
+        values = OmegaConf.to_container(loaded, resolve=True)
+    except (OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: not a usable YAML file: {_first_lines(error)}") from None
+    return cast("Config", values)
+
+
+def _refuse_resolvers(value: Any, where: str) -> None:
+    """Refuse every `${...}` that is more than the name of another key: it could read the environment."""
+    if isinstance(value, Mapping | list):
+        inner = cast("Mapping[Any, Any] | list[Any]", value)
+        for item in inner.values() if isinstance(inner, Mapping) else inner:
+            _refuse_resolvers(item, where)
+    elif isinstance(value, str) and "${" in REFERENCE.sub("", value):
+        raise ConfigError(f"{where}: {value!r}: only references to other keys, such as ${{steps}}, are allowed, and no resolvers")
+
+
+def presets() -> dict[str, Path]:
+    """The published methods that ship with the package, by name."""
+    folder = Path(str(files(f"{__package__}.presets")))
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_preset(name: str) -> Config:
+    """The configuration of a preset.
+
+    Raises:
+        ConfigError: there is none of this name.
+    """
+    known = presets()
+    if name not in known:
+        raise ConfigError(
+            f"guidance {name!r}: no such preset{nearest(name, known)}; presets: {', '.join(known)}; or none, or a file ending "
+            "in .yaml"
+        )
+    return load_yaml(known[name])
+
+
+def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> Config:
+    """Later values over earlier ones, mapping by mapping; a list replaces a list, and an empty mapping empties one."""
+    merged = expanded(base)
+    for override in overrides:
+        merged = cast("Config", _over(merged, expanded(override)))
+    return merged
+
+
+def expanded(config: Mapping[str, Any]) -> Config:
+    """The same configuration with `sampler`, `extractor` and `distance` as mappings, so that their options can be set."""
+    result = cast("Config", plain(dict(config)))
+    result = {key: _named(value) if key == "sampler" else value for key, value in result.items()}
+    guidance = result.get("guidance")
+    if isinstance(guidance, dict):
+        terms = cast("dict[Any, Any]", guidance)
+        result["guidance"] = {
+            str(name): {
+                key: _named(value) if key in ("extractor", "distance") else value for key, value in cast("Config", term).items()
+            }
+            if isinstance(term, dict)
+            else term
+            for name, term in terms.items()
+        }
+    return result
+
+
+def apply_sets(config: Mapping[str, Any], sets: Iterable[str], plugins: Plugins | None = None) -> Config:
+    """Settings from text, `guidance.layout.gamma=40`; the value is read as YAML.
+
+    Raises:
+        ConfigError: not of the form key=value, a value that is not YAML, or a term that the guidance does not have.
+    """
+    result = expanded(config)
+    for text in sets:
+        key, equals, value = text.partition("=")
+        parts = key.strip().split(".")
+        if not equals or not all(parts):
+            raise ConfigError(f"--set {text!r}: expected key=value, such as guidance.layout.gamma=40")
+        guidance = result.get("guidance")
+        terms = cast("Config", guidance) if isinstance(guidance, dict) else {}
+        if parts[0] == "guidance" and len(parts) > 2 and parts[1] not in terms:
+            listed = ", ".join(terms) or "none; name a preset with --guidance"
+            raise ConfigError(f"--set {text!r}: the guidance has no term {parts[1]!r}{nearest(parts[1], terms)}; terms: {listed}")
+        try:
+            parsed = OmegaConf.to_container(OmegaConf.create(f"value: {value}"))
+        except (OmegaConfBaseException, YAMLError, ValueError) as error:
+            raise ConfigError(f"--set {text!r}: the value is not YAML: {_first_lines(error)}") from None
+        nested: Any = cast("Config", parsed)["value"]
+        for part in reversed(parts):
+            nested = {part: nested}
+        result = cast("Config", _over(result, expanded(nested)))
+    return result
+
+
+def validate(config: Mapping[str, Any], plugins: Plugins) -> ResolvedConfig:
+    """Build everything a configuration describes.
+
+    Raises:
+        ConfigError: every problem at once, a line each: the full path, what was given, what was expected.
+    """
+    problems: list[str] = []
+    given = merge(DEFAULTS, config)
+    checked: Config = {}
+    for key, value in given.items():
+        if key not in KEYS:
+            problems.append(f"{key}: no such setting{nearest(str(key), KEYS)}; settings: {', '.join(KEYS)}")
+            continue
+        try:
+            checked[key] = convert(value, KEYS[key], key)
+        except ConfigError as error:
+            problems.append(str(error))
+    if checked.get("steps", 1) < 1:
+        problems.append(f"steps: {checked['steps']} is below 1; at least one sampling step is needed")
+    sampler_name, sampler = _plugin("sampler", checked.get("sampler"), "sampler", plugins, problems)
+    guidance = checked["guidance"]
+    terms: list[ResolvedTerm] = []
+    if not isinstance(guidance, dict):
+        problems.append(f"guidance: {guidance!r} is not a mapping from term names to terms")
+    else:
+        for name, term in cast("dict[Any, Any]", guidance).items():
+            if (resolved := _term(str(name), term, plugins, problems)) is not None:
+                terms.append(resolved)
+    if problems:
+        raise ConfigError("\n".join(problems))
+    return ResolvedConfig(
+        checked["steps"], checked["cfg"], sampler_name, sampler, checked["seed"], tuple(terms), checked.get("model")
+    )
+
+
+def _term(name: str, given: Any, plugins: Plugins, problems: list[str]) -> ResolvedTerm | None:
+    """One term; None, with its problems noted, if it cannot be built."""
+    from .schedule import Schedule
+
+    path = f"guidance.{name}"
+    if not isinstance(given, dict):
+        problems.append(f"{path}: {given!r} is not a mapping with extractor, distance and a schedule")
+        return None
+    term = cast("Config", given)
+    before = len(problems)
+    extractor_name, extractor = _plugin("extractor", term.get("extractor"), f"{path}.extractor", plugins, problems)
+    distance_name, distance = _plugin("distance", term.get("distance"), f"{path}.distance", plugins, problems)
+    schedule = None
+    try:
+        values = {key: value for key, value in term.items() if key not in ("extractor", "distance")}
+        schedule = build(Schedule, values, path, "a term", beside=("extractor", "distance"))
+    except ConfigError as error:
+        problems.append(str(error))
+    kind, accepts = _kinds(plugins, extractor_name, distance_name)  # from the classes: faulty options do not hide a misfit
+    if kind and accepts and kind not in accepts:
+        problems.append(
+            f"{path}: distance {distance_name!r} accepts features of kind {', '.join(accepts)}, "
+            f"but extractor {extractor_name!r} gives {kind}"
+        )
+    if len(problems) > before or schedule is None:
+        return None
+    return ResolvedTerm(name, extractor_name, extractor, distance_name, distance, schedule)
+
+
+def _kinds(plugins: Plugins, extractor: str, distance: str) -> tuple[str, tuple[str, ...]]:
+    """What an extractor gives and a distance accepts; empty where there is no such plugin."""
+    found, wanted = plugins.extractors.get(extractor), plugins.distances.get(distance)
+    return found.cls.kind if found else "", wanted.cls.accepts if wanted else ()
+
+
+def _plugin(kind: str, given: Any, path: str, plugins: Plugins, problems: list[str]) -> tuple[str, Any]:
+    """A plugin named in a configuration, built with its options."""
+    options = dict(cast("Config", named)) if isinstance(named := _named(given), dict) else {}
+    name = options.pop("name", None)
+    if not isinstance(name, str):
+        known = ", ".join(sorted(getattr(plugins, f"{kind}s"))) or "none"
+        problems.append(f"{path}: {given!r} does not name a {kind}; installed: {known}")
+        return "", None
+    try:
+        registered = plugins.find(kind, name)
+    except PluginError as error:
+        problems.append(f"{path}: {error}")
+        return name, None
+    try:
+        return name, build(registered.cls, options, path, f"{kind} {name!r}")
+    except ConfigError as error:
+        problems.append(str(error))
+        return name, None
+
+
+def _named(value: Any) -> Any:
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _over(base: Any, override: Any) -> Any:
+    """`override` laid over `base`. A mapping that names another plugin replaces it: its options belong to the old one."""
+    if not isinstance(base, dict) or not isinstance(override, dict):
+        return override
+    under, above = cast("Config", base), cast("Config", override)
+    if "name" in above and "name" in under and above["name"] != under["name"]:
+        return above
+    return {**under, **{key: _over(under[key], value) if key in under and value != {} else value for key, value in above.items()}}
+
+
+def _first_lines(error: Exception) -> str:
+    return " ".join(str(error).split("\n")[:2]).strip()
+
+
+__all__ = [
+    "DEFAULTS", "KEYS", "Config", "ResolvedConfig", "ResolvedTerm", "apply_sets", "expanded", "load_preset", "load_yaml", "merge",
+    "parse_yaml", "presets", "validate",
+]  # fmt: skip

@@ -1,0 +1,40 @@
+"""The errors that a user sees: each names the value, where it came from, what was expected and how to mend it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class LsregenError(Exception):
+    """Base of every error that lsregen raises on purpose; the command line prints it without a traceback, exit code 2."""
+
+
+class ConfigError(LsregenError):
+    """A setting, an option or a name that cannot be used."""
+
+
+class LayoutError(LsregenError):
+    """A box, mask or phrase of a layout that cannot be used."""
+
+
+class PhraseError(LayoutError):
+    """A phrase that is not in the prompt, or occurs more than once."""
+
+
+class CheckpointError(LsregenError):
+    """Weights or a model folder that cannot be loaded."""
+
+
+class PluginError(LsregenError):
+    """A plugin that is broken, unknown or wrongly typed; names the distribution at fault."""
+
+
+class NonFiniteError(LsregenError):
+    """A value that became NaN or infinite during a run; names the term, the step and the dtype."""
+
+
+def nearest(given: str, known: Iterable[str]) -> str:
+    """` (did you mean 'x'?)` when a known name is close to the given one, else an empty string."""
+    close = get_close_matches(given, list(known), n=1, cutoff=0.6)
+    return f" (did you mean {close[0]!r}?)" if close else ""

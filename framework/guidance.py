@@ -1,0 +1,304 @@
+"""The update rule, once: `z~ = z - gamma * grad_z D(feat(z), ideal_feat(z, control, text))`, for any number of terms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError, NonFiniteError
+from .progress import TermStep
+from .schedule import Schedule
+from .taps import TapPoint, Taps, select_layers
+from .types import Distance, Energy, FeatureExtractor, Latents, Needs, Prediction, Run, Step, View
+
+
+@dataclass(frozen=True)
+class Term:
+    """One pull: what to look at, how far it is, and when to pull how hard."""
+
+    extractor: FeatureExtractor
+    distance: Distance
+    schedule: Schedule = field(default_factory=Schedule)
+    name: str = ""
+
+    def __post_init__(self) -> None:
+        if self.extractor.kind not in self.distance.accepts:
+            extractor, distance = type(self.extractor).__name__, type(self.distance).__name__
+            raise ConfigError(
+                f"term {self.name or '?'}: distance {distance} accepts features of kind {', '.join(self.distance.accepts)}, "
+                f"but extractor {extractor} gives {self.extractor.kind}"
+            )
+
+
+@dataclass(frozen=True)
+class Guidance:
+    """Terms that pull together. Immutable; `start` makes the mutable state of one run. Guidances add up with `+`."""
+
+    terms: tuple[Term, ...] = ()
+
+    def __init__(self, terms: Sequence[Term] = ()) -> None:
+        object.__setattr__(self, "terms", tuple(_named(terms)))
+
+    def __add__(self, other: Guidance) -> Guidance:
+        return Guidance((*self.terms, *other.terms))
+
+    def start(self, run: Run) -> GuidanceRun:
+        with torch.no_grad():
+            return GuidanceRun(self, run)
+
+
+def _named(terms: Sequence[Term]) -> Iterator[Term]:
+    """Every term under a name of its own: the given one, else its distance's, numbered where names meet."""
+    taken: set[str] = set()
+    for term in terms:
+        given = term.name or type(term.distance).__name__
+        name, number = given, 1
+        while name in taken:
+            number += 1
+            name = f"{given}#{number}"
+        taken.add(name)
+        yield replace(term, name=name)
+
+
+@dataclass(frozen=True)
+class LogEntry:
+    """One evaluation of one term: the watched energy of each sample, and whether the sample was updated by it."""
+
+    step: int
+    term: str
+    energy: tuple[float, ...]
+    updated: tuple[bool, ...]
+    strength: float
+
+
+class _ActiveTerm:
+    """A term within a run: its prepared state, its tap points, and the samples that have stopped for good."""
+
+    def __init__(self, term: Term, run: Run) -> None:
+        self.term = term
+        self.state: Any = term.extractor.prepare(run, term.distance.raster)
+        self.needs: Needs = term.extractor.needs
+        self.stopped = torch.zeros(len(run.z_T), dtype=torch.bool, device=run.z_T.device)
+        self.points = frozenset(
+            TapPoint(layer.name, request.kind)
+            for request in self.needs.taps
+            for layer in select_layers(run.denoiser.layers, request.layers)
+        )
+        if self.shares_pass and (term.schedule.repeats > 1 or term.schedule.refine):
+            raise ConfigError(
+                f"term {term.name!r}: it looks at attention layers, so at site {term.schedule.site!r} it shares its pass with "
+                "denoising: repeats and refine need site 'before'"
+            )
+
+    @property
+    def shares_pass(self) -> bool:
+        """Whether it reuses the pass that denoising makes. A z0 term that looks at the prediction alone needs no pass at all."""
+        return self.term.schedule.site in ("after", "noise") or (self.term.schedule.site == "z0" and bool(self.points))
+
+    @property
+    def wants_prediction(self) -> bool:
+        return self.needs.prediction or self.needs.image
+
+    def energy(self, view: View) -> Energy:
+        current = self.term.extractor.current(view, self.state)
+        target = None
+        if self.term.distance.needs_target:
+            target = self.term.extractor.target(view, self.state)
+            if target is None:
+                raise ConfigError(
+                    f"term {self.term.name!r}: distance {type(self.term.distance).__name__} needs a target, and extractor "
+                    f"{type(self.term.extractor).__name__} has none for this run; give boxes, masks or a reference"
+                )
+        return self.term.distance(current, target)
+
+
+@dataclass(frozen=True)
+class _Pull:
+    """One term at one latent: its energy, and the part of it that is minimised now `[b]`, zero for samples that are done."""
+
+    active: _ActiveTerm
+    progress: TermStep
+    energy: Energy
+    minimised: Tensor
+
+    @property
+    def name(self) -> str:
+        return self.active.term.name
+
+    @property
+    def schedule(self) -> Schedule:
+        return self.active.term.schedule
+
+
+class GuidanceRun:
+    """The mutable side of guidance in one run: prepared states, stopped samples, the log.
+
+    `log` holds every evaluation; `energies` the last watched energy `[b]` of every term; `passes` counts guided passes.
+    """
+
+    def __init__(self, guidance: Guidance, run: Run) -> None:
+        self.run = run
+        self.terms = [_ActiveTerm(term, run) for term in guidance.terms]
+        self.log: list[LogEntry] = []
+        self.energies: dict[str, Tensor] = {}
+        self.passes = 0
+        self._shift_after: Tensor | None = None
+
+    def before(self, z: Latents, step: Step) -> Latents:
+        """Pull `z` ahead of the denoising pass, as often as the schedules say."""
+        return self._descend(z, step, self._due(step, "before"), lambda leaf, terms: self._observe(leaf, step, terms))
+
+    def predict(self, z: Latents, step: Step) -> Prediction:
+        """The denoiser's prediction, shifted by the terms that act on the noise or on z0; one pass serves both."""
+        due = self._due(step, "after", "noise", "z0")
+        shared, direct = [t for t in due if t.shares_pass], [t for t in due if not t.shares_pass]
+        prediction = self._predict_with(z, step, shared) if shared else self.run.denoiser.predict(z, step)
+        if direct:  # their gradient is taken at z0
+            eps = prediction.eps
+            z0 = self._descend(prediction.z0, step, direct, lambda leaf, _: self._view_of(z, step, Prediction(eps, leaf)))
+            prediction = Prediction(eps, z0)
+        return prediction
+
+    def after(self, z: Latents, step: Step) -> Latents:
+        """Apply the pulls computed in the pass that denoising has used already."""
+        if self._shift_after is None:
+            return z
+        z, self._shift_after = z - self._shift_after, None
+        return z
+
+    def _due(self, step: Step, *sites: str) -> list[_ActiveTerm]:
+        return [
+            t for t in self.terms if t.term.schedule.site in sites and t.term.schedule.active(step) and not bool(t.stopped.all())
+        ]
+
+    def _observe(self, leaf: Latents, step: Step, terms: Sequence[_ActiveTerm], *, full: bool = False) -> View:
+        """One pass for the union of what the terms need; none at all if they look at `z` only."""
+        points = frozenset[TapPoint]().union(*(t.points for t in terms))
+        full = full or any(t.wants_prediction for t in terms)
+        taps = Taps(points, full=full)
+        if not points and not full:
+            return View(leaf, step, taps, self.run.denoiser.layers)
+        self.passes += 1
+        return self.run.denoiser.observe(leaf, step, taps)
+
+    def _view_of(self, z: Latents, step: Step, prediction: Prediction) -> View:
+        return View(z, step, Taps(()), self.run.denoiser.layers, prediction, self.run.model.decode)
+
+    def _descend(
+        self, variable: Tensor, step: Step, terms: list[_ActiveTerm], look: Callable[[Tensor, list[_ActiveTerm]], View]
+    ) -> Tensor:
+        """Repeat `variable -= sum_i gamma_i * g_i` until every term is done with every sample."""
+        pending = [(t, TermStep(t.term.schedule, step, t.stopped)) for t in terms]
+        while pending := [(t, progress) for t, progress in pending if progress.live]:
+            leaf = variable.detach().requires_grad_()
+            with torch.enable_grad():
+                view = look(leaf, [t for t, _ in pending])
+                pulls = [self._pull(t, progress, view, step) for t, progress in pending]
+            variable = variable - self._shift(pulls, leaf, step)
+            self._advance(pulls, step)
+        return variable
+
+    def _predict_with(self, z: Latents, step: Step, terms: list[_ActiveTerm]) -> Prediction:
+        """One differentiable pass gives the conditional prediction and the gradients of all the terms."""
+        leaf = z.detach().requires_grad_()
+        with torch.enable_grad():
+            view = self._observe(leaf, step, terms, full=True)
+            pulls = [self._pull(t, TermStep(t.term.schedule, step, t.stopped), view, step) for t in terms]
+        by_site = {site: [p for p in pulls if p.schedule.site == site] for site in dict.fromkeys(p.schedule.site for p in pulls)}
+        last = list(by_site)[-1]  # after its gradient the graph is freed
+        shifts = {site: self._shift(group, leaf, step, keep_graph=site != last) for site, group in by_site.items()}
+        conditional = Prediction(view.eps.detach(), view.z0.detach())
+        del view  # and with it the rest of the graph, before the other branch runs
+        prediction = self.run.denoiser.predict(z, step, conditional)
+        self._advance(pulls, step)
+        if "noise" in shifts:
+            prediction = _shift_noise(prediction, shifts["noise"], step)
+        if "z0" in shifts:
+            prediction = Prediction(prediction.eps, prediction.z0 - shifts["z0"])
+        self._shift_after = shifts.get("after")
+        return prediction
+
+    def _pull(self, active: _ActiveTerm, progress: TermStep, view: View, step: Step) -> _Pull:
+        energy = self._energy(active, view, step)
+        return _Pull(active, progress, energy, progress.minimised(energy))
+
+    def _energy(self, term: _ActiveTerm, view: View, step: Step) -> Energy:
+        energy = term.energy(view)
+        if not bool((torch.isfinite(energy.value) & torch.isfinite(energy.watch)).all()):
+            values = [float(value) for value in energy.value.detach()]
+            raise NonFiniteError(
+                f"term {term.term.name!r} at step {step.index} (t={step.t}): its energy is {values} with the "
+                f"latent in {view.z.dtype}; lower its gamma, or try --dtype fp32"
+            )
+        return energy
+
+    def _shift(self, pulls: Sequence[_Pull], leaf: Tensor, step: Step, *, keep_graph: bool = False) -> Tensor:
+        """`sum_i gamma_i * g_i`: one backward for all terms that use their gradient as it is, one for each that normalises it."""
+        plain = [pull for pull in pulls if pull.schedule.normalise == "none"]
+        groups = [*([plain] if plain else []), *([pull] for pull in pulls if pull.schedule.normalise != "none")]
+        shift = torch.zeros_like(leaf)
+        for group in groups:
+            gradient = _gradient(group, leaf, step, keep_graph=keep_graph or group is not groups[-1])
+            shift = shift + _normalised(gradient, group[0].schedule, step)
+        return shift
+
+    def _advance(self, pulls: Sequence[_Pull], step: Step) -> None:
+        """Write down the updates just made, and let the stop rules look at them."""
+        for pull in pulls:
+            watch, updated = pull.energy.watch.detach(), pull.progress.updated
+            self.energies[pull.name] = watch
+            self.log.append(
+                LogEntry(
+                    step.index,
+                    pull.name,
+                    energy=tuple(float(value) for value in watch.cpu()),
+                    updated=tuple(bool(value) for value in updated.cpu()),
+                    strength=pull.schedule.strength(step),
+                )
+            )
+            pull.active.stopped |= pull.progress.advance(watch)
+
+
+def _gradient(group: Sequence[_Pull], leaf: Tensor, step: Step, *, keep_graph: bool) -> Tensor:
+    """The gradient `[b c h w]` of a group: of its energies times their strengths, or of one energy that is to be normalised."""
+    with torch.enable_grad():
+        # Samples never mix: the batch is summed only here, and each sample's energy depends on its own latent alone.
+        scaled = [
+            pull.minimised.sum() * (pull.schedule.strength(step) if pull.schedule.normalise == "none" else 1.0) for pull in group
+        ]
+        total = torch.stack(scaled).sum()
+    constant = [pull.name for pull, energy in zip(group, scaled, strict=True) if not energy.requires_grad]
+    gradient = None
+    if not constant:
+        (gradient,) = torch.autograd.grad(total, leaf, retain_graph=keep_graph, allow_unused=True)
+    if gradient is None:
+        names = ", ".join(map(repr, constant or [pull.name for pull in group]))
+        raise ConfigError(f"term {names}: its energy does not depend on the latent, so there is nothing to pull")
+    if not bool(torch.isfinite(gradient).all()):
+        names = ", ".join(repr(pull.name) for pull in group)
+        raise NonFiniteError(
+            f"term {names} at step {step.index} (t={step.t}): the gradient is not finite; try --dtype fp32 or a lower gamma"
+        )
+    return gradient.detach()
+
+
+def _normalised(gradient: Tensor, schedule: Schedule, step: Step) -> Tensor:
+    """`gamma * g`: each sample's gradient by its own size where the schedule says so; a sample without a pull stays as it is."""
+    if schedule.normalise == "none":
+        return gradient  # gamma is in it already
+    flat = gradient.flatten(1)
+    size = flat.abs().amax(dim=1) if schedule.normalise == "linf" else flat.square().mean(dim=1).sqrt()
+    size = torch.where(size > 0, size, torch.inf).reshape(-1, 1, 1, 1)
+    return schedule.strength(step) * (gradient / size)
+
+
+def _shift_noise(prediction: Prediction, shift: Tensor, step: Step) -> Prediction:
+    """Classifier guidance (Dhariwal & Nichol 2021, algorithm 2): the noise moves, and z0 with it, so that they make up `z`."""
+    if step.alpha_bar == 0:
+        raise ConfigError(f"site 'noise' at step {step.index}: z is noise alone there, so it cannot be moved; set from above 0")
+    shift = (1 - step.alpha_bar) ** 0.5 * shift
+    return Prediction(prediction.eps + shift, prediction.z0 - (1 / step.alpha_bar - 1) ** 0.5 * shift)

@@ -1,0 +1,56 @@
+"""The hooks by which a package adds to lsregen: one for each kind of plugin, all of one form.
+
+A package names a module under `[project.entry-points.lsregen]`; the module implements any of these with `@hookimpl`. lsregen's
+own plugins come in by the same hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pluggy
+
+if TYPE_CHECKING:
+    from .types import Model
+
+hookspec = pluggy.HookspecMarker("lsregen")
+hookimpl = pluggy.HookimplMarker("lsregen")
+
+
+class ModelLoader(Protocol):
+    """What a model plugin registers: it knows a folder layout, and the models that ship with its package by name."""
+
+    @property
+    def embedded(self) -> Mapping[str, Path]:
+        """Names of models that can be loaded without a path, and their folders."""
+        ...
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the path looks like something this loader loads; cheap, and without side effects."""
+        ...
+
+    def load(self, path: Path, *, device: str, dtype: str) -> Model:
+        """Load the weights; `device` and `dtype` may be `auto`."""
+        ...
+
+
+@hookspec
+def register_extractors(register: Callable[[str, type], None]) -> None:
+    """Call `register(name, cls)` for each feature extractor: a frozen dataclass that satisfies `FeatureExtractor`."""
+
+
+@hookspec
+def register_distances(register: Callable[[str, type], None]) -> None:
+    """Call `register(name, cls)` for each distance: a frozen dataclass that satisfies `Distance`."""
+
+
+@hookspec
+def register_samplers(register: Callable[[str, type], None]) -> None:
+    """Call `register(name, cls)` for each sampler: a frozen dataclass that satisfies `Sampler`."""
+
+
+@hookspec
+def register_models(register: Callable[[str, ModelLoader], None]) -> None:
+    """Call `register(name, loader)` for each kind of model folder: an object that satisfies `ModelLoader`."""

@@ -1,0 +1,363 @@
+"""What should stand where: phrases with boxes or masks, the formats they come in, and how they become masks on a grid.
+
+Boxes are normalised: fractions of the image's width and height, from the top left corner. Sizes of images are
+(width, height), grids are (h, w). Nothing here imports torch until a mask is made, so that the command line starts fast.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from .errors import ConfigError, LayoutError, PhraseError, nearest
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+Floats: TypeAlias = Sequence[float]
+RasterRule: TypeAlias = Callable[[float, float, int], list[float]]
+
+BOX_FORM = "PHRASE=LEFT,TOP,RIGHT,BOTTOM"
+CORNERS: tuple[str, ...] = ("left", "top", "right", "bottom")
+# A thinner side is a mistake, and would drown in rounding before it covered anything: a thousandth of a pixel of 1024.
+MIN_SIDE = 1e-6
+# Annotation files round to a few decimals, so their boxes may leave the image by this share of a side; it is cut off.
+ROUNDING = 1e-4
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle, normalised: left < right and top < bottom, all in [0, 1].
+
+    Raises:
+        LayoutError: a value is no number, not finite or out of range, corners are swapped, or the area is zero.
+    """
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+    def __post_init__(self) -> None:
+        values = _four(self.xyxy, CORNERS)
+        if problem := _problem(values):
+            pixels = all(map(math.isfinite, values)) and max(values) > 1
+            hint = "; these look like pixels: use Box.from_pixels(box, size), or fractions in --box" if pixels else ""
+            raise LayoutError(f"box {_shown(values)}: {problem}{hint}")
+        for name, value in zip(CORNERS, values, strict=True):
+            object.__setattr__(self, name, value)
+
+    @property
+    def xyxy(self) -> tuple[float, float, float, float]:
+        return self.left, self.top, self.right, self.bottom
+
+    @property
+    def area(self) -> float:
+        """The share of the image, in (0, 1]."""
+        return (self.right - self.left) * (self.bottom - self.top)
+
+    @classmethod
+    def from_pixels(cls, box: Floats, size: tuple[int, int]) -> Box:
+        """From left, top, right, bottom in pixels of an image of `size` (width, height).
+
+        Raises:
+            LayoutError: as `Box`; here the box may leave the image by a rounding error (`ROUNDING`).
+        """
+        values = _four(box, CORNERS)
+        return cls._converted(_scaled(values, size), f"pixel box {_shown(values)} in an image of {size[0]}x{size[1]}")
+
+    @classmethod
+    def from_xywh(cls, box: Floats, size: tuple[int, int]) -> Box:
+        """From COCO's left, top, width, height in pixels of an image of `size` (width, height). Raises as `from_pixels`."""
+        x, y, w, h = values = _four(box, ("left", "top", "width", "height"))
+        given = f"COCO box {_shown(values)} in an image of {size[0]}x{size[1]}"
+        return cls._converted(_scaled((x, y, x + w, y + h), size), given)
+
+    @classmethod
+    def from_yolo(cls, box: Floats) -> Box:
+        """From YOLO's normalised centre x, centre y, width, height. Raises as `from_pixels`."""
+        x, y, w, h = values = _four(box, ("centre x", "centre y", "width", "height"))
+        return cls._converted((x - w / 2, y - h / 2, x + w / 2, y + h / 2), f"YOLO box {_shown(values)}")
+
+    @classmethod
+    def _converted(cls, values: Floats, given: str) -> Box:
+        values = [min(max(v, 0.0), 1.0) if -ROUNDING <= v <= 1 + ROUNDING else v for v in values]
+        if problem := _problem(values):
+            raise LayoutError(f"{given} is {_shown(values)} as fractions: {problem}")
+        return cls(*values)
+
+
+def _four(values: object, names: Iterable[str]) -> tuple[float, ...]:
+    """Four floats. Whatever `float` takes is a number (numpy scalars too), but text is not."""
+    try:
+        items = list(cast("Iterable[Any]", values))
+        numbers = tuple(math.nan if isinstance(item, str) else float(item) for item in items)
+        if len(numbers) != 4 or any(isinstance(item, str) for item in items):
+            raise TypeError
+    except (TypeError, ValueError):
+        raise LayoutError(f"box {values!r}: expected four numbers ({', '.join(names)})") from None
+    return numbers
+
+
+def _shown(values: Floats) -> str:
+    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
+
+
+def _scaled(values: Floats, size: tuple[int, int]) -> Floats:
+    width, height = size
+    if width < 1 or height < 1:
+        raise LayoutError(f"image size {size}: expected (width, height) in pixels, both at least 1")
+    return [value / side for value, side in zip(values, (width, height, width, height), strict=True)]
+
+
+def _problem(values: Floats) -> str | None:
+    """What is wrong with a normalised box, in words, or None."""
+    corners = dict(zip(CORNERS, values, strict=True))
+    if bad := [f"{name}={value}" for name, value in corners.items() if not math.isfinite(value)]:
+        return f"{', '.join(bad)} is not finite; expected fractions of the image in [0, 1]"
+    if bad := [f"{name}={value:.6g}" for name, value in corners.items() if not 0 <= value <= 1]:
+        return f"{', '.join(bad)} is out of range; expected fractions of the image in [0, 1]"
+    for low, high in (("left", "right"), ("top", "bottom")):
+        if corners[low] > corners[high]:
+            return f"{low}={corners[low]:.6g} > {high}={corners[high]:.6g}; expected {low} < {high}: are the corners swapped?"
+        if corners[high] - corners[low] < MIN_SIDE:
+            return f"zero area: {low}={corners[low]:.6g} and {high}={corners[high]:.6g}; expected {low} < {high}"
+    return None
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """A phrase of the prompt and its place: a box, a mask, or neither (then the phrase is merely to be present).
+
+    `phrase` is kept with single spaces. `mask` is `[H W]` in [0, 1], of any size, over the whole image; it is copied, as fp32.
+    Two regions are equal when phrase, box and the mask's values are.
+
+    Raises:
+        PhraseError: the phrase is empty.
+        LayoutError: both a box and a mask, or a mask of a wrong shape, out of range, not finite or all zero.
+    """
+
+    phrase: str
+    box: Box | None = None
+    mask: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        phrase = " ".join(self.phrase.split())
+        if not phrase:
+            raise PhraseError(f"region phrase {self.phrase!r} is empty; expected words of the prompt, such as 'red circle'")
+        object.__setattr__(self, "phrase", phrase)
+        if self.mask is not None:
+            if self.box is not None:
+                raise LayoutError(f"region {phrase!r} has both a box and a mask; give one of them")
+            object.__setattr__(self, "mask", _checked(self.mask, phrase))
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Region) or (self.phrase, self.box) != (other.phrase, other.box):
+            return False
+        if self.mask is None or other.mask is None:
+            return self.mask is other.mask
+        return self.mask.shape == other.mask.shape and bool((self.mask == other.mask.to(self.mask.device)).all())
+
+    def __hash__(self) -> int:
+        return hash((self.phrase, self.box, None if self.mask is None else tuple(self.mask.shape)))
+
+
+def _checked(mask: Tensor, phrase: str) -> Tensor:
+    """The mask as fp32, detached and copied: a frozen region must not change when its maker's tensor does."""
+    if mask.ndim != 2 or mask.numel() == 0:
+        raise LayoutError(f"mask of region {phrase!r}: expected a tensor [H W], got shape {list(mask.shape)}")
+    mask = mask.detach().clone().float()
+    low, high = float(mask.min()), float(mask.max())
+    if not (low >= 0 and high <= 1):  # written so that NaN fails too
+        hint = "; divide an 8-bit mask by 255" if 1 < high <= 255 else ""
+        raise LayoutError(f"mask of region {phrase!r}: values from {low:.6g} to {high:.6g}, expected [0, 1]{hint}")
+    if high == 0:
+        raise LayoutError(f"mask of region {phrase!r} is zero everywhere; expected some part of the image above 0")
+    return mask
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The regions of one image, in the order they were given. One phrase may have several regions."""
+
+    regions: tuple[Region, ...] = ()
+
+    @property
+    def phrases(self) -> tuple[str, ...]:
+        """Each phrase once, in the order of first mention; phrases that differ only in case are one."""
+        first: dict[str, str] = {}
+        for region in self.regions:
+            first.setdefault(region.phrase.casefold(), region.phrase)
+        return tuple(first.values())
+
+    @property
+    def boxed(self) -> tuple[Region, ...]:
+        """The regions that have a place (a box or a mask)."""
+        return tuple(region for region in self.regions if region.box is not None or region.mask is not None)
+
+    def of(self, phrase: str) -> tuple[Region, ...]:
+        """The regions of one phrase, whatever its case; empty if it has none."""
+        wanted = " ".join(phrase.split()).casefold()
+        return tuple(region for region in self.regions if region.phrase.casefold() == wanted)
+
+    @classmethod
+    def from_boxes(cls, boxes: Mapping[str, Box | Floats]) -> Layout:
+        """From phrases and their boxes: `Layout.from_boxes({"red circle": (.05, .1, .45, .6)})`.
+
+        Raises:
+            LayoutError: as `Box` and `Region`, naming the phrase.
+        """
+        return cls(tuple(_region(f"box of {phrase!r}", phrase, box) for phrase, box in boxes.items()))
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain dict: `{"regions": [{"phrase": ..., "box": [left, top, right, bottom]}, ...]}`; a mask is a list of rows."""
+        regions: list[dict[str, Any]] = []
+        for region in self.regions:
+            entry: dict[str, Any] = {"phrase": region.phrase}
+            if region.box is not None:
+                entry["box"] = list(region.box.xyxy)
+            if region.mask is not None:
+                entry["mask"] = cast("Any", region.mask).tolist()
+            regions.append(entry)
+        return {"regions": regions}
+
+    @classmethod
+    def from_json(cls, data: object) -> Layout:
+        """The inverse of `to_json`.
+
+        Raises:
+            LayoutError: an unknown or missing key, a wrong type, or a bad box; names the region by its position, from 1.
+        """
+        entries = _mapping(data, "layout", ("regions",)).get("regions")
+        if not isinstance(entries, list):
+            raise LayoutError(f"layout: expected a list under 'regions', got {type(entries).__name__}")
+        regions: list[Region] = []
+        for i, entry in enumerate(cast("list[object]", entries), 1):
+            fields = _mapping(entry, f"layout region {i}", ("phrase", "box", "mask"))
+            phrase = fields.get("phrase")
+            regions.append(_region(f"layout region {i} ({phrase!r})", phrase, fields.get("box"), fields.get("mask")))
+        return cls(tuple(regions))
+
+
+def _mapping(data: object, where: str, known: Sequence[str]) -> dict[str, Any]:
+    expected = f"expected {', '.join(known)}"
+    if not isinstance(data, dict):
+        raise LayoutError(f"{where}: {expected} in a mapping, got {type(data).__name__}")
+    entries = cast("dict[Any, Any]", data)
+    if unknown := [key for key in entries if key not in known]:
+        raise LayoutError(f"{where}: unknown key {unknown[0]!r}{nearest(str(unknown[0]), known)}; {expected}")
+    return entries
+
+
+def _region(where: str, phrase: object, box: object = None, rows: object = None) -> Region:
+    """A region of unchecked values; every error begins with `where`."""
+    try:
+        if not isinstance(phrase, str):
+            raise LayoutError(f"phrase {phrase!r}: expected a text")
+        if box is not None and not isinstance(box, Box):
+            box = Box(*_four(box, CORNERS))
+        return Region(phrase, box, None if rows is None else _mask_of(rows))
+    except LayoutError as error:
+        raise type(error)(f"{where}: {error}") from None
+
+
+def _mask_of(rows: object) -> Tensor:
+    import torch
+
+    try:
+        return torch.tensor(rows, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError):
+        raise LayoutError("expected rows of numbers, all of one length, under 'mask'") from None
+
+
+def parse_box(text: str) -> Region:
+    """A region from the command line's `red circle=0.05,0.1,0.45,0.6`.
+
+    Raises:
+        LayoutError: the text is malformed, or the box is bad; quotes the text and the expected form.
+    """
+    phrase, _, numbers = text.rpartition("=")  # the last one: a phrase may hold a sign itself, numbers never do
+    try:
+        values = [float(number) for number in numbers.split(",")]
+    except ValueError:
+        values = []
+    if not phrase.strip() or len(values) != 4:
+        raise LayoutError(f"box {text!r}: expected {BOX_FORM}, such as 'red circle=0.05,0.1,0.45,0.6'")
+    return _region(f"box {text!r}, of the form {BOX_FORM}", phrase, values)
+
+
+def _area(low: float, high: float, cells: int) -> list[float]:
+    return [max(0.0, min(high * cells, i + 1) - max(low * cells, i)) for i in range(cells)]
+
+
+def _between(first: int, last: int, cells: int) -> list[float]:
+    return [float(first <= i < last) for i in range(cells)]
+
+
+def _truncate(low: float, high: float, cells: int) -> list[float]:
+    return _between(int(low * cells), int(high * cells), cells)
+
+
+def _round(low: float, high: float, cells: int) -> list[float]:
+    # Python's round takes halves to the even neighbour, as BoxDiff does; its clamp at 0 is implied by a valid box.
+    return _between(round(low * cells), round(high * cells), cells)
+
+
+def _cover(low: float, high: float, cells: int) -> list[float]:
+    touch = 1e-9  # of a cell: 0.7 * 10 is a hair above 7 and must not touch cell 7
+    first = min(math.floor(low * cells + touch), cells - 1)
+    return _between(first, max(math.ceil(high * cells - touch), first + 1), cells)
+
+
+RASTERS: Mapping[str, RasterRule] = MappingProxyType({"area": _area, "truncate": _truncate, "round": _round, "cover": _cover})
+"""How a side of a box, from `low` to `high`, covers the cells of one axis, each in [0, 1]; a mask is the product of two axes.
+
+- `area`: the covered fraction of each cell, so that no box is ever empty (lsregen's default).
+- `truncate`: both ends cut to whole cells by `int()`, as in layout-guidance (Chen et al. 2024): a box inside one cell is empty.
+- `round`: both ends to the nearest edge between cells, halves to the even one, as in BoxDiff (Xie et al. 2023): may be empty too.
+- `cover`: every cell that the box touches, at least one (floor and ceil).
+"""
+
+
+def rasterise(
+    place: Box | Region | Layout | Sequence[Region],
+    grid: tuple[int, int],
+    raster: str = "area",
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """The mask of a place on a grid (h, w), fp32 in [0, 1].
+
+    A box or region gives `[h w]`; a layout or several regions give `[r h w]`, one mask a region in their order (their union is
+    `.amax(0)`). A region's mask is averaged over each cell, by exact area; every rule but `area` then keeps what is at least 0.5.
+
+    Raises:
+        ConfigError: no such raster rule.
+        LayoutError: a region has no place.
+    """
+    import torch
+
+    if raster not in RASTERS:
+        raise ConfigError(f"raster {raster!r}: expected one of {', '.join(RASTERS)}{nearest(raster, RASTERS)}")
+    if not isinstance(place, Box | Region):
+        regions = place.regions if isinstance(place, Layout) else place
+        masks = [rasterise(region, grid, raster, device) for region in regions]
+        return torch.stack(masks) if masks else torch.zeros((0, *grid), device=device)
+    box = place if isinstance(place, Box) else place.box
+    if box is not None:
+        rule = RASTERS[raster]
+        rows, columns = rule(box.top, box.bottom, grid[0]), rule(box.left, box.right, grid[1])
+        return torch.outer(torch.tensor(rows), torch.tensor(columns)).to(device)
+    mask = cast("Region", place).mask
+    if mask is None:
+        raise LayoutError(f"region {cast('Region', place).phrase!r} has neither box nor mask, so it has no place on a grid")
+    # Each pixel row or column is a thin box; its `area` on the axis is what it adds to the cells: `[pixels, cells]`.
+    by_row, by_column = (
+        torch.tensor([_area(i / pixels, (i + 1) / pixels, cells) for i in range(pixels)])
+        for pixels, cells in zip(mask.shape, grid, strict=True)
+    )
+    covered = (by_row.T @ mask.cpu() @ by_column).clamp(0, 1)
+    return (covered if raster == "area" else (covered >= 0.5).float()).to(device)

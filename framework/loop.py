@@ -1,0 +1,30 @@
+"""The sampling loop. It knows neither what pulls the latent nor how the sampler walks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import torch
+
+from .guidance import Guidance, GuidanceRun
+from .types import Latents, Run, StepReport
+
+OnStep: TypeAlias = Callable[[StepReport], bool | None]
+"""Sees every finished step; returning False ends the run there."""
+
+
+@torch.no_grad()
+def sample(run: Run, guidance: Guidance, on_step: OnStep | None = None) -> tuple[Latents, GuidanceRun]:
+    """Walk from `run.z_T` to a clean latent `[b c h w]`; returns it with the finished guidance (its log, its energies)."""
+    pull = guidance.start(run)
+    z = run.z_T
+    for step in run.steps:
+        z = pull.before(z, step)
+        prediction = pull.predict(z, step)
+        z_next = run.sampler.step(z, prediction, step, run.noise(step))
+        z_next = pull.after(z_next, step)
+        if on_step is not None and on_step(StepReport(step, z, z_next, prediction, dict(pull.energies))) is False:
+            return z_next, pull
+        z = z_next
+    return z, pull

@@ -1,0 +1,293 @@
+"""Options of plugins: the fields of a frozen dataclass, each with a type, a default and one line of help.
+
+They are built from plain values here and not by OmegaConf's structured configs, because those name neither the full path of a
+fault inside a list nor the option that was meant, and differ between the supported versions on lists and tuples.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+import typing
+from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+
+from .errors import ConfigError, LsregenError, nearest
+
+T = TypeVar("T")
+
+
+def option(default: Any, help: str) -> Any:
+    """A dataclass field with a default and a help text; a mutable default is copied for every instance."""
+    if isinstance(default, list | dict | set):
+        copied = cast("object", default)
+        return field(default_factory=lambda: deepcopy(copied), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option as it is shown to people; `key` is its name in a configuration (`from` for the field `from_`)."""
+
+    key: str
+    type: str
+    default: Any
+    help: str
+    required: bool = False
+
+
+def describe_options(cls: type) -> tuple[Option, ...]:
+    """The options of a plugin, in the order of its fields."""
+    hints = typing.get_type_hints(cls)
+    return tuple(
+        Option(key_of(f), type_text(hints[f.name]), plain(_default(f)), str(f.metadata.get("help", "")), _required(f))
+        for f in _init_fields(cls)
+    )
+
+
+def key_of(f: Field[Any]) -> str:
+    """A field's name in a configuration: Python's reserved words lose their trailing underscore."""
+    return f.name.rstrip("_")
+
+
+def keys_of(cls: type) -> tuple[str, ...]:
+    """The names of a plugin's options in a configuration."""
+    return tuple(key_of(f) for f in _init_fields(cls))
+
+
+def join(path: str, key: Any) -> str:
+    """The path of what stands under `key`; the top of a configuration has the path ''."""
+    return f"{path}.{key}" if path else str(key)
+
+
+def build(cls: type[T], values: Mapping[Any, Any], path: str, what: str = "", beside: Iterable[str] = ()) -> T:
+    """An instance of a plugin from plain values.
+
+    Args:
+        path: where the values stand in the configuration, for the messages.
+        what: what is being built, e.g. `extractor 'cross_attention'`; by default the name of the class.
+        beside: keys that may stand at the same place and are handled by the caller; an unknown key may have meant one of them.
+
+    Raises:
+        ConfigError: every unknown option, wrong type and refused value at once, one line each.
+    """
+    known = {key_of(f): f for f in _init_fields(cls)}
+    named, hints = what or cls.__name__, typing.get_type_hints(cls)
+    problems: list[str] = []
+    built: dict[str, Any] = {}
+    for key, value in values.items():
+        if key not in known:
+            problems.append(f"{join(path, key)}: no such option for {named}{choices(key, [*known, *beside])}")
+            continue
+        try:
+            built[known[key].name] = convert(value, hints[known[key].name], join(path, key))
+        except ConfigError as error:
+            problems.append(str(error))
+    lacking = [key for key, f in known.items() if _required(f) and key not in values]
+    problems += [f"{join(path, key)}: missing; {named} needs it" for key in lacking]
+    whole = all(f.name in built for key, f in known.items() if key in values)
+    made = _construct(cls, built, known, path, whole, problems)
+    if problems or made is None:
+        raise ConfigError("\n".join(problems))
+    return made
+
+
+def _construct(
+    cls: type[T], built: dict[str, Any], known: Mapping[str, Field[Any]], path: str, whole: bool, problems: list[str]
+) -> T | None:
+    """Run the checks of the class itself, noting what it refuses.
+
+    A refusal that begins with the name of an option (`heads: 'x' is not ...`) belongs to that option: the others are checked
+    again without it, since a class stops at its first complaint. Any other refusal counts only if all given options are there
+    (`whole`), because a default that stands in for a faulty value may be what is refused.
+    """
+    while all(f.name in built for f in known.values() if _required(f)):
+        try:
+            return cls(**built)
+        except (LsregenError, ValueError) as error:
+            at = known.get(str(error).partition(":")[0])
+            if at is None or at.name not in built:
+                if whole:
+                    problems.append(f"{path}: {error}" if path else str(error))
+                return None
+            problems.append(join(path, error))
+            del built[at.name]
+            whole = False
+    return None
+
+
+def choices(given: Any, known: Iterable[str]) -> str:
+    """The nearest name and all names, to end a message about an unknown option with."""
+    listed = list(known)
+    return f"{nearest(str(given), listed)}; options: {', '.join(listed)}" if listed else "; it has no options"
+
+
+def to_values(instance: Any) -> dict[str, Any]:
+    """The options of an instance as plain values, which `build` takes again; what is not a dataclass has no options."""
+    return {key_of(f): plain(getattr(instance, f.name)) for f in _init_fields(type(instance))} if is_dataclass(instance) else {}
+
+
+def plain(value: Any) -> Any:
+    """Tuples as lists, mappings as dicts, dataclasses as dicts, paths as text: what YAML and JSON know."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return to_values(value)
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in cast("Mapping[Any, Any]", value).items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in cast("Sequence[Any]", value)]
+    return str(value) if isinstance(value, Path) else value
+
+
+def convert(value: Any, hint: Any, path: str) -> Any:
+    """`value` as the type `hint` asks for. A whole number passes for a float, never the other way round.
+
+    Raises:
+        ConfigError: it, or an item of it, is of another type or not finite; one line for each fault, with its path.
+    """
+    origin, args = get_origin(hint), get_args(hint)
+    if hint is Any:
+        return value
+    if origin in (Union, types.UnionType):
+        return _convert_union(value, hint, path)
+    if origin is Literal:
+        return _checked(value, value in args, hint, path)
+    if origin in (list, tuple, Sequence):
+        return _convert_items(value, hint, path)
+    if origin in (dict, Mapping):
+        return _convert_mapping(value, hint, path)
+    if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+        return build(hint, cast("Mapping[Any, Any]", value), path)
+    if hint is Path and isinstance(value, str):
+        return Path(value)
+    return _convert_scalar(value, origin or hint, hint, path)
+
+
+def _convert_scalar(value: Any, cls: Any, hint: Any, path: str) -> Any:
+    if hint is None or hint is type(None):
+        return _checked(value, value is None, hint, path)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ConfigError(f"{path}: a whole number of {len(str(value))} digits is too large") from None
+    boolean_for_number = isinstance(value, bool) and hint in (int, float)
+    infinite = isinstance(value, float) and not math.isfinite(value)  # nan passes every range unnoticed; JSON knows neither
+    return _checked(value, isinstance(value, cls) and not boolean_for_number and not infinite, hint, path)
+
+
+def _checked(value: Any, fits: bool, hint: Any, path: str) -> Any:
+    if not fits:
+        near = nearest(str(value), map(str, get_args(hint))) if get_origin(hint) is Literal else ""
+        raise ConfigError(f"{path}: {value!r} is not {type_text(hint)}{near}")
+    return value
+
+
+def _convert_union(value: Any, hint: Any, path: str) -> Any:
+    faults: list[str] = []
+    for each in get_args(hint):
+        try:
+            return convert(value, each, path)
+        except ConfigError as error:
+            faults.append(str(error))
+    # An item inside the value may be at fault: say which, rather than that the whole is of no accepted type.
+    inner = [fault for fault in faults if not fault.startswith(f"{path}: ")]
+    raise ConfigError(inner[0] if inner else f"{path}: {value!r} is not {type_text(hint)}")
+
+
+def _convert_items(value: Any, hint: Any, path: str) -> Any:
+    origin, args = get_origin(hint), get_args(hint)
+    fixed = origin is tuple and args[-1:] != (Ellipsis,)
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+        meant = f"; write [{value}]" if isinstance(value, str) else ""
+        raise ConfigError(f"{path}: {value!r} is not {type_text(hint)}{meant}")
+    values = cast("Sequence[Any]", value)
+    _checked(value, not fixed or len(values) == len(args), hint, path)
+    hints = args if fixed else (args[0],) * len(values)
+    made = _each((item, each, f"{path}[{i}]") for i, (item, each) in enumerate(zip(values, hints, strict=True)))
+    return tuple(made) if origin is tuple else made
+
+
+def _convert_mapping(value: Any, hint: Any, path: str) -> dict[Any, Any]:
+    key_hint, item_hint = get_args(hint)
+    _checked(value, isinstance(value, Mapping), hint, path)
+    values = {_key(key, key_hint): item for key, item in cast("Mapping[Any, Any]", value).items()}
+    keys = _each((key, key_hint, f"{path}, key") for key in values)
+    items = _each(
+        (item, item_hint, join(path, key) if isinstance(key, str) else f"{path}[{key}]") for key, item in values.items()
+    )
+    return dict(zip(keys, items, strict=True))
+
+
+def _each(given: Iterable[tuple[Any, Any, str]]) -> list[Any]:
+    """Convert values, each with its type and path; the faults of all of them together."""
+    made: list[Any] = []
+    faults: list[str] = []
+    for value, hint, path in given:
+        try:
+            made.append(convert(value, hint, path))
+        except ConfigError as error:
+            faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return made
+
+
+def _key(key: Any, hint: Any) -> Any:
+    """JSON writes the keys of a mapping as text."""
+    if hint in (int, float) and isinstance(key, str):
+        try:
+            return hint(key)
+        except ValueError:
+            return key
+    return key
+
+
+def type_text(hint: Any) -> str:
+    """A type as people say it: `a number`, `a list of text`, `a whole number or nothing`."""
+    simple = {
+        float: "a number",
+        int: "a whole number",
+        bool: "true or false",
+        str: "text",
+        Path: "a path",
+        None: "nothing",
+        type(None): "nothing",
+        Any: "anything",
+    }
+    if hint in simple:
+        return simple[hint]
+    origin, args = get_origin(hint), get_args(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(type_text(arg) for arg in args)
+    if origin is Literal:
+        return f"one of {', '.join(map(str, args))}"
+    if origin in (list, Sequence) or (origin is tuple and args[-1:] == (Ellipsis,)):
+        return f"a list of {_plural(args[0])}"
+    if origin is tuple:
+        return f"a list of {len(args)}: {', '.join(type_text(arg) for arg in args)}"
+    if origin in (dict, Mapping):
+        return f"a mapping from {_plural(args[0])} to {_plural(args[1])}"
+    if is_dataclass(hint) and isinstance(hint, type):
+        return f"a mapping with the keys {', '.join(keys_of(hint))}"
+    return str(getattr(hint, "__name__", hint))
+
+
+def _plural(hint: Any) -> str:
+    return {float: "numbers", int: "whole numbers", str: "text"}.get(hint) or type_text(hint)
+
+
+def _init_fields(cls: type) -> list[Field[Any]]:
+    return [f for f in fields(cls) if f.init]
+
+
+def _required(f: Field[Any]) -> bool:
+    return f.default is MISSING and f.default_factory is MISSING
+
+
+def _default(f: Field[Any]) -> Any:
+    if f.default is not MISSING:
+        return f.default
+    return f.default_factory() if f.default_factory is not MISSING else None

@@ -1,0 +1,256 @@
+"""From a prompt, a layout and a configuration to images: the one place where models, samplers and guidance meet."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image as PILImage
+
+from .config import ResolvedConfig, apply_sets, load_preset, load_yaml, merge, validate
+from .errors import ConfigError
+from .guidance import Guidance, Term
+from .layout import Layout
+from .loop import OnStep, sample
+from .options import convert
+from .plugins import Plugins, discover
+from .report import Report, Result
+from .trace import AttentionTrace
+from .types import Image, Model, Run
+
+GuidanceLike: TypeAlias = "Guidance | Mapping[str, Any] | str | Path | None"
+
+DEFAULT_MODEL = "shapeworld-base"
+SEEDS = 2**63  # torch generators take seeds below this
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a batch is made of: everything has one entry per image."""
+
+    prompts: tuple[str, ...]
+    negatives: tuple[str, ...]
+    layouts: tuple[Layout, ...]
+    seeds: tuple[int, ...]
+
+
+class Pipeline:
+    """A loaded model, ready to make images.
+
+    `Pipeline.load("shapeworld-base")("a red circle and a blue square", layout=..., guidance="layout-guidance", seed=0)`
+    """
+
+    def __init__(self, model: Model, plugins: Plugins | None = None) -> None:
+        self.model = model
+        self.plugins = plugins or discover()
+
+    @classmethod
+    def load(
+        cls, model: str | Path = DEFAULT_MODEL, *, device: str = "auto", dtype: str = "auto", plugins: Plugins | None = None
+    ) -> Pipeline:
+        """Load the weights of an embedded model by name, or of a model folder by path.
+
+        Raises:
+            ConfigError: no such model, device or dtype.
+            CheckpointError: the folder or its weights cannot be used.
+        """
+        plugins = plugins or discover()
+        return cls(plugins.load_model(model, device=device, dtype=dtype), plugins)
+
+    def __call__(
+        self,
+        prompt: str | Sequence[str],
+        *,
+        layout: Layout | Sequence[Layout] | None = None,
+        negative: str | Sequence[str] = "",
+        guidance: GuidanceLike = None,
+        steps: int | None = None,
+        cfg: float | None = None,
+        sampler: str | Mapping[str, Any] | None = None,
+        seed: int | Sequence[int] | None = None,
+        count: int = 1,
+        size: tuple[int, int] | None = None,
+        sets: Sequence[str] = (),
+        on_step: OnStep | None = None,
+        trace: int = 0,
+    ) -> Result:
+        """Make one batch of images.
+
+        Args:
+            prompt: one prompt for `count` images with the seeds `seed, seed + 1, ...`, or one prompt per image.
+            layout: the phrases and their places; one for all images, or one per image.
+            negative: what to steer away from, one for all or one per image.
+            guidance: the name of a preset, a YAML file, a configuration as a mapping, a `Guidance`, or None for none.
+            steps, cfg, sampler: override the preset's; cfg 1 switches classifier-free guidance off.
+            seed: of the first image, or one per image.
+            size: width and height in pixels; the model's own by default.
+            sets: further settings as text, e.g. `"guidance.layout.gamma=40"`.
+            on_step: sees every step, and ends the run by returning False.
+            trace: at how many steps the attention maps of the phrases are recorded.
+
+        Raises:
+            ConfigError, LayoutError, PhraseError: a setting, a box or a phrase cannot be used.
+            NonFiniteError: a value became NaN or infinite.
+        """
+        clock = _Clock()
+        resolved, terms = self.resolve(guidance, steps=steps, cfg=cfg, sampler=sampler, sets=sets)
+        batch = make_batch(prompt, negative, layout, resolved.seed if seed is None else seed, count)
+        resolved = replace(resolved, seed=batch.seeds[0])  # what the report says makes this image again
+        run = self._start(resolved, batch, size or self.model.default_size)
+        tracer = self._tracer(run, trace)
+        clock.lap("prepare")
+        z, pull = sample(run, terms, _both(tracer, on_step))
+        clock.lap("sample")
+        images = to_pil(self._decode(z))
+        clock.lap("decode")
+        report = Report(
+            **vars(batch),
+            size=run.size,
+            config=resolved.as_dict(),
+            model=self.model.describe(),
+            energies=tuple(pull.log),
+            seconds=clock.laps,
+            guided_passes=pull.passes,
+            device=str(self.model.device),
+            dtype=str(self.model.dtype).removeprefix("torch."),
+        )
+        return Result(images, report, tracer.maps if tracer is not None else {})
+
+    def resolve(
+        self,
+        guidance: GuidanceLike,
+        *,
+        steps: int | None = None,
+        cfg: float | None = None,
+        sampler: str | Mapping[str, Any] | None = None,
+        sets: Sequence[str] = (),
+    ) -> tuple[ResolvedConfig, Guidance]:
+        """The complete configuration of a run, every default filled in, and the guidance it describes."""
+        given = {"steps": steps, "cfg": cfg, "sampler": sampler}
+        overrides = {name: value for name, value in given.items() if value is not None}
+        config = merge({} if isinstance(guidance, Guidance) else _as_config(guidance), overrides)
+        resolved = validate(apply_sets(config, sets, self.plugins), self.plugins)
+        resolved = replace(resolved, cfg=self.model.default_cfg if resolved.cfg is None else resolved.cfg)
+        if isinstance(guidance, Guidance):
+            return resolved.with_terms(guidance.terms, self.plugins), guidance
+        return resolved, Guidance([Term(t.extractor, t.distance, t.schedule, t.name) for t in resolved.terms])
+
+    def _start(self, config: ResolvedConfig, batch: Batch, size: tuple[int, int]) -> Run:
+        """Everything that is fixed for one run; each sample draws its noise from its own stream, on the CPU."""
+        shape = self.model.latent_shape(size)
+        cfg = self.model.default_cfg if config.cfg is None else config.cfg
+        steps = config.sampler.schedule(self.model.noise_schedule, config.steps)
+        generators = tuple(torch.Generator().manual_seed(seed) for seed in batch.seeds)
+        z_T = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
+        return Run(
+            model=self.model,
+            denoiser=self.model.bind(batch.prompts, batch.negatives, batch.layouts, cfg=cfg, count=len(steps)),
+            sampler=config.sampler,
+            steps=steps,
+            z_T=z_T.to(self.model.device),
+            seeds=batch.seeds,
+            layouts=batch.layouts,
+            size=size,
+            generators=generators,
+            renderer=partial(self._render, batch),
+        )
+
+    def _render(self, batch: Batch, source: Mapping[str, Any]) -> Image:
+        """The images of another configuration for the same batch, `[b 3 H W]` in [0, 1]."""
+        source = dict(source)
+        size = source.pop("size", None)
+        name = source.pop("model", DEFAULT_MODEL)
+        other = Pipeline.load(name, device=str(self.model.device), plugins=self.plugins)
+        config, guidance = other.resolve(source)
+        size = other.model.default_size if size is None else convert(size, tuple[int, int], "size")
+        run = other._start(config, batch, size)
+        return other._decode(sample(run, guidance)[0])
+
+    @torch.no_grad()
+    def _decode(self, z: torch.Tensor) -> Image:
+        return self.model.decode(z)
+
+    def _tracer(self, run: Run, shots: int) -> AttentionTrace | None:
+        if shots < 1 or not any(layout.phrases for layout in run.layouts):
+            return None
+        extractor = self.plugins.extractor("cross_attention").cls(heads="mean", combine="mean", pieces="mean")
+        return AttentionTrace(run, extractor, shots)
+
+
+class _Clock:
+    """Seconds since the last lap, by name."""
+
+    def __init__(self) -> None:
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now
+
+
+def make_batch(
+    prompt: str | Sequence[str],
+    negative: str | Sequence[str],
+    layout: Layout | Sequence[Layout] | None,
+    seed: int | Sequence[int],
+    count: int,
+) -> Batch:
+    """Spread single values over the batch, and check that lists are of one length."""
+    if count < 1:
+        raise ConfigError(f"count: {count} is below 1; ask for at least one image")
+    prompts = (prompt,) * count if isinstance(prompt, str) else tuple(prompt)
+    if not isinstance(prompt, str) and count != 1:
+        raise ConfigError(f"count: {count} with a list of prompts; repeat the prompts in the list instead")
+    n = len(prompts)
+    if n == 0:
+        raise ConfigError("prompts: the list is empty; give at least one prompt")
+    for text in prompts:
+        if not text.strip():
+            raise ConfigError(f"prompt {text!r} is empty; say what the picture should show")
+    seeds = tuple(seed) if isinstance(seed, Sequence) else tuple(seed + i for i in range(n))
+    for value in cast("tuple[object, ...]", seeds):
+        if not isinstance(value, int) or not 0 <= value < SEEDS:
+            raise ConfigError(f"seed {value!r}: expected a whole number from 0 to 2^63 - 1")
+    negatives = (negative,) * n if isinstance(negative, str) else tuple(negative)
+    layouts = (layout or Layout(),) * n if isinstance(layout, Layout | None) else tuple(layout)
+    for name, values in (("negative", negatives), ("layout", layouts), ("seed", seeds)):
+        if len(values) != n:
+            raise ConfigError(f"{name}: {len(values)} given for {n} images; give one for all of them, or one each")
+    return Batch(prompts, negatives, layouts, seeds)
+
+
+def to_pil(images: Image) -> list[PILImage.Image]:
+    """Images `[b 3 H W]` in [0, 1] as 8-bit pictures."""
+    pixels = rearrange((images.clamp(0, 1) * 255).round().byte().cpu(), "b c h w -> b h w c").numpy()
+    return [PILImage.fromarray(np.ascontiguousarray(picture)) for picture in pixels]
+
+
+def _as_config(guidance: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
+    """A preset by name, a file by its ending, a mapping as it is; nothing for none."""
+    if guidance is None or guidance == "none":
+        return {}
+    if isinstance(guidance, Mapping):
+        return dict(guidance)
+    if isinstance(guidance, Path) or str(guidance).endswith((".yaml", ".yml")):
+        return load_yaml(Path(guidance))
+    return load_preset(str(guidance))
+
+
+def _both(first: AttentionTrace | None, second: OnStep | None) -> OnStep | None:
+    if first is None:
+        return second
+
+    def watch(report: Any) -> bool | None:
+        first(report)
+        return second(report) if second is not None else None
+
+    return watch

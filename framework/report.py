@@ -1,0 +1,84 @@
+"""What a run gives back: images, and a report of how they came about."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, version
+from typing import TYPE_CHECKING, Any
+
+from .guidance import LogEntry
+from .layout import Layout
+from .options import plain
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+    from torch import Tensor
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides the numbers of a run."""
+    found: dict[str, str] = {}
+    for package in ("lsregen", "torch", "transformers", "safetensors"):
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:  # run from a checkout that is not installed
+            found[package] = "unknown"
+    return found
+
+
+@dataclass(frozen=True)
+class Report:
+    """Everything that is needed to understand a batch of images, and to make it again.
+
+    `energies`: every evaluation of every term, in order. `seconds`: by phase. `guided_passes`: network passes made for guidance.
+    """
+
+    prompts: tuple[str, ...]
+    negatives: tuple[str, ...]
+    layouts: tuple[Layout, ...]
+    seeds: tuple[int, ...]
+    size: tuple[int, int]
+    config: Mapping[str, Any]
+    model: Mapping[str, Any]
+    energies: tuple[LogEntry, ...]
+    seconds: Mapping[str, float]
+    guided_passes: int
+    device: str
+    dtype: str
+    versions: Mapping[str, str] = field(default_factory=versions)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return {
+            "prompts": list(self.prompts),
+            "negatives": list(self.negatives),
+            "layouts": [layout.to_json() for layout in self.layouts],
+            "seeds": list(self.seeds),
+            "size": list(self.size),
+            "config": plain(self.config),
+            "model": plain(self.model),
+            "energies": plain(self.energies),
+            "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
+            "guided_passes": self.guided_passes,
+            "device": self.device,
+            "dtype": self.dtype,
+            "versions": dict(self.versions),
+        }
+
+
+@dataclass(frozen=True)
+class Result:
+    """The images of one batch, in the order of the seeds, and their report.
+
+    `attention`: if a trace was asked for, the maps `[b k h w]` of every phrase by step index.
+    """
+
+    images: Sequence[Image]
+    report: Report
+    attention: Mapping[int, Tensor] = field(default_factory=dict[int, "Tensor"])
+
+    @property
+    def image(self) -> Image:
+        """The first image."""
+        return self.images[0]

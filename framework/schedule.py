@@ -1,0 +1,88 @@
+"""When a term pulls, how hard, how often within a step, and where its pull is applied: all of it data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from .errors import ConfigError, nearest
+from .options import option
+from .types import Step
+
+SITES = ("before", "after", "noise", "z0")
+NORMALISATIONS = ("none", "linf", "rms")
+DECAYS: Mapping[str, Callable[[Step], float]] = MappingProxyType(
+    {
+        "constant": lambda step: 1.0,
+        # Attend-and-Excite: the root of a line from 1 to 1/2 over all steps.
+        "sqrt_linear": lambda step: (1 - 0.5 * step.index / max(1, step.count - 1)) ** 0.5,
+        "linear": lambda step: 1 - step.index / step.count,
+        # layout-guidance multiplies by sigma^2 in a variance-exploding sampler; in ours that is 1 - alpha_bar.
+        "one_minus_alpha_bar": lambda step: 1 - step.alpha_bar,
+    }
+)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The schedule of one term.
+
+    A step of fraction `f` (0 is the noisiest) is guided when `from_ <= f < until`. Its strength is `gamma` times the decay.
+    Within a step the pull is repeated up to `repeats` times; a sample whose watched energy was at most `stop_below` when its last
+    update was computed is left alone for the rest of the step, or of the run (`stop_forever`).
+
+    `refine` maps fractions of the run to `(threshold, most)`: at that step a sample above the threshold is first pulled until it
+    was at most the threshold, `most` times at the most; then, if `final_update`, it gets the ordinary updates of the step too
+    (Chefer et al. 2023, section 4.2).
+
+    Raises:
+        ConfigError: a value is out of its range, or repeats are asked for at a site that shares its pass with denoising.
+    """
+
+    gamma: float = option(1.0, "strength: what the gradient is multiplied by; its scale depends on the site")
+    decay: str = option("constant", f"how the strength falls: {', '.join(DECAYS)}")
+    from_: float = option(0.0, "first guided step, as a fraction of all steps")
+    until: float = option(1.0, "end of the guided steps, as a fraction of all steps (not included)")
+    repeats: int = option(1, "most updates within one step")
+    stop_below: float | None = option(None, "leave a sample alone for this step once its energy was at most this")
+    stop_forever: bool = option(False, "and for the rest of the run")
+    refine: Mapping[float, tuple[float, int]] = field(
+        default_factory=dict[float, tuple[float, int]],
+        metadata={"help": "fraction of the run: [energy to reach, most updates] before the ordinary update of that step"},
+    )
+    final_update: bool = option(True, "make the ordinary updates after a refinement too")
+    normalise: str = option("none", f"divide each sample's gradient by its size: {', '.join(NORMALISATIONS)}")
+    site: str = option("before", f"where the pull is applied: {', '.join(SITES)}")
+
+    def __post_init__(self) -> None:
+        for name, known in (("decay", DECAYS), ("normalise", NORMALISATIONS), ("site", SITES)):
+            if getattr(self, name) not in known:
+                given = getattr(self, name)
+                raise ConfigError(f"{name}: {given!r} is not one of {', '.join(known)}{nearest(str(given), known)}")
+        if not 0 <= self.from_ <= 1 or not 0 <= self.until <= 1:
+            raise ConfigError(f"from {self.from_}, until {self.until}: both are fractions of the run, between 0 and 1")
+        if self.from_ >= self.until:
+            raise ConfigError(f"from {self.from_} is not before until {self.until}: no step would be guided")
+        if self.repeats < 1:
+            raise ConfigError(f"repeats: {self.repeats} is below 1; leave the term out to switch it off")
+        for fraction, (_, most) in self.refine.items():
+            if not 0 <= fraction < 1 or most < 1:
+                raise ConfigError(f"refine: {fraction}: (.., {most}): expected a fraction in [0, 1) and at least one update")
+        if self.site in ("after", "noise") and (self.repeats > 1 or self.refine):
+            raise ConfigError(f"site {self.site!r} shares its pass with denoising: repeats and refine need site 'before' or 'z0'")
+
+    def active(self, step: Step) -> bool:
+        """Whether this step lies in the window."""
+        rounding = 1e-9  # .3 * 10 is not 3
+        return self.from_ * step.count - rounding <= step.index < self.until * step.count - rounding
+
+    def strength(self, step: Step) -> float:
+        return self.gamma * DECAYS[self.decay](step)
+
+    def refinement(self, step: Step) -> tuple[float, int] | None:
+        """Threshold and most updates, if a refinement is due at this step."""
+        for fraction, (threshold, most) in self.refine.items():
+            if step.index == round(fraction * step.count):
+                return threshold, most
+        return None

@@ -1,0 +1,48 @@
+"""Models: what predicts the noise. Importing this module does not import torch; loading a model does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..framework.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from ..framework.hookspecs import ModelLoader
+    from ..framework.types import Model
+
+INDEX = "model_index.json"
+EMBEDDED = Path(__file__).parent / "shapeworld"
+
+
+class DiffusersFolder:
+    """Loads models in the folder layout of diffusers: one folder per component, and `model_index.json` naming them.
+
+    `embedded`: the models that are installed with lsregen, by name.
+    """
+
+    def __init__(self, home: Path = EMBEDDED) -> None:
+        self.embedded: Mapping[str, Path] = {index.parent.name: index.parent for index in sorted(home.glob(f"*/{INDEX}"))}
+
+    def recognises(self, path: Path) -> bool:
+        """Whether `path` is such a folder; nothing is read."""
+        return (path / INDEX).is_file()
+
+    def load(self, path: Path, *, device: str, dtype: str) -> Model:
+        """The model in a folder, frozen. `device`, `dtype`: names, as `devices.resolve` takes them.
+
+        Raises:
+            ConfigError: no such device or dtype.
+            CheckpointError: the folder cannot be used; the message says which file or setting is at fault.
+        """
+        from .devices import resolve
+        from .diffusers_folder import load_folder
+
+        return load_folder(path, *resolve(device, dtype))
+
+
+@hookimpl
+def register_models(register: Callable[[str, ModelLoader], None]) -> None:
+    """Offer this folder's loaders to plugin discovery."""
+    register("diffusers_folder", DiffusersFolder())

@@ -1,0 +1,63 @@
+"""Training images of the world, rendered once and kept as uint8 files in the run's folder."""
+
+from __future__ import annotations
+
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from lsregen.evaluation.shapeworld import render, sample_scene
+
+
+def render_image(seed: int, width: int, height: int) -> np.ndarray:
+    return render(sample_scene(seed, split="train", size=(width, height)))
+
+
+def image_pool(folder: Path, count: int, size: tuple[int, int], first_seed: int = 0, workers: int = 2) -> np.ndarray:
+    """Training scenes `first_seed .. first_seed + count` as uint8 `[count H W 3]`, rendered once, then mapped from disk."""
+    width, height = size
+    path = folder / f"images-{width}x{height}-{first_seed}-{count}.npy"
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        seeds = range(first_seed, first_seed + count)
+        with ProcessPoolExecutor(workers) as pool:
+            images = list(pool.map(render_image, seeds, [width] * count, [height] * count, chunksize=64))
+        temporary = path.with_suffix(".tmp.npy")
+        np.save(temporary, np.stack(images))
+        temporary.rename(path)
+    return np.load(path, mmap_mode="r")
+
+
+def captions(count: int, size: tuple[int, int], first_seed: int = 0) -> list[str]:
+    """The captions of the same scenes, in the same order."""
+    return [sample_scene(first_seed + i, split="train", size=size).caption for i in range(count)]
+
+
+def to_tensor(images: np.ndarray) -> Tensor:
+    """uint8 `[b H W 3]` to float `[b 3 H W]` in [-1, 1]."""
+    return rearrange(torch.from_numpy(np.array(images)).float() / 127.5 - 1, "b h w c -> b c h w")
+
+
+def patch_directions(images: Tensor, patch: int, channels: int) -> tuple[Tensor, Tensor]:
+    """Principal directions `[channels, 3*patch*patch]` of image patches, by their std to the power -.6, and the mean patch.
+
+    Latents along these directions keep most of a scene's detail in few channels (a 12-channel latent of 4-pixel patches
+    reconstructs 90 % of the objects without any training), and flattened spectra are easier to denoise than raw ones.
+    """
+    patches = rearrange(images, "b c (h p) (w q) -> (b h w) (c p q)", p=patch, q=patch)
+    mean = patches.mean(dim=0)
+    covariance = (patches - mean).T @ (patches - mean) / len(patches)
+    values, vectors = torch.linalg.eigh(covariance)
+    top = vectors[:, -channels:].flip(-1).T  # [channels d], strongest first
+    deviation = values[-channels:].flip(-1).clamp(min=1e-12).sqrt()
+    return top / deviation[:, None] ** 0.6, mean
+
+
+def patch_latents(images: Tensor, directions: Tensor, mean: Tensor, patch: int) -> Tensor:
+    """Images `[b 3 H W]` along the patch directions: `[b channels h w]`."""
+    patches = rearrange(images, "b c (h p) (w q) -> b h w (c p q)", p=patch, q=patch)
+    return rearrange((patches - mean) @ directions.T, "b h w c -> b c h w")

@@ -1,0 +1,94 @@
+"""Train the autoencoder: its encoder to the fixed latent space (see latents.py), its decoder back to images.
+
+torchrun --nproc-per-node 1 -m recipes.shapeworld.train_autoencoder --folder runs/autoencoder
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+
+from lsregen.models.autoencoder import Autoencoder, AutoencoderConfig
+
+from .data import image_pool, to_tensor
+from .latents import CHANNELS, latent_space
+from .training import Ranks, Run, cosine, generator
+
+CONFIG = AutoencoderConfig(
+    block_out_channels=(24, 48, 64),
+    latent_channels=CHANNELS,
+    layers_per_block=1,
+    norm_num_groups=8,
+    mid_block_add_attention=False,
+    scaling_factor=1.0,  # the latent space's own factor is written at export
+)
+LEARNING_RATE = 2e-3
+LATENT_NOISE = 0.05
+ANCHOR_WEIGHT = 2.0
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs/autoencoder"))
+    parser.add_argument("--images", type=Path, default=Path("runs/images"))
+    parser.add_argument("--steps", type=int, default=2400)
+    parser.add_argument("--batch", type=int, default=8, help="samples per process")
+    parser.add_argument("--count", type=int, default=36_000)
+    args = parser.parse_args()
+
+    ranks = Ranks()
+    run = Run(args.folder, ranks)
+    if ranks.first:
+        image_pool(args.images, args.count, (64, 64))
+        latent_space(args.images)
+    ranks.barrier()
+    pool, space = image_pool(args.images, args.count, (64, 64)), latent_space(args.images)
+
+    torch.manual_seed(0)
+    model = Autoencoder(CONFIG).to(ranks.device)
+    parameters = list(model.parameters())
+    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.0)
+    start = 0
+    if (state := run.load()) is not None:
+        model.load_state_dict(state["model"])
+        optimiser.load_state_dict(state["optimiser"])
+        start = state["step"]
+
+    for step in range(start, args.steps):
+        draws = generator(1, step, ranks.rank)
+        images = to_tensor(pool[torch.randint(len(pool), (args.batch,), generator=draws).sort().values.numpy()])
+        if torch.rand((), generator=draws) < 0.5:
+            images = images.flip(-1)
+        true = space.encode(images)  # [b c h w]
+        noise = torch.randn(true.shape, generator=draws) * torch.rand((args.batch, 1, 1, 1), generator=draws) * LATENT_NOISE
+        images, true, noise = images.to(ranks.device), true.to(ranks.device), noise.to(ranks.device)
+        for group in optimiser.param_groups:
+            group["lr"] = LEARNING_RATE * cosine(step, args.steps, warmup=100)
+
+        latent, log_variance = model.moments(images)
+        # Half of the batch is decoded from the encoder's latents, half from the ones that the base model is trained on.
+        half = args.batch // 2
+        error = model.decode(torch.cat([latent[:half], true[half:]]) + noise) - images
+        anchor = F.mse_loss(latent, true)
+        spread = (log_variance + 6).square().mean()  # the posterior's width is not used; keep it narrow and finite
+        loss = error.abs().mean() + 4 * error.square().mean() + ANCHOR_WEIGHT * anchor + 1e-4 * spread
+
+        optimiser.zero_grad()
+        loss.backward()
+        ranks.average_gradients(parameters)
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
+        optimiser.step()
+
+        if step % 50 == 0 or step == args.steps - 1:
+            psnr = 10 * torch.log10(4 / error.detach().square().mean())
+            run.log(step=step, loss=round(loss.item(), 5), psnr=round(psnr.item(), 2), anchor=round(anchor.item(), 5))
+        if step % 100 == 99 or step == args.steps - 1:
+            run.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
+    ranks.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""What every training run shares: ranks, averaged gradients, learning rates, resumable checkpoints, a log of JSON lines.
+
+Start one process or several (`torchrun --nproc-per-node 2 -m recipes.shapeworld.train_base`); on a CPU two processes of one
+thread each are faster than one of two. Starting the same command again resumes from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+class Ranks:
+    """The processes of one run; a single process needs no set-up."""
+
+    def __init__(self) -> None:
+        self.count = int(os.environ.get("WORLD_SIZE", "1"))
+        self.rank = int(os.environ.get("RANK", "0"))
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if self.device.type == "cpu" and self.count > 1:
+            torch.set_num_threads(1)
+        if self.count > 1:
+            dist.init_process_group("nccl" if self.device.type == "cuda" else "gloo")
+
+    @property
+    def first(self) -> bool:
+        return self.rank == 0
+
+    def average_gradients(self, parameters: list[nn.Parameter]) -> None:
+        if self.count == 1:
+            return
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in gradients])
+        dist.all_reduce(flat)
+        parts = flat.div_(self.count).split([g.numel() for g in gradients])
+        for gradient, part in zip(gradients, parts, strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def barrier(self) -> None:
+        if self.count > 1:
+            dist.barrier()
+
+    def close(self) -> None:
+        if self.count > 1:
+            dist.destroy_process_group()
+
+
+def cosine(step: int, total: int, *, warmup: int, flat: float = 0.0) -> float:
+    """Factor of the learning rate: linear warm-up, constant until the fraction `flat` of the run, then a cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    start = max(warmup, int(flat * total))
+    if step < start:
+        return 1.0
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - start) / max(1, total - start))))
+
+
+class Average:
+    """An exponential moving average of a module's weights."""
+
+    def __init__(self, modules: Iterable[nn.Module], decay: float) -> None:
+        self.decay = decay
+        self.sources = [p for m in modules for p in m.parameters()]
+        self.shadow = [p.detach().clone() for p in self.sources]
+
+    @torch.no_grad()
+    def update(self, step: int) -> None:
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(self.shadow, [p.detach() for p in self.sources], 1 - decay)
+
+    @torch.no_grad()
+    def copy_to_sources(self) -> None:
+        torch._foreach_copy_([p.data for p in self.sources], self.shadow)
+
+
+class Run:
+    """The folder of one training run: `log.jsonl`, `last.pt`, and whatever the recipe exports beside them."""
+
+    def __init__(self, folder: Path, ranks: Ranks) -> None:
+        self.folder, self.ranks = folder, ranks
+        self.started = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def log(self, **values: Any) -> None:
+        if self.ranks.first:
+            line = json.dumps({"seconds": round(time.monotonic() - self.started, 1), **values})
+            with (self.folder / "log.jsonl").open("a") as file:
+                file.write(line + "\n")
+            print(line, flush=True)
+
+    def save(self, state: dict[str, Any], name: str = "last.pt") -> None:
+        if self.ranks.first:
+            temporary = self.folder / (name + ".tmp")
+            torch.save(state, temporary)
+            temporary.replace(self.folder / name)
+
+    def load(self, name: str = "last.pt") -> dict[str, Any] | None:
+        path = self.folder / name
+        return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+def sample_seed(base: int, step: int, rank: int) -> int:
+    """A seed for the draws of one step on one rank, so that a resumed run goes on with fresh draws."""
+    return (base * 1_000_003 + step) * 64 + rank
+
+
+def generator(base: int, step: int, rank: int) -> torch.Generator:
+    return torch.Generator().manual_seed(sample_seed(base, step, rank))
+
+
+def detached_mean(values: list[Tensor]) -> float:
+    return float(torch.stack([v.detach() for v in values]).mean()) if values else float("nan")

@@ -1,0 +1,17 @@
+"""Samplers: how a latent walks from noise to an image. Pure functions that know nothing of models and guidance."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from ..framework.hookspecs import hookimpl
+from ..framework.types import Sampler
+from .ddim import DDIM
+from .ddpm import DDPM
+
+
+@hookimpl
+def register_samplers(register: Callable[[str, type[Sampler]], None]) -> None:
+    """Offer this folder's samplers to plugin discovery."""
+    register("ddim", DDIM)
+    register("ddpm", DDPM)

@@ -1,0 +1,101 @@
+"""A stand-in for a pipeline: the doors are tested without waiting for a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from lsregen.apps.cli import cli
+from lsregen.framework import report as reports
+from lsregen.framework.errors import ConfigError
+from lsregen.framework.guidance import LogEntry
+from lsregen.framework.layout import Layout
+from lsregen.framework.pipeline import Pipeline
+from lsregen.framework.tokens import Piece, TokenTable
+from lsregen.framework.types import Prediction, Step, StepReport
+
+PROMPT = "a red circle and a blue square"
+BOXES = ("--box", "red circle=0.05,0.1,0.45,0.6", "--box", "blue square=0.55,0.45,0.95,0.95")
+
+
+class StandInModel:
+    name, device, default_size = "stand-in", torch.device("cpu"), (24, 16)
+
+    def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        if any(side % 8 for side in size):
+            raise ConfigError(f"size {size}: multiples of 8")
+        return 4, size[1] // 8, size[0] // 8
+
+    def tokens(self, prompt: str) -> TokenTable:
+        pieces, at = list[Piece](), 0
+        for i, word in enumerate(prompt.split()[:20]):
+            at = prompt.index(word, at)
+            pieces.append(Piece(i, word, at, at + len(word)))
+            at += len(word)
+        return TokenTable(prompt, tuple(pieces), at if at < len(prompt.rstrip()) else None)
+
+
+@dataclass
+class StandIn:
+    """Records its calls; `before_batch` may raise what a run could raise."""
+
+    model: StandInModel = field(default_factory=StandInModel)
+    loaded: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    calls: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    before_batch: Callable[[int], None] = lambda _: None
+
+    def load(self, model: Any, **options: Any) -> StandIn:
+        self.loaded.append({"model": model, **options})
+        return self
+
+    def __call__(self, prompt: Sequence[str], *, layout: Layout, seed: Sequence[int], **options: Any) -> reports.Result:
+        self.calls.append({"prompt": prompt, "layout": layout, "seed": seed, **options})
+        self.before_batch(len(self.calls) - 1)
+        size, n, k = options["size"] or self.model.default_size, len(prompt), len(layout.phrases)
+        steps = options["steps"] or 4
+        zero = torch.zeros(n, 4, 2, 3)
+        for i in range(steps):
+            options["on_step"](StepReport(Step(i, steps, i, 0.5, 0.6), zero, zero, Prediction(zero, zero), {}))
+        report = reports.Report(
+            prompts=tuple(prompt),
+            negatives=(options["negative"],) * n,
+            layouts=(layout,) * n,
+            seeds=tuple(seed),
+            size=size,
+            config={"steps": steps, "cfg": 4.0, "sampler": {"name": "ddim", "eta": 0.0}, "seed": 0, "guidance": {}},
+            model={"name": "stand-in", "components": {"unet": {"sha256": {"a.safetensors": "0" * 64}}}},
+            energies=tuple(LogEntry(i, "layout", tuple(s + i / 10 for s in seed), (True,) * n, 30.0) for i in range(steps)),
+            seconds={"prepare": 0.01, "sample": 0.2, "decode": 0.01},
+            guided_passes=steps,
+            device="cpu",
+            dtype="float32",
+        )
+        maps = {i: torch.rand(n, k, 2, 3) for i in range(0, steps, 2)} if options["trace"] and k else {}
+        return reports.Result([Image.new("RGB", size, (s % 256, 0, 0)) for s in seed], report, maps)
+
+
+@pytest.fixture
+def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
+    """Every pipeline that is loaded is this one."""
+    pipeline = StandIn()
+    monkeypatch.setattr(Pipeline, "load", pipeline.load)
+    return pipeline
+
+
+@pytest.fixture
+def run(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """`run("generate", ...)` in an empty folder; `generate` gets the usual prompt if it has none."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*args: str) -> Result:
+        if args[0] == "generate" and "--prompt" not in args:
+            args = ("generate", "--prompt", PROMPT, *args[1:])
+        return CliRunner().invoke(cli, args, prog_name="lsregen")
+
+    return call

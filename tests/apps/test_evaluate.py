@@ -1,0 +1,162 @@
+"""The command `lsregen evaluate`, with a stand-in for the pipeline that draws the scenes it is asked for."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from lsregen.apps import evaluate
+from lsregen.evaluation.shapeworld import render, sample_scene
+from lsregen.framework.errors import ConfigError, LsregenError
+from lsregen.framework.pipeline import Pipeline
+
+
+class FakePipeline:
+    """Draws every scene without guidance, and only its background with."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.device, self.default_size = name, "cpu", (64, 64)
+        self.model, self.batches = self, list[int]()
+
+    def latent_shape(self, size: tuple[int, int]) -> None:
+        if size[0] % 4:
+            raise ConfigError(f"size {size}: multiples of 4")
+
+    def describe(self) -> dict[str, Any]:
+        return {"name": self.name}
+
+    def resolve(self, guidance: Any, *, steps: int | None, cfg: float | None, sets: Any) -> Any:
+        config = {"steps": steps, "cfg": cfg, "sets": list(sets), "guidance": dict(guidance)}
+        return SimpleNamespace(cfg=cfg or 4.0, as_dict=lambda: config), None
+
+    def __call__(self, prompts: Any, *, guidance: Any, seed: Any, size: Any, layout: Any) -> Any:
+        self.batches.append(len(seed))
+        if len(self.batches) == getattr(self, "interrupt_at", None):
+            raise KeyboardInterrupt
+        scenes = [sample_scene(s, split="eval", objects=len(layout[0].phrases), size=size) for s in seed]
+        if guidance["guidance"]:
+            scenes = [SimpleNamespace(**{**vars(scene), "objects": ()}) for scene in scenes]
+        return SimpleNamespace(images=[Image.fromarray(render(scene)) for scene in scenes])  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
+    pipeline = FakePipeline("shapeworld-base")
+
+    def load(name: str, **_: Any) -> FakePipeline:
+        pipeline.name = name
+        return pipeline
+
+    monkeypatch.setattr(Pipeline, "load", load)
+    return pipeline
+
+
+def call(*arguments: str | Path) -> Result:
+    return CliRunner().invoke(evaluate.command, [str(argument) for argument in arguments])
+
+
+def shapeworld(tmp_path: Path, *arguments: str, guidance: str = "none,layout-guidance", count: int = 3) -> Result:
+    folder, result = tmp_path / "items", tmp_path / "result.json"
+    return call("shapeworld", "--guidance", guidance, "--count", str(count), "--out", folder, "--json", result, *arguments)
+
+
+def test_result_and_table(tmp_path: Path, fake: FakePipeline) -> None:
+    outcome = shapeworld(tmp_path, "--batch", "2", "--images", "--objects", "1")
+    assert outcome.exit_code == 0, outcome.output
+    data = json.loads((tmp_path / "result.json").read_text())
+    assert [row["guidance"] for row in data["rows"]] == ["none", "layout-guidance"]
+    assert [row["metrics"]["map50"]["value"] for row in data["rows"]] == [1, 0]
+    assert {row["model"] for row in data["rows"]} == {"shapeworld-base"}
+    assert data["differences"][0]["metrics"]["right"] == {"value": -1, "low": -1, "high": -1}
+    assert data["diagnostics"] == {}
+    assert fake.batches == [2, 1, 2, 1]
+    assert (tmp_path / "items" / "sheet.png").stat().st_size > 0
+    assert len(list((tmp_path / "items" / "images").glob("*/*.png"))) == 6
+    assert outcome.stdout == call("table", tmp_path / "result.json").stdout
+    assert outcome.stdout.count("| none |") == 2, "a row and a difference"
+    assert "%|" not in outcome.output, "no progress bar where nobody looks"
+
+
+def test_restart_makes_nothing_again(tmp_path: Path, fake: FakePipeline) -> None:
+    first = shapeworld(tmp_path)
+    assert fake.batches == [3, 3]
+    again = shapeworld(tmp_path)
+    assert fake.batches == [3, 3]
+    assert first.stdout == again.stdout
+    shapeworld(tmp_path, "--set", "steps=20", guidance="none")
+    assert fake.batches == [3, 3, 3], "another setting is another item"
+
+
+def test_interrupt_keeps_finished_items(tmp_path: Path, fake: FakePipeline) -> None:
+    fake.interrupt_at = 2  # type: ignore[attr-defined]
+    outcome = shapeworld(tmp_path, "--batch", "2", guidance="none")
+    assert outcome.exit_code == 130
+    assert "finished items are kept" in outcome.stderr
+    assert not (tmp_path / "result.json").exists()
+    assert shapeworld(tmp_path, "--batch", "2", guidance="none").exit_code == 0
+    assert fake.batches == [2, 1, 1]
+
+
+def test_model_of_a_guidance_file(tmp_path: Path, fake: FakePipeline) -> None:
+    config = tmp_path / "mine.yaml"
+    config.write_text("model: some-model\nsteps: 5\n")
+    assert shapeworld(tmp_path, guidance=str(config)).exit_code == 0
+    assert fake.name == "some-model"
+    assert shapeworld(tmp_path, "--model", "given", guidance=str(config)).exit_code == 0
+    assert fake.name == "given"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--guidance", "none,"], "separated by commas"),
+        (["--guidance", "none,none"], "given twice"),
+        (["--size", "64"], "WIDTHxHEIGHT"),
+        (["--size", "0x64"], "WIDTHxHEIGHT"),
+        (["--count", "0"], "x>=1"),
+        (["--objects", "4"], "1<=x<=3"),
+        (["--batch", "0"], "x>=1"),
+        (["--steps", "0"], "x>=1"),
+        (["--seed", "-1"], "0<=x"),
+    ],
+)
+def test_bad_options(tmp_path: Path, fake: FakePipeline, arguments: list[str], message: str) -> None:
+    outcome = shapeworld(tmp_path, *arguments)
+    assert outcome.exit_code == 2
+    assert message in outcome.stderr
+    assert fake.batches == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--guidance", "layuot-guidance"], "did you mean 'layout-guidance'"),
+        (["--guidance", "nowhere.yaml"], "nowhere.yaml"),
+        (["--size", "65x64"], "multiples of 4"),
+        (["--json", "."], "is a folder"),
+    ],
+)
+def test_errors_come_before_the_first_image(tmp_path: Path, fake: FakePipeline, arguments: list[str], message: str) -> None:
+    outcome = shapeworld(tmp_path, *arguments)
+    assert isinstance(outcome.exception, LsregenError)
+    assert message in str(outcome.exception)
+    assert fake.batches == []
+
+
+def test_result_that_cannot_be_written(tmp_path: Path, fake: FakePipeline) -> None:
+    (tmp_path / "file").write_text("")
+    outcome = shapeworld(tmp_path, "--json", str(tmp_path / "file" / "result.json"))
+    assert isinstance(outcome.exception, LsregenError)
+    assert fake.batches == []
+
+
+def test_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(evaluate, "EXTRA", {"no_such_module": "no-such-package"})
+    outcome = shapeworld(tmp_path)
+    assert isinstance(outcome.exception, ConfigError)
+    assert "no-such-package" in str(outcome.exception)
+    assert "lsregen[eval]" in str(outcome.exception)

@@ -1,0 +1,139 @@
+"""Settings inside a picture: what goes in comes out, other tools can read them, and hostile pictures are refused."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from lsregen.apps.metadata import LONGEST, Metadata, MetadataError, encode_png, read_metadata
+from lsregen.framework.errors import LsregenError
+from lsregen.framework.layout import Layout, Region, parse_box
+
+METADATA = Metadata(
+    prompt="a red circle",
+    negative="",
+    layout=Layout((parse_box("red circle=0.05,0.1,0.45,0.6"), Region("red"))),
+    seed=4,
+    batch_seeds=(3, 4),
+    index=1,
+    size=(512, 768),
+    config={"steps": 50, "cfg": 7.5, "sampler": {"name": "ddim", "eta": 0.0}, "guidance": {}},
+    model={"name": "shapeworld-base"},
+    device="cpu",
+    dtype="float32",
+    versions={"lsregen": "0.1.0"},
+)
+LINE = "Steps: 50, Sampler: DDIM, CFG scale: 7.5, Seed: 4, Size: 512x768, Model: shapeworld-base, Version: lsregen 0.1.0"
+
+
+def saved(path: Path, key: str = "lsregen", text: str = "{}") -> Path:
+    info = PngInfo()
+    info.add_text(key, text)
+    Image.new("RGB", (2, 2)).save(path, pnginfo=info)
+    return path
+
+
+@pytest.mark.parametrize("prompt", ["a red circle", "ein rotes Äpfelchen", "赤い円 🔴", 'with "quotes"\nand lines'])
+def test_round_trip(tmp_path: Path, prompt: str) -> None:
+    metadata = replace(METADATA, prompt=prompt)
+    path = tmp_path / "x.png"
+    path.write_bytes(encode_png(Image.new("RGB", (3, 2)), metadata))
+    assert read_metadata(path) == metadata
+    with Image.open(path) as image:
+        assert image.info["parameters"] == f"{prompt}\n{LINE}"
+        assert set(image.info) == {"Software", "parameters", "lsregen"}
+
+
+def test_parameters_as_other_tools_write_them() -> None:
+    assert METADATA.parameters() == f"a red circle\n{LINE}"
+    text = replace(METADATA, negative="blue", model={"name": "mine, too: best"}).parameters()
+    assert text.splitlines()[1] == "Negative prompt: blue"
+    assert 'Model: "mine, too: best", Version' in text
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"version": 2}, "newer lsregen"),
+        ({"version": True}, "'version': expected int, got bool"),
+        ({"prompt": 3}, "'prompt': expected str, got int"),
+        ({"prompt": None}, "'prompt'"),
+        ({"seed": -1}, "'seed'"),
+        ({"seed": 3}, "'seed' is not the one"),
+        ({"index": 2}, "'index': expected a whole number from 0 to 1"),
+        ({"batch_seeds": []}, "'index'"),
+        ({"batch_seeds": [3, 2**63]}, "'batch_seeds'"),
+        ({"batch_seeds": [3, 4.0]}, "'batch_seeds'"),
+        ({"size": [64]}, "'size'"),
+        ({"size": [64, 10**9]}, "'size'"),
+        ({"layout": {"regions": [{"phrase": "a", "box": [0, 0, 2, 1]}]}}, "out of range"),
+        ({"layout": {"regions": [{"phrase": "a", "box": [0, 0, 10**400, 1]}]}}, "cannot be used"),
+        ({"layout": []}, "'layout': expected dict, got list"),
+        ({"config": "x"}, "'config'"),
+        ({"versions": 1}, "'versions'"),
+    ],
+)
+def test_settings_that_cannot_be_trusted(tmp_path: Path, change: dict[str, Any], said: str) -> None:
+    path = saved(tmp_path / "x.png", text=json.dumps({**METADATA.to_json(), **change}))
+    with pytest.raises(MetadataError) as caught:
+        read_metadata(path)
+    assert said in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "3", "NaN", '{"version": NaN}', "[" * 100_000, "1" * 5000, "x" * (LONGEST + 1)],
+    ids=["empty", "open", "list", "number", "nan", "nan inside", "deep", "digits", "long"],
+)  # fmt: skip
+def test_text_that_is_no_settings(tmp_path: Path, text: str) -> None:
+    with pytest.raises(MetadataError):
+        read_metadata(saved(tmp_path / "x.png", text=text))
+
+
+def test_pictures_without_settings(tmp_path: Path) -> None:
+    with pytest.raises(MetadataError, match="no settings of lsregen inside"):
+        read_metadata(saved(tmp_path / "x.png", key="parameters"))
+    for name, data in {
+        "text.png": b"hello",
+        "empty.png": b"",
+        "cut.png": encode_png(Image.new("RGB", (2, 2)), METADATA)[:60],
+    }.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(MetadataError, match=name):
+            read_metadata(tmp_path / name)
+    Image.new("RGB", (2, 2)).save(tmp_path / "other.png", "JPEG")
+    with pytest.raises(MetadataError, match="not a PNG"):
+        read_metadata(tmp_path / "other.png")
+    with pytest.raises(MetadataError, match=r"absent\.png"):
+        read_metadata(tmp_path / "absent.png")
+
+
+def test_a_text_that_unpacks_to_too_much(tmp_path: Path) -> None:
+    info = PngInfo()
+    info.add_text("lsregen", "x" * 80_000_000, zip=True)
+    Image.new("RGB", (2, 2)).save(tmp_path / "x.png", pnginfo=info)
+    with pytest.raises(MetadataError):
+        read_metadata(tmp_path / "x.png")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda children: st.lists(children, max_size=3) | st.dictionaries(st.text(max_size=5), children, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None)  # a mask imports torch
+@given(st.dictionaries(st.sampled_from(sorted(METADATA.to_json())), JSON))
+def test_whatever_stands_there_is_refused_in_words(change: dict[str, Any]) -> None:
+    with suppress(LsregenError, OverflowError):  # and nothing else
+        Metadata.from_json({**METADATA.to_json(), **change})

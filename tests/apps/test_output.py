@@ -1,0 +1,81 @@
+"""Names and files: slugs, folders, whole files or none, and whose files they are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from lsregen.apps.metadata import encode_png
+from lsregen.apps.output import OutputError, check_name, claim, prepare_folder, slug, write_file
+
+
+@pytest.mark.parametrize(
+    ("prompt", "name"),
+    [
+        ("a red circle and a blue square", "a-red-circle-and-a-blue-square"),
+        ("A  Cat's_hat, 5!", "a-cat-s-hat-5"),
+        ("??? /", "image"),
+        ("../../etc/passwd", "etc-passwd"),
+        ("ein grüner Kreis", "ein-grüner-kreis"),
+        ("one two three four five six seven eight nine ten eleven", "one-two-three-four-five-six-seven-eight-nine-ten"),
+        ("x" * 300, "x" * 48),
+    ],
+)
+def test_slug(prompt: str, name: str) -> None:
+    assert slug(prompt) == name
+    assert check_name(slug(prompt)) == slug(prompt)
+
+
+@pytest.mark.parametrize("name", ["", " ", ".", "..", ".hidden", "a/b", "a\\b", "C:x", "a\nb", "a\0b", "ü" * 101])
+def test_bad_names(name: str) -> None:
+    with pytest.raises(OutputError, match="--name"):
+        check_name(name)
+
+
+def test_folder(tmp_path: Path) -> None:
+    prepare_folder(tmp_path / "a" / "b")
+    prepare_folder(tmp_path / "a" / "b")
+    assert list((tmp_path / "a" / "b").iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(OutputError, match="cannot write there"):
+        prepare_folder(tmp_path / "file" / "b")
+
+
+def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.png"
+    write_file(path, b"old")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write_file(path, b"new")
+    assert [p.name for p in tmp_path.iterdir()] == ["x.png"]
+    assert path.read_bytes() == b"old"
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_file(tmp_path / "absent" / "x.png", b"")
+
+
+def test_long_names_can_be_written(tmp_path: Path) -> None:
+    write_file(tmp_path / (check_name("ü" * 100) + f"-{2**63 - 1}-attention.png"), b"x")
+
+
+def test_whose_files_they_are(tmp_path: Path) -> None:
+    own, report = tmp_path / "own.png", tmp_path / "report.json"
+    write_file(own, encode_png(Image.new("RGB", (2, 2))))
+    write_file(report, b'{"format": "lsregen-report"}')
+    assert claim([own, report, tmp_path / "absent.png"]) == [own, report]
+    Image.new("RGB", (2, 2)).save(tmp_path / "other.png")
+    (tmp_path / "list.json").write_text("[]")
+    (tmp_path / "cut.json").write_text("{")
+    (tmp_path / "text.png").write_text("hello")
+    (tmp_path / "link.png").symlink_to(tmp_path / "nowhere")
+    for name in ("other.png", "list.json", "cut.json", "text.png", "link.png"):
+        with pytest.raises(OutputError, match="not made by lsregen"):
+            claim([own, tmp_path / name])
+    with pytest.raises(OutputError, match="a folder is in the way"):
+        claim([tmp_path])

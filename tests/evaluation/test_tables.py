@@ -1,0 +1,65 @@
+"""Results as Markdown, and what is not a result."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lsregen.evaluation.tables import markdown, read_result
+from lsregen.framework.errors import ConfigError
+
+
+def interval(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+
+def row(guidance: str, **metrics: float) -> dict[str, Any]:
+    settings = {"guidance": guidance, "model": "m", "objects": 2, "size": [96, 64], "cfg": 4.0, "count": 300, "seed": 0}
+    return {**settings, "metrics": {name: interval(value) for name, value in metrics.items()}}
+
+
+def test_rows_of_several_files_in_one_table() -> None:
+    text = markdown([{"rows": [row("none", right=0.5)]}, {"rows": [row("a|b", right=0.75, peak_bytes=1234567)]}])
+    head, rule, first, second = text.splitlines()[:4]
+    assert head == "| guidance | model | objects | size | cfg | count | seed | right | peak_bytes |"
+    assert rule.count("---:") == 2
+    assert first == "| none | m | 2 | 96x64 | 4 | 300 | 0 | 0.500 [0.400, 0.600] |  |"
+    assert second.startswith(r"| a\|b |")
+    assert "1,234,567" in second
+    assert "Paired" not in text
+    assert "Diagnostics" not in text
+
+
+def test_differences_and_diagnostics_follow() -> None:
+    change = {"first": "none", "second": "box", "count": 300, "metrics": {"right": interval(0.2)}}
+    diagnostics = {"m": {"objects": 2, "size": [64, 64], "count": 5, "metrics": {"autoencoder_right": interval(0.9)}}}
+    text = markdown([{"rows": [row("none", right=0.5)], "differences": [change], "diagnostics": diagnostics}])
+    assert "| none | box | 300 | 0.200 [0.100, 0.300] |" in text
+    assert "| m | 2 | 64x64 | 5 | 0.900 [0.800, 1.000] |" in text
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    data = {"rows": [row("none", right=0.5)], "differences": [], "diagnostics": {}}
+    path.write_text(json.dumps(data))
+    assert read_result(path) == data
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "cannot be read"),
+        ("{", "not JSON"),
+        ("[]", "not a result"),
+        ('{"rows": 3}', "not a result"),
+        ('{"rows": [{"metrics": {"right": 1}}]}', "not a result"),
+        ('{"rows": [], "diagnostics": {"frechet": 3}}', "not a result"),
+    ],
+)
+def test_what_is_not_a_result(tmp_path: Path, content: str | None, message: str) -> None:
+    path = tmp_path / "result.json"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=message):
+        read_result(path)

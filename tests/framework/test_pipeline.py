@@ -1,0 +1,351 @@
+"""Whole runs on the embedded model. Its weights may be trained anew: nothing here depends on what the pictures show."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from lsregen.distances.box_energy import BoxEnergy
+from lsregen.distances.l2 import L2
+from lsregen.extractors.cross_attention import CrossAttention
+from lsregen.framework import (
+    ConfigError,
+    Features,
+    Guidance,
+    Layout,
+    Needs,
+    PhraseError,
+    Pipeline,
+    Result,
+    Run,
+    Schedule,
+    StepReport,
+    Term,
+    View,
+)
+from lsregen.framework.config import load_preset, validate
+from lsregen.framework.pipeline import make_batch, to_pil
+from lsregen.samplers.ddim import DDIM
+
+PROMPT = "a red circle and a blue square"
+LAYOUT = Layout.from_boxes({"red circle": (0.05, 0.1, 0.45, 0.5), "blue square": (0.55, 0.5, 0.95, 0.9)})
+FIXED = ("guidance.layout.stop_below=null", "guidance.layout.stop_forever=false", "guidance.layout.repeats=2")
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return Pipeline.load("shapeworld-base", device="cpu", dtype="fp32")
+
+
+@pytest.fixture
+def walk(pipeline: Pipeline) -> Callable[..., tuple[Result, list[StepReport]]]:
+    """Run, and return what every step reported beside the result."""
+
+    def run(prompt: str | Sequence[str] = PROMPT, **options: Any) -> tuple[Result, list[StepReport]]:
+        reports: list[StepReport] = []
+        return pipeline(prompt, **{"steps": 3, "on_step": reports.append, **options}), reports
+
+    return run
+
+
+def same_picture(a: Result, b: Result) -> bool:
+    return all(x.tobytes() == y.tobytes() for x, y in zip(a.images, b.images, strict=True))
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+def test_the_same_seed_makes_the_same_image_and_another_one_another(pipeline: Pipeline) -> None:
+    first, again, other = (pipeline(PROMPT, steps=2, seed=seed) for seed in (3, 3, 4))
+    assert same_picture(first, again)
+    assert not same_picture(first, other)
+
+
+def test_without_guidance_a_run_is_the_plain_sampler_bit_for_bit(pipeline: Pipeline, walk: Any) -> None:
+    model, sampler = pipeline.model, DDIM()
+    steps = sampler.schedule(model.noise_schedule, 3)
+    denoiser = model.bind([PROMPT], [""], [Layout()], cfg=model.default_cfg, count=3)
+    z = torch.randn((1, *model.latent_shape(model.default_size)), generator=torch.Generator().manual_seed(7))
+    for step in steps:
+        z = sampler.step(z, denoiser.predict(z, step), step, None)
+    result, reports = walk(seed=7, layout=LAYOUT)
+    assert torch.equal(reports[-1].z_next, z)
+    with torch.no_grad():
+        assert to_pil(model.decode(z))[0].tobytes() == result.image.tobytes()
+
+
+@pytest.mark.parametrize("guidance", [None, "layout-guidance"])
+@pytest.mark.parametrize("sampler", ["ddim", {"name": "ddim", "eta": 0.7}, "ddpm"])
+def test_an_image_does_not_depend_on_its_batch(walk: Any, guidance: str | None, sampler: Any) -> None:
+    options = {"layout": LAYOUT, "guidance": guidance, "sampler": sampler, "sets": FIXED if guidance else ()}
+    batch, in_batch = walk(seed=[4, 9], prompt=[PROMPT, PROMPT], **options)
+    single, alone = walk(seed=9, **options)
+    assert relative(in_batch[-1].z_next[1:], alone[-1].z_next) < 1e-4
+    pixels = [np.asarray(image).astype(int) for image in (batch.images[1], single.image)]
+    assert abs(pixels[0] - pixels[1]).max() <= 1
+
+
+def test_a_stochastic_sampler_draws_other_noise_for_another_seed(walk: Any) -> None:
+    _, plain = walk(seed=1)
+    _, noisy = walk(seed=1, sampler={"name": "ddim", "eta": 1})
+    assert torch.equal(plain[0].z, noisy[0].z)
+    assert not torch.allclose(plain[-1].z_next, noisy[-1].z_next)
+
+
+def test_count_makes_images_with_seeds_that_count_up(pipeline: Pipeline) -> None:
+    result = pipeline(PROMPT, steps=1, seed=5, count=2)
+    assert result.report.seeds == (5, 6)
+    assert len(result.images) == 2
+
+
+def test_prompts_of_one_batch_may_have_layouts_of_their_own(pipeline: Pipeline) -> None:
+    prompts = ["a red circle", PROMPT]
+    layouts = [Layout.from_boxes({"red circle": (0, 0, 0.5, 0.5)}), LAYOUT]
+    report = pipeline(prompts, layout=layouts, guidance="layout-guidance", steps=1, seed=[1, 1], sets=FIXED).report
+    assert report.prompts == tuple(prompts)
+    assert report.layouts == tuple(layouts)
+    assert all(len(entry.energy) == 2 for entry in report.energies)
+
+
+def test_guidance_by_name_file_mapping_or_object_makes_one_and_the_same_image(pipeline: Pipeline, tmp_path: Path) -> None:
+    preset = load_preset("layout-guidance")
+    file = tmp_path / "mine.yaml"
+    file.write_text(validate(preset, pipeline.plugins).to_yaml())
+    schedule = Schedule(30, "one_minus_alpha_bar", until=0.2, repeats=5, stop_below=0.2, stop_forever=True)
+    by_hand = Guidance([Term(CrossAttention(layers=("mid", "first_up")), BoxEnergy(), schedule, "layout")])
+    results = [
+        pipeline(PROMPT, layout=LAYOUT, guidance=guidance, steps=3, seed=2)
+        for guidance in ("layout-guidance", preset, file, str(file), by_hand)
+    ]
+    assert all(same_picture(result, results[0]) for result in results)
+    assert all(result.report.config == results[0].report.config for result in results)
+    assert not same_picture(results[0], pipeline(PROMPT, layout=LAYOUT, guidance="none", steps=3, seed=2))
+
+
+def test_guidance_built_by_hand_appears_in_the_report(pipeline: Pipeline) -> None:
+    guidance = Guidance([Term(CrossAttention(layers=("mid",)), BoxEnergy(), Schedule(gamma=2), "mine")])
+    report = pipeline(PROMPT, layout=LAYOUT, guidance=guidance, steps=2, seed=0).report
+    assert report.config["guidance"]["mine"]["extractor"]["layers"] == ["mid"]
+    assert {(entry.step, entry.term, entry.updated) for entry in report.energies} == {(0, "mine", (True,)), (1, "mine", (True,))}
+    assert report.guided_passes == 2
+
+
+def test_guidances_add_up(pipeline: Pipeline) -> None:
+    one = Guidance([Term(CrossAttention(), BoxEnergy(), Schedule(gamma=2), "one")])
+    report = pipeline(PROMPT, layout=LAYOUT, guidance=one + one, steps=1, seed=0).report
+    assert list(report.config["guidance"]) == ["one", "one#2"]
+    assert report.guided_passes == 1, "both look at one pass"
+
+
+def test_guidance_lowers_its_energy(pipeline: Pipeline) -> None:
+    sets = ("guidance.layout.stop_below=null", "guidance.layout.gamma=3")
+    report = pipeline(PROMPT, layout=LAYOUT, guidance="layout-guidance", steps=5, seed=[0, 1], count=2, sets=sets).report
+    first, *_, last = report.energies
+    assert len(report.energies) == 5
+    assert all(after < before for before, after in zip(first.energy, last.energy, strict=True))
+
+
+def test_settings_go_over_arguments_and_arguments_over_the_preset(pipeline: Pipeline) -> None:
+    config, _ = pipeline.resolve("layout-guidance", steps=9, cfg=2, sampler="ddpm", sets=["steps=4", "guidance.layout.gamma=40"])
+    assert (config.steps, config.cfg, config.sampler_name, config.terms[0].schedule.gamma) == (4, 2.0, "ddpm", 40.0)
+    config, guidance = pipeline.resolve("layout-guidance")
+    assert config.steps == 50
+    assert guidance.terms[0].schedule.gamma == 30
+
+
+def test_cfg_is_the_models_unless_something_says_otherwise(pipeline: Pipeline) -> None:
+    assert pipeline.resolve(None)[0].cfg == pipeline.model.default_cfg
+    assert pipeline.resolve({"cfg": 3})[0].cfg == 3
+    assert pipeline.resolve({"cfg": 3}, cfg=1.5)[0].cfg == 1.5
+
+
+def test_the_seed_of_a_configuration_counts_unless_one_is_given(pipeline: Pipeline) -> None:
+    assert pipeline(PROMPT, guidance={"seed": 8}, steps=1).report.seeds == (8,)
+    assert pipeline(PROMPT, guidance={"seed": 8}, steps=1, seed=3).report.seeds == (3,)
+
+
+def test_pictures_need_not_be_square(pipeline: Pipeline) -> None:
+    result = pipeline(PROMPT, layout=LAYOUT, guidance="semantic-layout", steps=2, seed=0, size=(64, 32), trace=1)
+    assert result.image.size == (64, 32)
+    assert result.report.size == (64, 32)
+    assert next(iter(result.attention.values())).shape[-2:] == (4, 8)
+
+
+def test_a_trace_holds_a_map_of_every_phrase_at_some_steps(walk: Any) -> None:
+    result, reports = walk(layout=LAYOUT, steps=5, trace=3, count=2)
+    assert sorted(result.attention) == [0, 2, 4]
+    assert {tuple(maps.shape[:2]) for maps in result.attention.values()} == {(2, 2)}
+    assert all(bool(torch.isfinite(maps).all()) and bool((maps >= 0).all()) for maps in result.attention.values())
+    assert len(reports) == 5, "the caller's observer sees every step too"
+
+
+def test_tracing_changes_no_picture_and_needs_phrases(pipeline: Pipeline) -> None:
+    traced = pipeline(PROMPT, layout=LAYOUT, guidance="layout-guidance", steps=2, seed=0, trace=2)
+    assert same_picture(traced, pipeline(PROMPT, layout=LAYOUT, guidance="layout-guidance", steps=2, seed=0))
+    assert not pipeline(PROMPT, steps=1, seed=0, trace=2).attention
+
+
+def test_an_observer_may_stop_the_run(pipeline: Pipeline) -> None:
+    seen: list[StepReport] = []
+
+    def stop(report: StepReport) -> bool:
+        seen.append(report)
+        return report.step.index < 1
+
+    result = pipeline(PROMPT, steps=10, seed=0, on_step=stop)
+    assert [report.step.index for report in seen] == [0, 1]
+    assert result.image.size == (64, 64)
+
+
+def test_a_report_is_json_and_its_configuration_makes_the_image_again(pipeline: Pipeline) -> None:
+    options = {"layout": LAYOUT, "guidance": "semantic-layout", "steps": 2, "sampler": "ddpm", "cfg": 2.0}
+    result = pipeline(PROMPT, seed=11, **options)
+    saved = json.loads(json.dumps(result.report.as_dict(), allow_nan=False))
+    assert saved["seeds"] == [11]
+    assert saved["size"] == [64, 64]
+    assert saved["model"]["name"] == "shapeworld-base"
+    assert saved["energies"][0].keys() == {"step", "term", "energy", "updated", "strength"}
+    assert set(saved["seconds"]) == {"prepare", "sample", "decode"}
+    assert Layout.from_json(saved["layouts"][0]) == LAYOUT
+    again = pipeline(saved["prompts"][0], layout=Layout.from_json(saved["layouts"][0]), guidance=saved["config"])
+    assert same_picture(result, again)
+    assert again.report.config == result.report.config
+
+
+# Services for extractors
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Calls `look` with the run while it prepares, and keeps what comes back; then looks at the latent itself."""
+
+    kind: ClassVar[str] = "latent"
+
+    look: Callable[[Run], Any]
+    seen: list[Any] = field(default_factory=list[Any], init=False)
+
+    @property
+    def needs(self) -> Needs:
+        return Needs()
+
+    def prepare(self, run: Run, raster: str) -> Any:
+        self.seen.append(self.look(run))
+        return run
+
+    def current(self, view: View, state: Any) -> Features:
+        b = len(view.z)
+        maps = view.z[:, None]
+        present = torch.ones(maps.shape[:1] + maps.shape[2:3], dtype=torch.bool)
+        return Features((maps,), self.kind, present, torch.zeros_like(present, dtype=torch.long).expand(b, -1))
+
+    def target(self, view: View, state: Any) -> Features:
+        return self.current(view, state)
+
+
+def probe(pipeline: Pipeline, look: Callable[[Run], Any], **options: Any) -> Any:
+    extractor = Probe(look)
+    pipeline(PROMPT, guidance=Guidance([Term(extractor, L2())]), **{"steps": 1, **options})
+    return extractor.seen[0]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        {"steps": 2},
+        {"steps": 2, "size": [32, 64], "cfg": 1, "model": "shapeworld-base"},
+        {"steps": 2, "guidance": load_preset("layout-guidance")["guidance"]},
+    ],
+    ids=["plain", "sized", "guided"],
+)
+def test_a_run_renders_another_configuration_of_itself(pipeline: Pipeline, source: Mapping[str, Any]) -> None:
+    images = probe(pipeline, lambda run: run.render(source), layout=LAYOUT, seed=6)
+    options = {key: value for key, value in source.items() if key not in ("size", "model")}
+    size = source.get("size", (64, 64))
+    plain = pipeline(PROMPT, layout=LAYOUT, guidance=options, seed=6, size=(size[0], size[1]))
+    assert images.shape == (1, 3, size[1], size[0])
+    assert to_pil(images)[0].tobytes() == plain.image.tobytes()
+
+
+def test_an_inversion_returns_to_the_noise_it_came_from(pipeline: Pipeline, walk: Any) -> None:
+    options = {"steps": 40, "cfg": 1, "seed": 3}
+    _, reports = walk(**options)
+    z0 = reports[-1].z_next
+    found, z_T = probe(pipeline, lambda run: (run.invert(z0), run.z_T), on_step=lambda _: False, **options)
+    assert sorted(found) == list(range(40))
+    # Measured at 40 steps: 0.16 and 0.15, all of it from the coarse last steps; unrelated noise would be at 1.4.
+    assert relative(found[0], z_T) < 0.3
+    assert relative(found[20], reports[20].z) < 0.3
+
+
+# What is wrong
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"count": 0}, "count: 0 is below 1; ask for at least one image"),
+        ({"prompt": ["a", "b"], "count": 2}, "count: 2 with a list of prompts; repeat the prompts in the list instead"),
+        ({"prompt": []}, "prompts: the list is empty; give at least one prompt"),
+        ({"prompt": " "}, "prompt ' ' is empty; say what the picture should show"),
+        ({"prompt": ["a", ""]}, "prompt '' is empty; say what the picture should show"),
+        ({"seed": -1}, "seed -1: expected a whole number from 0 to 2^63 - 1"),
+        ({"seed": 2**63}, f"seed {2**63}: expected a whole number from 0 to 2^63 - 1"),
+        ({"seed": 2**63 - 1, "count": 2}, f"seed {2**63}: expected a whole number from 0 to 2^63 - 1"),
+        ({"seed": 1.5}, "seed 1.5: expected a whole number from 0 to 2^63 - 1"),
+        ({"seed": [1, "a"], "count": 2}, "seed 'a': expected a whole number from 0 to 2^63 - 1"),
+        ({"seed": [1, 2]}, "seed: 2 given for 1 images; give one for all of them, or one each"),
+        ({"negative": ["x"], "count": 2}, "negative: 1 given for 2 images; give one for all of them, or one each"),
+        ({"layout": [LAYOUT] * 3, "count": 2}, "layout: 3 given for 2 images; give one for all of them, or one each"),
+    ],
+)
+def test_a_batch_that_does_not_fit_together_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        make_batch(**{"prompt": "a", "negative": "", "layout": None, "seed": 0, "count": 1, **options})
+    assert str(caught.value) == message
+
+
+def test_single_values_are_spread_over_a_batch() -> None:
+    batch = make_batch(["a", "b"], "blurred", LAYOUT, 3, 1)
+    assert batch.negatives == ("blurred", "blurred")
+    assert batch.layouts == (LAYOUT, LAYOUT)
+    assert batch.seeds == (3, 4)
+    assert make_batch("a", "", None, [2**62], 1).layouts == (Layout(),)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "message"),
+    [
+        ({"guidance": "layuot-guidance"}, ConfigError, "did you mean 'layout-guidance'"),
+        ({"guidance": Path("missing.yaml")}, ConfigError, "configuration missing.yaml: cannot be read"),
+        ({"sampler": "euler"}, ConfigError, "sampler: no sampler is called 'euler'"),
+        ({"steps": 0}, ConfigError, "steps: 0 is below 1"),
+        ({"steps": 2000}, ConfigError, "steps 2000: the model's schedule has 1000 training timesteps"),
+        ({"cfg": -1}, ConfigError, "cfg -1.0: expected a number of at least 0"),
+        ({"cfg": float("inf")}, ConfigError, "cfg: inf is not a number"),
+        ({"size": (64, 31)}, ConfigError, "size 64x31: .* the nearest is 64x32"),
+        ({"guidance": "layout-guidance"}, ConfigError, "no sample names a phrase to look at"),
+        ({"layout": Layout.from_boxes({"cat": (0, 0, 1, 1)}), "guidance": "layout-guidance"}, PhraseError, "cat"),
+        ({"layout": Layout.from_boxes({"cat": (0, 0, 1, 1)}), "trace": 1}, PhraseError, "cat"),
+    ],
+)
+def test_what_cannot_be_run_is_refused_in_one_sentence(
+    pipeline: Pipeline, options: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        pipeline(PROMPT, **{"steps": 1, **options})
+
+
+def test_a_source_of_a_render_that_cannot_be_run_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(ConfigError, match="stesp: no such setting"):
+        probe(pipeline, lambda run: run.render({"stesp": 2}))
+    with pytest.raises(ConfigError, match="size"):
+        probe(pipeline, lambda run: run.render({"steps": 1, "size": 64}))

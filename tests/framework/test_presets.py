@@ -1,0 +1,93 @@
+"""The published numbers, read from the files that ship."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from typing import Any
+
+import pytest
+import yaml
+
+from lsregen.distances.box_energy import BoxEnergy
+from lsregen.distances.max_token import MaxToken
+from lsregen.extractors.cross_attention import CrossAttention
+from lsregen.framework.options import build
+from lsregen.framework.schedule import Schedule
+from lsregen.framework.types import Step
+
+FOLDER = files("lsregen.framework.presets")
+NAMES = ("attend-and-excite", "layout-guidance", "semantic-layout")
+
+
+def load(name: str) -> dict[str, Any]:
+    return yaml.safe_load(FOLDER.joinpath(f"{name}.yaml").read_text())
+
+
+def named(given: Any) -> dict[str, Any]:
+    return {"name": given} if isinstance(given, str) else dict(given)
+
+
+def parts(preset: str, term: str) -> tuple[CrossAttention, Any, Schedule]:
+    given = dict(load(preset)["guidance"][term])
+    extractor, distance = named(given.pop("extractor")), named(given.pop("distance"))
+    assert extractor.pop("name") == "cross_attention"
+    cls = {"max_token": MaxToken, "box_energy": BoxEnergy}[distance.pop("name")]
+    return (
+        build(CrossAttention, extractor, "extractor", "extractor"),
+        build(cls, distance, "distance", "distance"),
+        build(Schedule, given, term, "schedule"),
+    )
+
+
+def steps(schedule: Schedule) -> list[int]:
+    return [index for index in range(50) if schedule.active(Step(index, 50, 0, 0.5, 0.6))]
+
+
+def test_these_presets_ship_and_each_names_its_paper() -> None:
+    found = {item.name.removesuffix(".yaml") for item in FOLDER.iterdir() if item.name.endswith(".yaml")}
+    assert set(NAMES) <= found
+    for name in NAMES:
+        preset = load(name)
+        assert preset["steps"] == 50
+        assert preset["description"]
+        assert "20" in preset["source"]  # a year
+
+
+@pytest.mark.parametrize("preset", ["attend-and-excite", "semantic-layout"])
+def test_the_semantic_pull_has_the_published_numbers(preset: str) -> None:
+    extractor, distance, schedule = parts(preset, "semantic")
+    assert extractor == CrossAttention(
+        layers=("grid:coarsest",), heads="mean", combine="mean", drop="ends", renormalise="softmax", temperature=100.0,
+        words="last", smooth_sigma=0.5, smooth_size=3, smooth_kernel="attend_and_excite",
+    )  # fmt: skip
+    assert isinstance(distance, MaxToken)
+    assert (schedule.gamma, schedule.decay, schedule.site, schedule.normalise) == (20, "sqrt_linear", "before", "none")
+    assert steps(schedule) == list(range(25))
+    thresholds = {0: 0.05, 10: 0.5, 20: 0.8}  # of the attention; the energy is one minus it
+    due = {index: schedule.refinement(Step(index, 50, 0, 0.5, 0.6)) for index in range(50)}
+    found = {index: refinement for index, refinement in due.items() if refinement is not None}
+    assert {index: most for index, (_, most) in found.items()} == {0: 20, 10: 20, 20: 20}
+    assert {index: 1 - energy for index, (energy, _) in found.items()} == pytest.approx(thresholds)
+    assert schedule.final_update
+    assert schedule.repeats == 1
+
+
+def test_layout_guidance_has_the_published_numbers() -> None:
+    extractor, distance, schedule = parts("layout-guidance", "layout")
+    assert extractor == CrossAttention(layers=("mid", "first_up"), heads="keep", combine="none", drop="none", renormalise="none")
+    assert extractor.words == "all"
+    assert extractor.pieces == "keep"
+    assert extractor.smooth_sigma == 0
+    assert isinstance(distance, BoxEnergy)
+    assert (schedule.gamma, schedule.decay, schedule.repeats) == (30, "one_minus_alpha_bar", 5)
+    assert (schedule.stop_below, schedule.stop_forever) == (0.2, True)
+    assert steps(schedule) == list(range(10))
+
+
+def test_semantic_layout_pulls_both_ways_in_the_first_half() -> None:
+    _, _, semantic = parts("semantic-layout", "semantic")
+    _, distance, layout = parts("semantic-layout", "layout")
+    assert isinstance(distance, BoxEnergy)
+    assert steps(semantic) == steps(layout) == list(range(25))
+    assert (layout.gamma, layout.repeats, layout.stop_below) == (30, 5, 0.2)
+    assert semantic.site == layout.site == "before"

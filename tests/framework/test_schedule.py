@@ -1,0 +1,103 @@
+"""Windows, decays and refinements as data, against the published numbers."""
+
+from __future__ import annotations
+
+import pickle
+from typing import Any
+
+import pytest
+import torch
+
+from lsregen.framework.errors import ConfigError
+from lsregen.framework.schedule import DECAYS, SITES, Schedule
+from lsregen.framework.types import Step
+
+
+def steps(count: int) -> list[Step]:
+    return [Step(index, count, 1000 - index, (index + 1) / (count + 1), 1.0) for index in range(count)]
+
+
+def guided(schedule: Schedule, count: int) -> list[int]:
+    return [step.index for step in steps(count) if schedule.active(step)]
+
+
+@pytest.mark.parametrize("count", [1, 2, 50, 51])
+def test_sqrt_linear_is_the_root_of_a_line_from_one_to_one_half(count: int) -> None:
+    published = 20 * torch.linspace(1, 0.5, count, dtype=torch.float64).sqrt()
+    ours = [Schedule(gamma=20, decay="sqrt_linear").strength(step) for step in steps(count)]
+    assert ours == pytest.approx(published.tolist(), rel=1e-12)
+
+
+def test_sqrt_linear_gives_the_published_step_sizes() -> None:
+    strengths = [Schedule(gamma=20, decay="sqrt_linear").strength(step) for step in steps(51)]
+    assert [strengths[i] for i in (0, 10, 20, 24)] == pytest.approx([20.0, 18.97, 17.89, 17.44], abs=0.005)
+
+
+def test_one_minus_alpha_bar_gives_the_strengths_of_layout_guidance() -> None:
+    bars = {981: 0.00578, 951: 0.00816, 901: 0.01400, 801: 0.03655}
+    schedule = Schedule(gamma=30, decay="one_minus_alpha_bar")
+    for t, bar in bars.items():
+        sigma_squared = (1 - bar) / bar
+        strength = schedule.strength(Step(0, 50, t, bar, 1.0))
+        assert strength == pytest.approx(30 * sigma_squared / (1 + sigma_squared), rel=1e-12)
+
+
+def test_constant_and_linear_decays() -> None:
+    assert [Schedule(gamma=3).strength(step) for step in steps(4)] == [3, 3, 3, 3]
+    assert [Schedule(gamma=2, decay="linear").strength(step) for step in steps(4)] == [2.0, 1.5, 1.0, 0.5]
+    assert set(DECAYS) == {"constant", "sqrt_linear", "linear", "one_minus_alpha_bar"}
+
+
+@pytest.mark.parametrize(
+    ("from_", "until", "count", "expected"),
+    [
+        (0.0, 1.0, 4, [0, 1, 2, 3]),
+        (0.0, 0.5, 50, list(range(25))),
+        (0.0, 0.2, 50, list(range(10))),
+        (0.3, 0.7, 10, [3, 4, 5, 6]),  # .3 * 10 and .7 * 10 are not whole in floating point
+        (0.0, 0.1, 30, [0, 1, 2]),
+        (0.55, 0.6, 10, []),
+        (0.0, 0.5, 5, [0, 1, 2]),
+    ],
+)
+def test_the_window_includes_its_start_and_not_its_end(from_: float, until: float, count: int, expected: list[int]) -> None:
+    assert guided(Schedule(from_=from_, until=until), count) == expected
+
+
+@pytest.mark.parametrize("count", [50, 25, 10, 7])
+def test_refinements_fall_on_their_fraction_of_the_steps(count: int) -> None:
+    schedule = Schedule(refine={0.0: (0.95, 20), 0.2: (0.5, 20), 0.4: (0.2, 10)})
+    due = {step.index: schedule.refinement(step) for step in steps(count) if schedule.refinement(step)}
+    assert due == {0: (0.95, 20), round(0.2 * count): (0.5, 20), round(0.4 * count): (0.2, 10)}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"decay": "sqrt"}, r"decay: 'sqrt' is not one of"),
+        ({"site": "befor"}, r"did you mean 'before'"),
+        ({"normalise": "l2"}, r"normalise: 'l2'"),
+        ({"from_": -0.1}, r"between 0 and 1"),
+        ({"until": 1.1}, r"between 0 and 1"),
+        ({"from_": float("nan")}, r"between 0 and 1"),
+        ({"from_": 0.5, "until": 0.5}, r"no step would be guided"),
+        ({"repeats": 0}, r"repeats: 0"),
+        ({"refine": {1.0: (0.5, 3)}}, r"refine: 1.0"),
+        ({"refine": {0.0: (0.5, 0)}}, r"at least one update"),
+        ({"site": "after", "repeats": 2}, r"shares its pass"),
+        ({"site": "noise", "refine": {0.0: (0.5, 3)}}, r"shares its pass"),
+    ],
+)
+def test_a_value_out_of_range_is_refused(given: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Schedule(**given)
+
+
+@pytest.mark.parametrize("site", SITES)
+def test_every_site_takes_a_single_update(site: str) -> None:
+    assert Schedule(site=site).site == site
+
+
+def test_a_schedule_can_be_sent_to_another_process() -> None:
+    for schedule in (Schedule(), Schedule(refine={0.0: (0.5, 3)})):
+        assert pickle.loads(pickle.dumps(schedule)) == schedule

@@ -1,0 +1,230 @@
+"""A bound model: classifier-free guidance, predictions, latents and images, and whole trajectories beside diffusers."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lsregen.framework.errors import CheckpointError, ConfigError
+from lsregen.framework.taps import Taps
+from lsregen.framework.types import NoiseSchedule, Prediction, Step
+from lsregen.models import DiffusersFolder
+from lsregen.models.checkpoint import save_component, sha256, write_config
+from lsregen.models.configs import autoencoder_values, scheduler_values, unet_values
+from lsregen.models.latent_diffusion import LatentDiffusion
+from lsregen.samplers.ddim import DDIM
+
+PROMPTS, NEGATIVES = ("a red circle", "a blue circle and a red circle"), ("blue", "")
+
+
+def latents(model: LatentDiffusion, count: int = 2) -> Tensor:
+    return torch.randn(count, model.latent_channels, 8, 4)
+
+
+def branch(oracle: Any, z: Tensor, step: Step, prompts: tuple[str, ...]) -> Tensor:
+    """What diffusers' UNet says of one branch."""
+    pipe = oracle.pipe
+    ids = pipe.tokenizer(list(prompts), padding="max_length", max_length=16, truncation=True, return_tensors="pt").input_ids
+    return pipe.unet(z, step.t, pipe.text_encoder(ids)[0]).sample
+
+
+def test_classifier_free_guidance(oracle: Any, model: LatentDiffusion, step: Step) -> None:
+    z = latents(model)
+    without, towards = branch(oracle, z, step, NEGATIVES), branch(oracle, z, step, PROMPTS)
+    from_raw = Prediction.from_v if oracle.name == "sd2" else Prediction.from_eps
+    for cfg in (1.0, 4.0):
+        prediction = model.bind(PROMPTS, NEGATIVES, (), cfg=cfg, count=10).predict(z, step)
+        expected = from_raw(z, without + cfg * (towards - without), step)
+        for ours, theirs in ((prediction.eps, expected.eps), (prediction.z0, expected.z0)):
+            assert ours.dtype == torch.float32
+            assert not ours.requires_grad
+            assert (ours - theirs).abs().max() <= 1e-4
+
+
+@pytest.mark.parametrize(("name", "cfg"), [("base", 1.0), ("base", 4.0), ("sd2", 4.0)])
+def test_a_known_conditional_branch_is_not_run_again(models: Any, step: Step, name: str, cfg: float) -> None:
+    model = models(name)
+    denoiser, z = model.bind(PROMPTS, NEGATIVES, (), cfg=cfg, count=10), latents(model)
+    plain = denoiser.predict(z, step)
+    view = denoiser.observe(z.requires_grad_(), step, Taps((), full=True))
+    batches: list[int] = []
+    handle = model.unet.register_forward_pre_hook(lambda _, args: batches.append(len(args[0])))
+    try:
+        reused = denoiser.predict(z, step, Prediction(view.eps.detach(), view.z0.detach()))
+        assert batches == ([] if cfg == 1 else [2])
+        denoiser.predict(z, step)
+        assert batches[-1] == (2 if cfg == 1 else 4)
+    finally:
+        handle.remove()
+    assert (reused.eps - plain.eps).abs().max() <= 2e-5
+    assert (reused.z0 - plain.z0).abs().max() <= 2e-5
+
+
+def test_samples_do_not_mix(base: LatentDiffusion, step: Step) -> None:
+    z = latents(base)
+    both = base.bind(PROMPTS, NEGATIVES, (), cfg=4.0, count=10).predict(z, step).eps
+    for i in range(2):
+        alone = base.bind(PROMPTS[i : i + 1], NEGATIVES[i : i + 1], (), cfg=4.0, count=10).predict(z[i : i + 1], step).eps
+        assert (alone - both[i : i + 1]).abs().max() <= 1e-5
+
+
+def test_the_clean_latent_is_clipped_when_the_schedule_says_so(
+    base: LatentDiffusion, step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    denoiser, z = base.bind(PROMPTS, (), (), cfg=2.0, count=10), latents(base)
+    plain = denoiser.predict(z, step)
+    monkeypatch.setattr(base, "noise_schedule", NoiseSchedule(clip_sample=0.5))
+    clipped = denoiser.predict(z, step)
+    assert torch.equal(clipped.z0, plain.z0.clamp(-0.5, 0.5))
+    assert torch.equal(clipped.eps, plain.eps)
+
+
+@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
+def test_half_precision(oracles: Any, base: LatentDiffusion, step: Step, dtype: str) -> None:
+    half = DiffusersFolder().load(oracles("base").folder, device="cpu", dtype=dtype)
+    z = latents(base, 1).requires_grad_()
+    close, exact = (m.bind(PROMPTS[:1], NEGATIVES[:1], (), cfg=4.0, count=10).predict(z, step) for m in (half, base))
+    assert close.eps.dtype == torch.float32
+    assert (close.eps - exact.eps).abs().max() <= 0.05 * exact.eps.abs().max()
+    (grad,) = torch.autograd.grad(half.decode(z).sum(), z)
+    assert grad.dtype == torch.float32
+    assert half.describe()["dtype"] == {"fp16": "float16", "bf16": "bfloat16"}[dtype]
+
+
+def walk(model: LatentDiffusion, z: Tensor, prompt: str, count: int) -> Tensor:
+    denoiser, sampler = model.bind([prompt] * len(z), (), (), cfg=4.0, count=count), DDIM()
+    for step in sampler.schedule(model.noise_schedule, count):
+        z = sampler.step(z, denoiser.predict(z, step), step, None)
+    return z
+
+
+def their_walk(pipe: Any, model: LatentDiffusion, z: Tensor, prompt: str, count: int) -> Tensor:
+    height, width = (side * model.factor for side in z.shape[-2:])
+    return pipe(
+        [prompt] * len(z),
+        height=height,
+        width=width,
+        latents=z,
+        num_inference_steps=count,
+        guidance_scale=4.0,
+        output_type="latent",
+    ).images
+
+
+def test_trajectory_of_a_model_that_predicts_v(oracles: Any, models: Any) -> None:
+    model = models("sd2")
+    z = latents(model, 1)
+    ours, theirs = walk(model, z, "a red circle", 6), their_walk(oracles("sd2").pipe, model, z, "a red circle", 6)
+    assert (ours - theirs).abs().max() <= 1e-3 * theirs.abs().max()
+
+
+def test_diffusers_loads_a_folder_that_we_write(base: LatentDiffusion, oracles: Any, tmp_path: Path) -> None:
+    import diffusers
+
+    source, stem = oracles("base").folder, "diffusion_pytorch_model"
+    save_component(tmp_path / "unet", unet_values(base.unet.config, 16), base.unet.state_dict(), stem, torch.float16)
+    coder = base.autoencoder
+    save_component(tmp_path / "vae", autoencoder_values(coder.config), coder.state_dict(), stem, torch.float16)
+    write_config(tmp_path / "scheduler", scheduler_values(base.noise_schedule, "eps"), "scheduler_config.json")
+    write_config(tmp_path, {"cfg": 3.0}, "lsregen.json")
+    for name in ("tokenizer", "text_encoder", "model_index.json"):
+        (tmp_path / name).symlink_to(source / name)
+    model = DiffusersFolder().load(tmp_path, device="cpu", dtype="fp32")
+    assert isinstance(model, LatentDiffusion)
+    assert (model.default_size, model.default_cfg, model.factor) == ((64, 64), 3.0, 4)
+    assert model.noise_schedule == base.noise_schedule
+    pipe = diffusers.StableDiffusionPipeline.from_pretrained(tmp_path)
+    pipe.set_progress_bar_config(disable=True)
+    z = latents(model, 1)
+    theirs = their_walk(pipe, model, z, "a red circle", 20)
+    assert (walk(model, z, "a red circle", 20) - theirs).abs().max() <= 1e-3 * theirs.abs().max()
+
+
+def test_what_a_report_records(oracle: Any, model: LatentDiffusion) -> None:
+    described = model.describe()
+    assert (described["name"], described["dtype"]) == (oracle.name, "float32")
+    assert described["family"] == ("sd2" if oracle.name == "sd2" else "sd1")
+    for part in ("unet", "vae", "text_encoder"):
+        theirs = getattr(oracle.pipe, part)
+        component = described["components"][part]
+        assert component["parameters"] == sum(p.numel() for p in theirs.parameters())
+        ((file, digest),) = component["sha256"].items()
+        assert digest == sha256(oracle.folder / part / file)
+        assert len(digest) == 64
+
+
+def test_sizes(base: LatentDiffusion) -> None:
+    assert base.default_size == (32, 32)
+    assert base.default_cfg == 7.5
+    assert base.latent_shape((64, 32)) == (8, 8, 16)
+    with pytest.raises(ConfigError, match=r"size 66x31: .* multiples of 4; the nearest is 64x32"):
+        base.latent_shape((66, 31))
+    with pytest.raises(ConfigError, match="the nearest is 4x4"):
+        base.latent_shape((1, -8))
+    with pytest.raises(ConfigError, match="size 30x32"):
+        base.encode_image(torch.rand(1, 3, 32, 30))
+
+
+def test_decode_stays_in_range_and_keeps_the_gradient(base: LatentDiffusion) -> None:
+    z = (3 * latents(base)).requires_grad_()
+    images = base.decode(z)
+    assert images.shape == (2, 3, 32, 16)
+    assert images.min() >= 0
+    assert images.max() <= 1
+    (grad,) = torch.autograd.grad(images.sum(), z)
+    assert grad.abs().max() > 0
+    with torch.no_grad():
+        assert not base.decode(z).requires_grad
+
+
+@pytest.mark.parametrize(
+    ("prompts", "negatives", "cfg", "message"),
+    [
+        (["  "], (), 4.0, "prompt .* is empty"),
+        (["a", ""], (), 4.0, "prompt .* is empty"),
+        ([], (), 4.0, "prompt .* is empty"),
+        (["a", "red"], ("blue",), 4.0, "1 negative prompts for 2 prompts"),
+        (["a"], (), float("nan"), "cfg nan"),
+        (["a"], (), -1.0, "cfg -1.0"),
+    ],
+)
+def test_what_cannot_be_bound(base: LatentDiffusion, prompts: list[str], negatives: Any, cfg: float, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        base.bind(prompts, negatives, (), cfg=cfg, count=10)
+
+
+def test_a_local_folder_opens_no_socket(oracles: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("a socket was opened")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    monkeypatch.setattr(socket, "create_connection", refuse)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    oracles("sd1").load()
+
+
+@pytest.mark.parametrize(
+    ("file", "changes", "message"),
+    [
+        ("unet/config.json", {"in_channels": 9}, r"9 channels .*\(an inpainting model\)"),
+        ("unet/config.json", {"cross_attention_dim": 40}, "texts of width 40, its text encoder's are of width 32"),
+        ("model_index.json", {"text_encoder_2": ["transformers", "CLIPTextModel"]}, "component text_encoder_2 .* not supported"),
+        (
+            "model_index.json",
+            {"vae": ["diffusers", "AutoencoderTiny"]},
+            "component vae .* AutoencoderTiny; supported is AutoencoderKL",
+        ),
+        ("model_index.json", {"unet": [None, None]}, "component unet .* is None; supported is UNet2DConditionModel"),
+        ("text_encoder/config.json", {"model_type": "t5"}, "model_type is 't5'; supported is 'clip_text_model'"),
+        ("lsregen.json", {"cfg": "much"}, "cfg is 'much'"),
+    ],
+)
+def test_folders_that_do_not_fit(oracles: Any, copied: Any, file: str, changes: dict[str, Any], message: str) -> None:
+    folder = copied(oracles("base").folder, file, changes)
+    with pytest.raises(CheckpointError, match=message):
+        DiffusersFolder().load(folder, device="cpu", dtype="fp32")
