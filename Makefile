@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 FRESH  := build/fresh
 
-.PHONY: demo test test-all check types wheel-test clean
+.PHONY: demo test test-all check lint types wheel-test clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lsregen generate \
@@ -17,13 +17,15 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q
 
-test-all: test wheel-test
+test-all: test lint wheel-test
 
-check: $(VENV)/.installed-test types
+check: lint
+	$(BIN)/python -m pytest -q -m "not slow"
+
+lint: $(VENV)/.installed-test types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/pyright
-	$(BIN)/python -m pytest -q -m "not slow"
 
 # The built wheel in an environment of its own: the only thing that shows a missing package or data file.
 wheel-test: $(VENV)/.installed-test

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 import torch
 
+from ..framework.errors import ConfigError
 from ..framework.options import option
 from ..framework.reduce import mean_present, over_groups
 from ..framework.types import Energy, Features, PerSample
@@ -27,7 +28,7 @@ class BoxEnergy:
 
     def __call__(self, current: Features, target: Features | None) -> Energy:
         if target is None:
-            raise ValueError("box_energy needs a target: the mask of every thing")
+            raise ConfigError("box_energy needs a target: the mask of every thing")
         present = current.present & target.present
         per_map = [_outside(maps, mask) for maps, mask in zip(current.maps, target.maps, strict=True)]  # [b k] each
         energy = torch.stack(per_map).mean(dim=0)

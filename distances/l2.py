@@ -35,7 +35,7 @@ class L2:
 
     def __call__(self, current: Features, target: Features | None) -> Energy:
         if target is None:
-            raise ValueError("l2 needs a target")
+            raise ConfigError("l2 needs a target")
         present = (current.present & target.present)[:, None, :, None, None]  # [b 1 k 1 1]
         weights = current.weight or (None,) * len(current.maps)
         total = torch.zeros(len(current.present), device=current.present.device)

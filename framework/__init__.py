@@ -11,18 +11,24 @@ Make a picture:
 
 Write a distance, in a package of your own:
 
+    from dataclasses import dataclass
+    from lsregen.framework import Energy, hookimpl, mean_present, option, over_groups
+
     @dataclass(frozen=True)
-    class Darkness:
-        accepts = ("image",)
+    class Spread:
+        # How even a phrase's attention is: the share of its map that its strongest cell does not hold.
+        accepts = ("attention", "probability")
         needs_target = False
-        raster: str = option("area", "unused")
+        raster: str = option("area", "how boxes become masks (this distance looks at none)")
 
         def __call__(self, current, target):
-            return Energy.of(current.maps[0].mean(dim=(1, 2, 3, 4)))
+            maps = current.maps[0].mean(dim=1)  # [b k h w]
+            energy = 1 - maps.amax(dim=(-2, -1)) / maps.sum(dim=(-2, -1))
+            return Energy.of(mean_present(*over_groups(energy, current.present, current.group)))
 
     @hookimpl
     def register_distances(register):
-        register("darkness", Darkness)
+        register("spread", Spread)
 
 and name the module in the package's `pyproject.toml`, under `[project.entry-points.lsregen]`. `examples/lsregen-centre` is such
 a package, complete. Names are imported on first use, so that importing this module costs nothing.

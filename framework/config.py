@@ -18,6 +18,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MappingNode, YAMLError
 
 from .errors import ConfigError, PluginError, nearest
+from .layout import check_raster
 from .options import build, convert, plain, to_values
 
 if TYPE_CHECKING:
@@ -160,6 +161,21 @@ def load_preset(name: str) -> Config:
     return load_yaml(known[name])
 
 
+def load_guidance(given: Mapping[str, Any] | str | Path | None) -> Config:
+    """A preset by its name, a file by its ending `.yaml`, a mapping as it is, nothing for `none` or None.
+
+    Raises:
+        ConfigError: as `load_preset` and `load_yaml`.
+    """
+    if given is None or given == "none":
+        return {}
+    if isinstance(given, Mapping):
+        return dict(given)
+    if isinstance(given, Path) or given.endswith((".yaml", ".yml")):
+        return load_yaml(Path(given))
+    return load_preset(given)
+
+
 def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> Config:
     """Later values over earlier ones, mapping by mapping; a list replaces a list, and an empty mapping empties one."""
     merged = expanded(base)
@@ -273,6 +289,10 @@ def _term(name: str, given: Any, plugins: Plugins, problems: list[str]) -> Resol
             f"{path}: distance {distance_name!r} accepts features of kind {', '.join(accepts)}, "
             f"but extractor {extractor_name!r} gives {kind}"
         )
+    try:
+        check_raster(getattr(distance, "raster", "area"))
+    except ConfigError as error:
+        problems.append(f"{path}.distance.{error}")
     if len(problems) > before or schedule is None:
         return None
     return ResolvedTerm(name, extractor_name, extractor, distance_name, distance, schedule)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError, NonFiniteError
+from .layout import check_raster
 from .progress import TermStep
 from .schedule import Schedule
 from .taps import TapPoint, Taps, select_layers
@@ -32,6 +33,10 @@ class Term:
                 f"term {self.name or '?'}: distance {distance} accepts features of kind {', '.join(self.distance.accepts)}, "
                 f"but extractor {extractor} gives {self.extractor.kind}"
             )
+        try:
+            check_raster(self.distance.raster)
+        except ConfigError as error:
+            raise ConfigError(f"term {self.name or '?'}: distance {type(self.distance).__name__}: {error}") from None
 
 
 @dataclass(frozen=True)
@@ -88,6 +93,11 @@ class _ActiveTerm:
             for request in self.needs.taps
             for layer in select_layers(run.denoiser.layers, request.layers)
         )
+        if not any(term.schedule.active(step) for step in run.steps):
+            raise ConfigError(
+                f"term {term.name!r}: none of the {len(run.steps)} steps lies between from {term.schedule.from_} and until "
+                f"{term.schedule.until}; widen the window or take more steps"
+            )
         if self.shares_pass and (term.schedule.repeats > 1 or term.schedule.refine):
             raise ConfigError(
                 f"term {term.name!r}: it looks at attention layers, so at site {term.schedule.site!r} it shares its pass with "

@@ -46,7 +46,8 @@ class Box:
         values = _four(self.xyxy, CORNERS)
         if problem := _problem(values):
             pixels = all(map(math.isfinite, values)) and max(values) > 1
-            hint = "; these look like pixels: use Box.from_pixels(box, size), or fractions in --box" if pixels else ""
+            ways = 'Box.from_pixels(box, size), fractions in --box, or "unit": "pixels" in a file'
+            hint = f"; these look like pixels: use {ways}" if pixels else ""
             raise LayoutError(f"box {_shown(values)}: {problem}{hint}")
         for name, value in zip(CORNERS, values, strict=True):
             object.__setattr__(self, name, value)
@@ -316,11 +317,20 @@ def _cover(low: float, high: float, cells: int) -> list[float]:
 RASTERS: Mapping[str, RasterRule] = MappingProxyType({"area": _area, "truncate": _truncate, "round": _round, "cover": _cover})
 """How a side of a box, from `low` to `high`, covers the cells of one axis, each in [0, 1]; a mask is the product of two axes.
 
-- `area`: the covered fraction of each cell, so that no box is ever empty (lsregen's default).
-- `truncate`: both ends cut to whole cells by `int()`, as in layout-guidance (Chen et al. 2024): a box inside one cell is empty.
-- `round`: both ends to the nearest edge between cells, halves to the even one, as in BoxDiff (Xie et al. 2023): may be empty too.
+- `area`: the covered fraction of each cell, so that no box is ever empty (lsregen's default; ZestGuide, Couairon et al. 2023,
+  scales its masks so).
+- `truncate`: both ends cut to whole cells by `int()`, as in layout-guidance (Chen et al. 2024) and in GLIGEN's inpainting (Li et
+  al. 2023): a box inside one cell is empty.
+- `round`: both ends to the nearest edge between cells, halves to the even one, as in BoxDiff (Xie et al. 2023) and Bounded
+  Attention (Dahary et al. 2024): may be empty too.
 - `cover`: every cell that the box touches, at least one (floor and ceil).
 """
+
+
+def check_raster(raster: str) -> None:
+    """Raises a ConfigError unless there is a raster rule of this name."""
+    if raster not in RASTERS:
+        raise ConfigError(f"raster: {raster!r} is not one of {', '.join(RASTERS)}{nearest(raster, RASTERS)}")
 
 
 def rasterise(
@@ -340,8 +350,7 @@ def rasterise(
     """
     import torch
 
-    if raster not in RASTERS:
-        raise ConfigError(f"raster {raster!r}: expected one of {', '.join(RASTERS)}{nearest(raster, RASTERS)}")
+    check_raster(raster)
     if not isinstance(place, Box | Region):
         regions = place.regions if isinstance(place, Layout) else place
         masks = [rasterise(region, grid, raster, device) for region in regions]

@@ -7,8 +7,9 @@ from typing import TypeAlias
 
 import torch
 
+from .errors import NonFiniteError
 from .guidance import Guidance, GuidanceRun
-from .types import Latents, Run, StepReport
+from .types import Latents, Run, Step, StepReport
 
 OnStep: TypeAlias = Callable[[StepReport], bool | None]
 """Sees every finished step; returning False ends the run there."""
@@ -23,8 +24,20 @@ def sample(run: Run, guidance: Guidance, on_step: OnStep | None = None) -> tuple
         z = pull.before(z, step)
         prediction = pull.predict(z, step)
         z_next = run.sampler.step(z, prediction, step, run.noise(step))
-        z_next = pull.after(z_next, step)
+        z_next = _checked(pull.after(z_next, step), run, step)
         if on_step is not None and on_step(StepReport(step, z, z_next, prediction, dict(pull.energies))) is False:
             return z_next, pull
         z = z_next
     return z, pull
+
+
+def _checked(z: Latents, run: Run, step: Step) -> Latents:
+    """The latent, unless something in it is not finite: a broken value spreads, and would end as a black picture."""
+    finite = torch.isfinite(z).flatten(1).all(dim=1)
+    if not bool(finite.all()):
+        broken = [str(seed) for seed, fine in zip(run.seeds, finite, strict=True) if not bool(fine)]
+        raise NonFiniteError(
+            f"step {step.index} (t={step.t}): the latents of the seeds {', '.join(broken)} are not finite, with the network in "
+            f"{run.model.dtype}; try --dtype fp32, a lower cfg, or a lower gamma"
+        )
+    return z

@@ -14,8 +14,8 @@ import torch
 from einops import rearrange
 from PIL import Image as PILImage
 
-from .config import ResolvedConfig, apply_sets, load_preset, load_yaml, merge, validate
-from .errors import ConfigError
+from .config import ResolvedConfig, apply_sets, load_guidance, merge, validate
+from .errors import ConfigError, NonFiniteError
 from .guidance import Guidance, Term
 from .layout import Layout
 from .loop import OnStep, sample
@@ -108,7 +108,7 @@ class Pipeline:
         clock.lap("prepare")
         z, pull = sample(run, terms, _both(tracer, on_step))
         clock.lap("sample")
-        images = to_pil(self._decode(z))
+        images = to_pil(self._decode(z, batch.seeds))
         clock.lap("decode")
         report = Report(
             **vars(batch),
@@ -135,9 +135,10 @@ class Pipeline:
         """The complete configuration of a run, every default filled in, and the guidance it describes."""
         given = {"steps": steps, "cfg": cfg, "sampler": sampler}
         overrides = {name: value for name, value in given.items() if value is not None}
-        config = merge({} if isinstance(guidance, Guidance) else _as_config(guidance), overrides)
+        config = merge({} if isinstance(guidance, Guidance) else load_guidance(guidance), overrides)
         resolved = validate(apply_sets(config, sets, self.plugins), self.plugins)
-        resolved = replace(resolved, cfg=self.model.default_cfg if resolved.cfg is None else resolved.cfg)
+        # Which model to load is the caller's affair; what was loaded stands in the report beside the configuration.
+        resolved = replace(resolved, cfg=self.model.default_cfg if resolved.cfg is None else resolved.cfg, model=None)
         if isinstance(guidance, Guidance):
             return resolved.with_terms(guidance.terms, self.plugins), guidance
         return resolved, Guidance([Term(t.extractor, t.distance, t.schedule, t.name) for t in resolved.terms])
@@ -171,11 +172,18 @@ class Pipeline:
         config, guidance = other.resolve(source)
         size = other.model.default_size if size is None else convert(size, tuple[int, int], "size")
         run = other._start(config, batch, size)
-        return other._decode(sample(run, guidance)[0])
+        return other._decode(sample(run, guidance)[0], batch.seeds)
 
     @torch.no_grad()
-    def _decode(self, z: torch.Tensor) -> Image:
-        return self.model.decode(z)
+    def _decode(self, z: torch.Tensor, seeds: Sequence[int]) -> Image:
+        images = self.model.decode(z)
+        broken = [seed for seed, image in zip(seeds, images, strict=True) if not bool(torch.isfinite(image).all())]
+        if broken:
+            raise NonFiniteError(
+                f"the autoencoder gave values that are not finite for the seeds {', '.join(map(str, broken))}, computing in "
+                f"{self.model.dtype}; try --dtype fp32"
+            )
+        return images
 
     def _tracer(self, run: Run, shots: int) -> AttentionTrace | None:
         if shots < 1 or not any(layout.phrases for layout in run.layouts):
@@ -232,17 +240,6 @@ def to_pil(images: Image) -> list[PILImage.Image]:
     """Images `[b 3 H W]` in [0, 1] as 8-bit pictures."""
     pixels = rearrange((images.clamp(0, 1) * 255).round().byte().cpu(), "b c h w -> b h w c").numpy()
     return [PILImage.fromarray(np.ascontiguousarray(picture)) for picture in pixels]
-
-
-def _as_config(guidance: Mapping[str, Any] | str | Path | None) -> dict[str, Any]:
-    """A preset by name, a file by its ending, a mapping as it is; nothing for none."""
-    if guidance is None or guidance == "none":
-        return {}
-    if isinstance(guidance, Mapping):
-        return dict(guidance)
-    if isinstance(guidance, Path) or str(guidance).endswith((".yaml", ".yml")):
-        return load_yaml(Path(guidance))
-    return load_preset(str(guidance))
 
 
 def _both(first: AttentionTrace | None, second: OnStep | None) -> OnStep | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from math import ceil
 from types import MappingProxyType
 
 from .errors import ConfigError, nearest
@@ -67,22 +68,28 @@ class Schedule:
         if self.repeats < 1:
             raise ConfigError(f"repeats: {self.repeats} is below 1; leave the term out to switch it off")
         for fraction, (_, most) in self.refine.items():
-            if not 0 <= fraction < 1 or most < 1:
-                raise ConfigError(f"refine: {fraction}: (.., {most}): expected a fraction in [0, 1) and at least one update")
+            if not self.from_ <= fraction < self.until or most < 1:
+                raise ConfigError(
+                    f"refine: {fraction}: (.., {most}): expected a fraction from {self.from_} to below {self.until}, the "
+                    "guided part of the run, and at least one update"
+                )
         if self.site in ("after", "noise") and (self.repeats > 1 or self.refine):
             raise ConfigError(f"site {self.site!r} shares its pass with denoising: repeats and refine need site 'before' or 'z0'")
 
     def active(self, step: Step) -> bool:
         """Whether this step lies in the window."""
-        rounding = 1e-9  # .3 * 10 is not 3
-        return self.from_ * step.count - rounding <= step.index < self.until * step.count - rounding
+        return _first_step(self.from_, step.count) <= step.index < _first_step(self.until, step.count)
 
     def strength(self, step: Step) -> float:
         return self.gamma * DECAYS[self.decay](step)
 
     def refinement(self, step: Step) -> tuple[float, int] | None:
-        """Threshold and most updates, if a refinement is due at this step."""
-        for fraction, (threshold, most) in self.refine.items():
-            if step.index == round(fraction * step.count):
-                return threshold, most
-        return None
+        """Threshold and most updates, if a refinement is due at this step; the latest, where few steps bring several together."""
+        last = _first_step(self.until, step.count) - 1
+        due = {f: refinement for f, refinement in self.refine.items() if min(_first_step(f, step.count), last) == step.index}
+        return due[max(due)] if due else None
+
+
+def _first_step(fraction: float, count: int) -> int:
+    """The first step that has at least this fraction of the run behind it."""
+    return ceil(fraction * count - 1e-9)  # .3 * 10 is not 3

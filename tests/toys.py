@@ -43,6 +43,7 @@ class ToyModel:
 
     name = "toy"
     device = torch.device("cpu")
+    dtype = torch.float32
     noise_schedule = NoiseSchedule()
 
     def decode(self, z: Tensor) -> Tensor:

@@ -216,5 +216,5 @@ def test_a_sample_in_which_nothing_is_present_gives_zero_and_no_gradient(name: s
 @pytest.mark.parametrize("name", ["box_energy", "l2"])
 def test_a_distance_that_needs_a_target_says_so(name: str) -> None:
     assert DISTANCES[name].needs_target
-    with pytest.raises(ValueError, match=f"{name} needs a target"):
+    with pytest.raises(ConfigError, match=f"{name} needs a target"):
         DISTANCES[name](features(torch.ones(1, 1, 1, 2, 2)), None)

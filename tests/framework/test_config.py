@@ -148,7 +148,7 @@ def test_plain_names_are_expanded_and_nothing_else_is() -> None:
         ("guidance.layout.extractor.layers=[mid, up]", ("guidance", "layout", "extractor", "layers"), ["mid", "up"]),
         ("guidance.layout.distance=max_token", ("guidance", "layout", "distance", "name"), "max_token"),
         ("guidance.layout.distance.raster=truncate", ("guidance", "layout", "distance", "raster"), "truncate"),
-        ("guidance.layout.refine={0.2: [0.5, 20]}", ("guidance", "layout", "refine"), {0.2: [0.5, 20]}),
+        ("guidance.layout.refine={0.1: [0.5, 20]}", ("guidance", "layout", "refine"), {0.1: [0.5, 20]}),
         ("description=a=b", ("description",), "a=b"),
     ],
 )
@@ -373,6 +373,14 @@ def test_a_misfit_is_reported_together_with_faulty_options() -> None:
         validate({"guidance": {"a": term}}, with_latent())
     paths = [line.split(": ")[0] for line in str(caught.value).split("\n")]
     assert paths == ["guidance.a.distance.raster", "guidance.a.gamma", "guidance.a"]
+
+
+def test_a_raster_rule_that_does_not_exist_is_refused_before_anything_is_loaded() -> None:
+    term = {"extractor": "cross_attention", "distance": {"name": "box_energy", "raster": "trunc"}}
+    with pytest.raises(
+        ConfigError, match=r"^guidance\.a\.distance\.raster: 'trunc' is not one of area, .*did you mean 'truncate'"
+    ):
+        validate({"guidance": {"a": term}}, with_latent())
 
 
 def test_features_that_fit_are_accepted() -> None:

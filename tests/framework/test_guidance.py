@@ -375,7 +375,7 @@ def test_a_batch_of_samples_in_different_states_equals_single_runs(final_update:
 
 def test_refinement_happens_at_its_steps_only() -> None:
     run = make_run(LinearDenoiser(), draw(1, 1, 3, 4, 4), count=10)
-    schedule = Schedule(gamma=1e-6, refine={0.0: (-1.0, 2), 0.4: (-1.0, 4), 0.9: (-1.0, 9)}, until=0.8)
+    schedule = Schedule(gamma=1e-6, refine={0.0: (-1.0, 2), 0.4: (-1.0, 4)}, until=0.8)
     _, pull = sample(run, Guidance([Term(Look("z"), Measure(square), schedule)]))
     assert [sum(entry.step == index for entry in pull.log) for index in range(10)] == [3, 1, 1, 1, 5, 1, 1, 1, 0, 0]
 
@@ -525,6 +525,11 @@ def test_a_distance_that_needs_a_target_names_the_extractor_that_has_none() -> N
 def test_a_distance_that_does_not_accept_the_features_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"MaxToken accepts features of kind attention, probability.*Look gives latent"):
         Term(Look("z"), MaxToken())
+
+
+def test_a_raster_rule_that_does_not_exist_is_refused_when_the_term_is_made() -> None:
+    with pytest.raises(ConfigError, match=r"term pull: distance Measure: raster: 'aera' is not one of area"):
+        Term(Look("z"), Measure(square, raster="aera"), name="pull")
 
 
 def test_asking_a_view_for_what_the_pass_did_not_make_says_how_to_declare_it() -> None:

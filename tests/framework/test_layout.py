@@ -336,7 +336,7 @@ def test_several_regions_are_stacked() -> None:
 def test_what_cannot_be_rasterised() -> None:
     with pytest.raises(LayoutError, match="'dog' has neither box nor mask"):
         rasterise(Region("dog"), (4, 4))
-    with pytest.raises(ConfigError, match=r"raster 'aera'.*did you mean 'area'"):
+    with pytest.raises(ConfigError, match=r"raster: 'aera'.*did you mean 'area'"):
         rasterise(Box(0, 0, 1, 1), (4, 4), "aera")
 
 

@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from lsregen.framework.errors import ConfigError, NonFiniteError
 from lsregen.framework.guidance import Guidance, Term
 from lsregen.framework.loop import sample
 from lsregen.framework.schedule import Schedule
@@ -70,3 +71,18 @@ def test_the_result_carries_no_gradient() -> None:
     term = Term(Look("z0"), Measure(square), Schedule(gamma=0.1))
     z, _ = sample(make_run(LinearDenoiser(), draw(0, 1, 3, 4, 4)), Guidance([term]))
     assert not z.requires_grad
+
+
+def test_a_latent_that_breaks_stops_the_run_and_names_its_seed() -> None:
+    z = draw(0, 2, 3, 4, 4)
+    z[1, 0, 0, 0] = float("inf")
+    run = make_run(LinearDenoiser(), z, count=3)
+    with pytest.raises(NonFiniteError, match=rf"step 0 .* seeds {run.seeds[1]} are not finite.*fp32") as caught:
+        sample(run, Guidance())
+    assert str(run.seeds[0]) not in str(caught.value).split("seeds")[1].split("are")[0]
+
+
+def test_a_window_without_a_step_is_refused_and_not_skipped_over() -> None:
+    term = Term(Look("z"), Measure(square), Schedule(from_=0.55, until=0.6), name="thin")
+    with pytest.raises(ConfigError, match=r"term 'thin': none of the 10 steps lies between from 0.55 and until 0.6"):
+        sample(make_run(LinearDenoiser(), draw(0, 1, 3, 4, 4), count=10), Guidance([term]))

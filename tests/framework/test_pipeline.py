@@ -22,6 +22,7 @@ from lsregen.framework import (
     Guidance,
     Layout,
     Needs,
+    NonFiniteError,
     PhraseError,
     Pipeline,
     Result,
@@ -349,3 +350,16 @@ def test_a_source_of_a_render_that_cannot_be_run_is_refused(pipeline: Pipeline) 
         probe(pipeline, lambda run: run.render({"stesp": 2}))
     with pytest.raises(ConfigError, match="size"):
         probe(pipeline, lambda run: run.render({"steps": 1, "size": 64}))
+
+
+def test_a_picture_that_is_not_finite_is_an_error_and_not_black(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    decode = pipeline.model.decode
+
+    def broken(z: Tensor) -> Tensor:
+        images = decode(z)
+        images[1] = float("nan")
+        return images
+
+    monkeypatch.setattr(pipeline.model, "decode", broken)
+    with pytest.raises(NonFiniteError, match=r"not finite for the seeds 6, computing in torch\.float32"):
+        pipeline(PROMPT, steps=1, seed=5, count=2)

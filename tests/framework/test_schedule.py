@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+from math import ceil
 from typing import Any
 
 import pytest
@@ -68,7 +69,12 @@ def test_the_window_includes_its_start_and_not_its_end(from_: float, until: floa
 def test_refinements_fall_on_their_fraction_of_the_steps(count: int) -> None:
     schedule = Schedule(refine={0.0: (0.95, 20), 0.2: (0.5, 20), 0.4: (0.2, 10)})
     due = {step.index: schedule.refinement(step) for step in steps(count) if schedule.refinement(step)}
-    assert due == {0: (0.95, 20), round(0.2 * count): (0.5, 20), round(0.4 * count): (0.2, 10)}
+    assert due == {0: (0.95, 20), ceil(0.2 * count): (0.5, 20), ceil(0.4 * count): (0.2, 10)}, "the first step at or after it"
+
+
+def test_where_few_steps_bring_refinements_together_the_latest_wins() -> None:
+    schedule = Schedule(refine={0.1: (0.5, 1), 0.2: (0.3, 2), 0.25: (0.2, 3), 0.9: (0.1, 4)})
+    assert [schedule.refinement(step) for step in steps(3)] == [None, (0.2, 3), (0.1, 4)], "and none is lost"
 
 
 @pytest.mark.parametrize(
@@ -84,6 +90,8 @@ def test_refinements_fall_on_their_fraction_of_the_steps(count: int) -> None:
         ({"repeats": 0}, r"repeats: 0"),
         ({"refine": {1.0: (0.5, 3)}}, r"refine: 1.0"),
         ({"refine": {0.0: (0.5, 0)}}, r"at least one update"),
+        ({"refine": {0.5: (0.5, 3)}, "until": 0.5}, r"refine: 0.5: .* from 0.0 to below 0.5"),
+        ({"refine": {0.1: (0.5, 3)}, "from_": 0.2}, r"refine: 0.1: .* from 0.2 to below 1.0"),
         ({"site": "after", "repeats": 2}, r"shares its pass"),
         ({"site": "noise", "refine": {0.0: (0.5, 3)}}, r"shares its pass"),
     ],
