@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,19 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..evaluation.tables import FORMAT
 from ..framework.errors import ConfigError
-from .output import OutputError, reason, write_file
+from .checks import check_folder, check_model, memory_errors, parse_size
+from .cli import INTERRUPTED, NamingGroup
+from .output import OutputError, claim, reason, write_file
 
 if TYPE_CHECKING:
     from ..evaluation.shapeworld.benchmark import Contender, Row, Scenes
     from ..framework.pipeline import Pipeline
+    from ..framework.plugins import Plugins
 
-INTERRUPTED = 130  # the exit code of a shell command that ended by Ctrl-C
 EXTRA = {"scipy": "scipy", "faster_coco_eval": "faster-coco-eval"}
 """What the extra `eval` brings, by the name it is imported under."""
 
 
-@click.group(name="evaluate")
+@click.group(name="evaluate", cls=NamingGroup)
 def command() -> None:
     """Measure methods on a world with exact answers.
 
@@ -66,12 +68,7 @@ def _names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str,
 
 
 def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
-    if value is None:
-        return None
-    found = re.fullmatch(r"([1-9]\d{0,4})x([1-9]\d{0,4})", value.strip().lower())
-    if not found:
-        raise click.BadParameter(f"{value!r}: expected WIDTHxHEIGHT in pixels, such as 96x64")
-    return int(found[1]), int(found[2])
+    return None if value is None else parse_size(value)
 
 
 @command.command()
@@ -101,7 +98,8 @@ def shapeworld(result: Path, **given: Any) -> None:
     """
     settings = Settings(**given)
     require_extra()
-    _check_result(result)
+    check_result(result)
+    check(settings)
     try:
         data = evaluate(settings)
     except KeyboardInterrupt:
@@ -132,7 +130,7 @@ def require_extra() -> None:
         raise ConfigError(f"evaluation needs {' and '.join(missing)}; install them with: pip install 'lsregen[eval]'")
 
 
-def _check_result(path: Path) -> None:
+def check_result(path: Path) -> None:
     """Find out before an hour of work that its result cannot be written."""
     if path.is_dir():
         raise OutputError(f"--json {str(path)!r}: is a folder; expected a file, such as result.json")
@@ -140,9 +138,34 @@ def _check_result(path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"--json {str(path)!r}: cannot be written ({reason(error)}); choose another file") from None
+    claim([path], FORMAT, "choose another --json")
     probe = path.with_name(f".{path.name[-80:]}.probe")
     write_file(probe, b"")
     probe.unlink()
+
+
+def check(settings: Settings) -> None:
+    """What can be known before torch and any model are loaded.
+
+    Raises:
+        LsregenError: a value that cannot be used.
+    """
+    check_folder(settings.folder)
+    if settings.model is not None:
+        check_model(settings.model)
+    configs_of(settings)
+
+
+def configs_of(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
+    """Every guidance by its name, with all that was set; what it says of the model is a name or nothing."""
+    from ..framework.config import apply_sets, load_guidance, merge
+    from ..framework.options import convert
+
+    model = {} if settings.model is None else {"model": settings.model}
+    configs = {name: apply_sets(merge(load_guidance(name), model), settings.sets) for name in settings.guidances}
+    for config in configs.values():
+        convert(config.get("model"), str | None, "model")
+    return configs
 
 
 @dataclass
@@ -151,13 +174,15 @@ class Pipelines:
 
     device: str
     dtype: str
+    plugins: Plugins
     _loaded: dict[str, Pipeline] = field(default_factory=dict[str, "Pipeline"])
 
     def __getitem__(self, name: str) -> Pipeline:
         from ..framework.pipeline import Pipeline
 
         if name not in self._loaded:
-            self._loaded[name] = Pipeline.load(name, device=self.device, dtype=self.dtype)
+            with memory_errors("for the model", "use --dtype fp16, or a smaller --model"):
+                self._loaded[name] = Pipeline.load(name, device=self.device, dtype=self.dtype, plugins=self.plugins)
         return self._loaded[name]
 
 
@@ -168,11 +193,15 @@ def evaluate(settings: Settings) -> dict[str, Any]:
     entrants, pipelines = _entrants(settings)
     rows: list[Row] = []
     for contender, scenes in entrants:
-        with _progress(scenes.count, contender.guidance) as on_done, _memory_errors(settings.batch):
+        with (
+            _progress(scenes.count, contender.guidance) as on_done,
+            memory_errors(f"with --batch {settings.batch}", "lower --batch or --size, or use --dtype fp16"),
+        ):
             rows.append(run(contender, scenes, settings.folder, batch=settings.batch, images=settings.images, on_done=on_done))
     if settings.images:
         _write_sheet(rows, settings.folder)
     return {
+        "format": FORMAT,
         "rows": [row.to_json() for row in rows],
         "differences": differences(rows),
         "diagnostics": _diagnostics(entrants, pipelines) if settings.diagnostics else {},
@@ -183,28 +212,24 @@ def _entrants(settings: Settings) -> tuple[list[tuple[Contender, Scenes]], dict[
     """Every guidance with its scenes, and the pipelines by the names of their models."""
     from ..evaluation.shapeworld.benchmark import Scenes, contender
     from ..framework.pipeline import DEFAULT_MODEL
+    from ..framework.plugins import discover
 
-    loaded = Pipelines(settings.device, settings.dtype)
-    configs = {name: _config(name) for name in settings.guidances}
+    plugins = discover()
+    loaded = Pipelines(settings.device, settings.dtype, plugins)
+    configs = configs_of(settings)
+    models = {name: config.get("model") or DEFAULT_MODEL for name, config in configs.items()}
+    for model in models.values():
+        check_model(model, plugins)
     entrants: list[tuple[Contender, Scenes]] = []
     pipelines: dict[str, Pipeline] = {}
     for name, config in configs.items():
-        pipeline = loaded[settings.model or config.get("model") or DEFAULT_MODEL]
+        pipeline = loaded[models[name]]
         size = settings.size or pipeline.model.default_size
         pipeline.model.latent_shape(size)
         entrant = contender(pipeline, name, config, steps=settings.steps, cfg=settings.cfg, sets=settings.sets)
         entrants.append((entrant, Scenes(settings.objects, size, settings.count, settings.seed)))
         pipelines[entrant.model] = pipeline
     return entrants, pipelines
-
-
-def _config(guidance: str) -> Mapping[str, Any]:
-    """A preset or a file as a mapping; nothing for none."""
-    from ..framework.config import load_preset, load_yaml
-
-    if guidance == "none":
-        return {}
-    return load_yaml(Path(guidance)) if guidance.endswith((".yaml", ".yml")) else load_preset(guidance)
 
 
 def _diagnostics(entrants: Sequence[tuple[Contender, Scenes]], pipelines: Mapping[str, Pipeline]) -> dict[str, Any]:
@@ -227,16 +252,6 @@ def _write_sheet(rows: Sequence[Row], folder: Path) -> None:
     data = BytesIO()
     contact_sheet(rows, folder).save(data, format="PNG")
     write_file(folder / "sheet.png", data.getvalue())
-
-
-@contextmanager
-def _memory_errors(batch: int) -> Generator[None, None, None]:
-    import torch
-
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise ConfigError(f"--batch {batch}: the device has not enough memory; lower --batch, or use --dtype fp16") from None
 
 
 @contextmanager

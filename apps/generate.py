@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -15,10 +14,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..framework.errors import ConfigError, PhraseError
-from ..framework.layout import BOX_FORM, Layout, Region, parse_box
+from ..framework.items import SEEDS
+from ..framework.layout import BOX_FORM, Layout, Region
 from ..framework.tokens import TokenTable
+from .checks import check_folder, check_model, check_text, memory_errors, parse_size, read_box
 from .cli import INTERRUPTED
-from .job import Job, Work
+from .job import Job, Made, Work
 from .output import check_name, claim, prepare_folder, slug
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ..framework.plugins import Plugins
     from ..framework.types import StepReport
 
-SEEDS = 2**63
 NO_TOKENS = "\ntokens: none"  # what an error says of a prompt that no tokenizer has seen yet
 POSITIVE = click.IntRange(min=1)
 
@@ -105,35 +105,49 @@ def command(**options: Any) -> None:
       NAME-SEED-layout.png     the boxes drawn over it
       NAME-SEED-attention.png  where each phrase looked, over the steps
       report.json              energies, seconds, settings, hashes of this run
-    Files that lsregen made before are replaced, others never.
+    Pictures of the same name are replaced if lsregen made them, else never. The
+    report.json of an earlier run is kept as report-1.json, report-2.json, ...
+    unless all of its images are made again.
     """
     begun, given = time.perf_counter(), Options(**options)
     job, plugins = plan(given)
     old = claim([job.report, *(path for seed in job.seeds for path in job.files(seed).all)])
-    work = Work(job, begun)
+    work, shown = Work(job, begun), list[Made]()
     work.seconds["start"] = time.perf_counter() - begun
     try:
         with work.timed("load"):
             pipeline = load(given, job, plugins)
         _say(f"{pipeline.model.name} on {pipeline.model.device}, guidance: {job.guidance_name}")
         with Progress(job) as progress:
-            work.run(pipeline, progress)
+
+            def show(made: Made) -> None:
+                if not given.as_json:
+                    progress.line(_line(made))
+                shown.append(made)
+
+            work.run(pipeline, progress, show)
     except KeyboardInterrupt:  # before the first image, or a second one while the first was dealt with
         work.interrupted = True
     finally:
-        _summary(work, old, given.as_json)
+        if given.as_json:
+            if work.made:
+                click.echo(json.dumps(work.report(), indent=2))
+        else:  # an interrupt may have come between keeping an image and saying so
+            for made in work.made[len(shown) :]:
+                click.echo(_line(made))
+        _summary(work, old)
     if work.interrupted:
         sys.exit(INTERRUPTED)
 
 
 def plan(given: Options) -> tuple[Job, Plugins]:
-    """Check everything that can be checked without a model; what is cheap comes before the plugins are loaded.
+    """Check everything that can be checked without a model; what is cheap comes before the plugins, which import torch.
 
     Raises:
         LsregenError: a value that cannot be used.
     """
     prompt = check_text("--prompt", given.prompt, needed=True)
-    negative = check_text("--negative", given.negative, needed=False)
+    negative = check_text("--negative", given.negative)
     layout = layout_of(given.box, given.phrase)
     check_phrases(TokenTable(prompt, ()), layout)
     guidance_name, guidance = choose_guidance(given.guidance, layout)
@@ -141,7 +155,13 @@ def plan(given: Options) -> tuple[Job, Plugins]:
     if given.cfg is not None and not (math.isfinite(given.cfg) and given.cfg >= 0):
         raise ConfigError(f"--cfg {given.cfg}: expected a number of at least 0, such as 4; 1 is off")
     name = check_name(given.name) if given.name is not None else slug(prompt)
+    check_folder(given.out)
+    if given.model is not None:
+        check_model(given.model)
     resolved, plugins = check_config(given, guidance)
+    if resolved.model is not None:
+        check_model(resolved.model, plugins)
+    check_regions(resolved, layout, guidance_name)
     seeds = seeds_of(resolved.seed if given.seed is None else given.seed, given.count)
     prepare_folder(given.out)
     job = Job(
@@ -151,7 +171,7 @@ def plan(given: Options) -> tuple[Job, Plugins]:
         guidance=guidance,
         guidance_name=guidance_name,
         options={"steps": given.steps, "cfg": given.cfg, "sampler": given.sampler, "sets": given.sets},
-        model=given.model or resolved.model,
+        model=resolved.model,
         steps=resolved.steps,
         seeds=seeds,
         batch=given.batch,
@@ -164,21 +184,11 @@ def plan(given: Options) -> tuple[Job, Plugins]:
     return job, plugins
 
 
-def check_text(option: str, text: str, *, needed: bool) -> str:
-    if needed and not text.strip():
-        raise ConfigError(f"{option} {text!r} is empty; say what the image shows, such as 'a red circle and a blue square'")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise ConfigError(f"{option} {text!r}: these bytes are no text in UTF-8; check the terminal's encoding") from None
-    return text
-
-
 def layout_of(boxes: Sequence[str], phrases: Sequence[str]) -> Layout:
     """The regions of the command line; a phrase that has a box already needs no second mention."""
     if any(not phrase.strip() for phrase in phrases):
         raise PhraseError("--phrase '' is empty; expected words of the prompt, such as 'red circle'")
-    boxed = Layout(tuple(parse_box(box) for box in boxes))
+    boxed = Layout(tuple(read_box(box) for box in boxes))
     named = Layout(tuple(Region(phrase) for phrase in phrases))
     return Layout((*boxed.regions, *(Region(phrase) for phrase in named.phrases if not boxed.of(phrase))))
 
@@ -198,14 +208,12 @@ def check_phrases(table: TokenTable, layout: Layout) -> None:
 
 def choose_guidance(given: str | None, layout: Layout) -> tuple[str, Mapping[str, Any]]:
     """The guidance to use, by name and as a configuration; what suits the layout if none is given."""
-    from ..framework.config import load_preset, load_yaml
+    from ..framework.config import load_guidance
 
     if given is None:
         boxed = any(region.box is not None for region in layout.regions)
         given = "layout-guidance" if boxed else "attend-and-excite" if layout.regions else "none"
-    if given == "none":
-        return given, {}
-    return given, load_yaml(Path(given)) if given.endswith((".yaml", ".yml")) else load_preset(given)
+    return given, load_guidance(given)
 
 
 def check_config(given: Options, guidance: Mapping[str, Any]) -> tuple[ResolvedConfig, Plugins]:
@@ -216,9 +224,25 @@ def check_config(given: Options, guidance: Mapping[str, Any]) -> tuple[ResolvedC
     plugins = discover()
     for broken in plugins.broken:
         _say(f"Warning: not loaded: {broken}")
-    flags = {"steps": given.steps, "cfg": given.cfg, "sampler": given.sampler}
+    flags = {"model": given.model, "steps": given.steps, "cfg": given.cfg, "sampler": given.sampler}
     config = merge(guidance, {name: value for name, value in flags.items() if value is not None})
     return validate(apply_sets(config, given.sets, plugins), plugins), plugins
+
+
+def check_regions(config: ResolvedConfig, layout: Layout, guidance: str) -> None:
+    """Whether the attention terms have something to look at; what other extractors need, they say once a model is there.
+
+    Raises:
+        ConfigError: no phrase is named, or none has a box and a distance needs one.
+    """
+    for term in config.terms:
+        if term.extractor_name != "cross_attention":
+            continue
+        where = f"guidance {guidance!r}, term {term.name!r}"
+        if not layout.regions:
+            raise ConfigError(f"{where}: no phrase to look at; give one with --phrase, or with its place: --box {BOX_FORM}")
+        if term.distance.needs_target and not layout.boxed:
+            raise ConfigError(f"{where}: distance {term.distance_name} needs a box; give at least one: --box {BOX_FORM}")
 
 
 def seeds_of(first: int, count: int) -> tuple[int, ...]:
@@ -227,20 +251,12 @@ def seeds_of(first: int, count: int) -> tuple[int, ...]:
     return tuple(range(first, first + count))
 
 
-def parse_size(text: str) -> tuple[int, int]:
-    """Width and height from `512x768`. That the model can make it is the model's to say."""
-    found = re.fullmatch(r"\s*([0-9]{1,5})\s*[xX×]\s*([0-9]{1,5})\s*", text)
-    size = (int(found[1]), int(found[2])) if found else (0, 0)
-    if min(size) < 1:
-        raise ConfigError(f"--size {text!r}: expected WIDTHxHEIGHT in pixels, such as 64x64")
-    return size
-
-
 def load(given: Options, job: Job, plugins: Plugins) -> Pipeline:
     """The pipeline, once its model has agreed to the size and the phrases."""
     from ..framework.pipeline import DEFAULT_MODEL, Pipeline
 
-    pipeline = Pipeline.load(job.model or DEFAULT_MODEL, device=given.device, dtype=given.dtype, plugins=plugins)
+    with memory_errors("for the model", "use --dtype fp16, or a smaller --model"):
+        pipeline = Pipeline.load(job.model or DEFAULT_MODEL, device=given.device, dtype=given.dtype, plugins=plugins)
     if job.size is not None:
         pipeline.model.latent_shape(job.size)
     table = pipeline.model.tokens(job.prompt)
@@ -270,25 +286,36 @@ class Progress:
             self.bar.set_description(f"{self.unit} {self.bar.n // report.step.count + 1}/{self.count}")
         self.bar.update()
 
+    def line(self, text: str) -> None:
+        """A line on stdout, above the bar, for whoever reads along."""
+        with self.bar.external_write_mode(sys.stdout):
+            click.echo(text)
 
-def _summary(work: Work, old: Sequence[Path], as_json: bool) -> None:
-    """A line per finished image on stdout, or the report; what else there is to say on stderr."""
+
+def _line(made: Made) -> str:
+    return f"{click.format_filename(made.files.image)}  {made.seconds:.1f} s"
+
+
+def _summary(work: Work, old: Sequence[Path]) -> None:
+    """What there is to say besides the images: what the guidance reached, what was kept, what was replaced."""
     made, wanted, folder = len(work.made), len(work.job.seeds), click.format_filename(work.job.folder)
     if not made:
         if work.interrupted:
             _say("Interrupted; no image was finished.")
         return
-    if as_json:
-        click.echo(json.dumps(work.report(), indent=2))
-    else:
-        for image in work.made:
-            click.echo(f"{click.format_filename(image.files.image)}  {image.seconds:.1f} s")
-    if made < wanted:
+    for term, (first, last) in work.energies().items():
+        _say(f"{term}: energy {first:.3g} -> {last:.3g}{f' (mean of {made} images)' if made > 1 else ''}")
+    report = f"{'with' if work.reported else 'without a'} {work.job.report.name}"
+    if made < wanted or not work.reported:
         ended = "Interrupted" if work.interrupted else "Failed"
-        _say(f"{ended}; {made} of {wanted} images were finished and are kept in {folder}, with report.json.")
+        _say(f"{ended}; {made} of {wanted} images were finished and are kept in {folder}, {report}.")
     else:
-        _say(f"{made} image{'s' * (made > 1)} in {work.seconds['total']:.1f} s, with report.json in {folder}.")
-    written = {work.job.report, *(path for image in work.made for path in image.files.all)}
+        _say(f"{made} image{'s' * (made > 1)} in {work.seconds['total']:.1f} s, {report} in {folder}.")
+    written = {path for image in work.made for path in image.files.all}
+    if work.aside is not None:
+        _say(f"The {work.job.report.name} of an earlier run is kept as {click.format_filename(work.aside.name)}.")
+    elif work.reported:
+        written.add(work.job.report)
     if replaced := len(written.intersection(old)):
         _say(f"{replaced} file{'s' * (replaced > 1)} of an earlier run {'were' if replaced > 1 else 'was'} replaced.")
 

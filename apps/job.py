@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from statistics import fmean
+from typing import TYPE_CHECKING, Any, cast
 
-from ..framework.errors import ConfigError
 from ..framework.layout import Layout
+from .checks import memory_errors
 from .drawing import draw_attention, draw_layout
 from .metadata import Metadata, encode_png
-from .output import FORMAT, write_file
+from .output import FORMAT, keep_aside, read_own, write_file
 
 if TYPE_CHECKING:
     from ..framework.pipeline import Pipeline
@@ -23,6 +27,7 @@ if TYPE_CHECKING:
     from ..framework.types import StepReport
 
 OnStep = Callable[["StepReport"], None]
+OnImage = Callable[["Made"], None]
 
 
 @dataclass(frozen=True)
@@ -107,7 +112,10 @@ class Made:
 
 @dataclass
 class Work:
-    """A job being done: what is finished so far, and the seconds spent, by phase and in total, from `begun` on."""
+    """A job being done: what is finished so far, and the seconds spent, by phase and in total, from `begun` on.
+
+    `reported`: whether the report is written. `aside`: where the report of an earlier run was kept, if it had to be.
+    """
 
     job: Job
     begun: float = field(default_factory=time.perf_counter)
@@ -115,6 +123,8 @@ class Work:
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     guided_passes: int = 0
     interrupted: bool = False
+    reported: bool = False
+    aside: Path | None = None
 
     @contextmanager
     def timed(self, phase: str) -> Generator[None]:
@@ -124,26 +134,28 @@ class Work:
         finally:
             self.seconds[phase] = self.seconds.get(phase, 0.0) + time.perf_counter() - start
 
-    def run(self, pipeline: Pipeline, on_step: OnStep) -> None:
+    def run(self, pipeline: Pipeline, on_step: OnStep, on_image: OnImage) -> None:
         """Make and keep every image. What is finished stays, with a report of it, however this ends.
 
-        An interrupt (Ctrl-C) ends it early and is noted; any other error goes on to the caller.
+        An interrupt (Ctrl-C) ends it early and is noted; any other error goes on to the caller. `on_image` is told of each image
+        once it is kept.
         """
         try:
             for seeds in self.job.batches:
-                self._batch(pipeline, seeds, on_step)
+                self._batch(pipeline, seeds, on_step, on_image)
         except KeyboardInterrupt:
             self.interrupted = True
         finally:
             self.seconds["total"] = time.perf_counter() - self.begun
             if self.made:
-                write_file(self.job.report, (json.dumps(self.report(), indent=2) + "\n").encode())
+                with unbroken():
+                    self._write_report()
 
-    def _batch(self, pipeline: Pipeline, seeds: tuple[int, ...], on_step: OnStep) -> None:
-        import torch
-
+    def _batch(self, pipeline: Pipeline, seeds: tuple[int, ...], on_step: OnStep, on_image: OnImage) -> None:
         job = self.job
-        try:
+        several = f"for {len(seeds)} images at once", "lower --batch or --size, or use --dtype fp16"
+        doing, cure = several if len(seeds) > 1 else ("for an image", "lower --size, or use --dtype fp16")
+        with memory_errors(doing, cure):
             result = pipeline(
                 [job.prompt] * len(seeds),
                 layout=job.layout,
@@ -155,15 +167,29 @@ class Work:
                 trace=job.trace,
                 **job.options,
             )
-        except torch.OutOfMemoryError:
-            what = f"--batch {job.batch}: the device has not enough memory for {len(seeds)} images at once"
-            raise ConfigError(f"{what}; lower --batch or --size, or use --dtype fp16") from None
         for phase, seconds in result.report.seconds.items():
             self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
         self.guided_passes += result.report.guided_passes
-        with self.timed("write"):
-            for index in range(len(seeds)):
+        for index in range(len(seeds)):
+            with self.timed("write"), unbroken():  # an image that is there and not noted would be in no report
                 self._keep(result, index)
+            on_image(self.made[-1])
+
+    def _write_report(self) -> None:
+        """Write the report of this run; an earlier one is kept aside, unless all of its images were made again."""
+        path = self.job.report
+        if os.path.lexists(path) and not self._supersedes(read_own(path)):
+            self.aside = keep_aside(path)
+        write_file(path, (json.dumps(self.report(), indent=2) + "\n").encode())
+        self.reported = True
+
+    def _supersedes(self, earlier: Mapping[str, Any] | None) -> bool:
+        """Whether an earlier report speaks of no image that is not in this one too."""
+        images: object = None if earlier is None else earlier.get("images")
+        if not isinstance(images, list) or not all(isinstance(image, dict) for image in cast("list[object]", images)):
+            return False  # changed by hand, or not a report
+        paths = {str(image.get("path")) for image in cast("list[dict[str, Any]]", images)}
+        return paths <= {made.files.image.name for made in self.made}
 
     def _keep(self, result: Result, index: int) -> None:
         """Write the files of one image, the image last: where there is an image, the pictures about it are there too."""
@@ -178,6 +204,18 @@ class Work:
         write_file(files.image, encode_png(image, metadata if self.job.with_metadata else None))
         seconds = sum(report.seconds.values()) / len(report.seeds)
         self.made.append(Made(metadata.seed, files, metadata, _energies(report, index), seconds))
+
+    def energies(self) -> dict[str, tuple[float, float]]:
+        """Of each term, its energy when it was first evaluated and when it was last: the mean of all images."""
+        ends: dict[str, list[tuple[float, float]]] = {}
+        for made in self.made:
+            values: dict[str, list[float]] = {}
+            for entry in made.energies:
+                if entry["energy"] is not None:
+                    values.setdefault(entry["term"], []).append(entry["energy"])
+            for term, found in values.items():
+                ends.setdefault(term, []).append((found[0], found[-1]))
+        return {term: (fmean(first for first, _ in pairs), fmean(last for _, last in pairs)) for term, pairs in ends.items()}
 
     def report(self) -> dict[str, Any]:
         """All finished images, as plain JSON types; there must be one."""
@@ -209,3 +247,20 @@ def _energies(report: Report, index: int) -> tuple[dict[str, Any], ...]:
         }
         for entry in report.energies
     )
+
+
+@contextmanager
+def unbroken() -> Generator[None]:
+    """Hold Ctrl-C back until the block is done, and let it act then."""
+    handler = signal.getsignal(signal.SIGINT)
+    if threading.current_thread() is not threading.main_thread() or not callable(handler):
+        yield  # only the main thread is interrupted, and may change what an interrupt does
+        return
+    pressed: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
+    if pressed:
+        handler(pressed[0], None)

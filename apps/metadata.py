@@ -14,6 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ..framework.errors import LsregenError
+from ..framework.items import SEEDS
 from ..framework.layout import Layout
 from .output import SOFTWARE
 
@@ -24,7 +25,6 @@ KEY, PARAMETERS = "lsregen", "parameters"
 VERSION = 1  # of the JSON under `KEY`; a reader refuses a newer one
 LONGEST = 1 << 20  # characters of JSON that are read from a picture
 LARGEST_SIDE = 1 << 15
-SEEDS = 2**63
 
 
 class MetadataError(LsregenError):

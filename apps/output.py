@@ -6,10 +6,9 @@ import json
 import os
 import re
 from collections.abc import Iterable
+from itertools import count
 from pathlib import Path
 from typing import Any, cast
-
-from PIL import Image
 
 from ..framework.errors import LsregenError
 
@@ -64,8 +63,8 @@ def prepare_folder(folder: Path) -> None:
         raise OutputError(f"--out {str(folder)!r}: cannot write there ({reason(error)}); choose another folder") from None
 
 
-def claim(paths: Iterable[Path]) -> list[Path]:
-    """Which of the files exist and will be replaced.
+def claim(paths: Iterable[Path], format: str = FORMAT, cure: str = "choose another --out or --name") -> list[Path]:
+    """Which of the files exist and will be replaced. `format`: of the JSON files among them. `cure`: how to avoid one in the way.
 
     Raises:
         OutputError: one of them is a folder, or was not made by lsregen.
@@ -73,22 +72,50 @@ def claim(paths: Iterable[Path]) -> list[Path]:
     old = [path for path in paths if os.path.lexists(path)]
     for path in old:
         if path.is_dir():
-            raise OutputError(f"{path}: a folder is in the way; choose another --out or --name, or remove it")
-        if not is_own(path):
-            raise OutputError(f"{path} exists and was not made by lsregen; choose another --out or --name, or move it away")
+            raise OutputError(f"{path}: a folder is in the way; {cure}, or remove it")
+        if not is_own(path, format):
+            what = "" if path.suffix == ".png" else f" (no {format})"
+            raise OutputError(f"{path} exists and was not made by lsregen{what}; {cure}, or move it away")
     return old
 
 
-def is_own(path: Path) -> bool:
-    """Whether a file was made by lsregen: a picture by its `Software`, a report by its `format`."""
+def is_own(path: Path, format: str = FORMAT) -> bool:
+    """Whether a file was made by lsregen: a picture by its `Software`, a JSON file by its `format`."""
+    if path.suffix != ".png":
+        return read_own(path, format) is not None
+    from PIL import Image
+
     try:
-        if path.suffix == ".png":
-            with Image.open(path, formats=["PNG"]) as picture:
-                return str(cast("dict[Any, Any]", picture.info).get("Software", "")).startswith(SOFTWARE)
-        found: object = json.loads(path.read_bytes())
-        return isinstance(found, dict) and cast("dict[Any, Any]", found).get("format") == FORMAT
-    except (OSError, ValueError, SyntaxError, RecursionError, Image.DecompressionBombError):
+        with Image.open(path, formats=["PNG"]) as picture:
+            return str(cast("dict[Any, Any]", picture.info).get("Software", "")).startswith(SOFTWARE)
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return False
+
+
+def read_own(path: Path, format: str = FORMAT) -> dict[str, Any] | None:
+    """What a JSON file that lsregen wrote holds; None if it is something else, or not there."""
+    try:
+        found: object = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return None
+    values = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    return values if values.get("format") == format else None
+
+
+def keep_aside(path: Path) -> Path:
+    """Copy a file to the first free name beside it, `report-1.json` for `report.json`; nothing is ever replaced.
+
+    Raises:
+        OutputError: it cannot be read, or the copy not be written.
+    """
+    try:
+        data = path.read_bytes()
+        names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(1))
+        aside = next(name for name in names if not os.path.lexists(name))
+        write_file(aside, data)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be kept aside ({reason(error)})") from None
+    return aside
 
 
 def write_file(path: Path, data: bytes) -> None:

@@ -10,9 +10,16 @@ import click
 @click.option("--model", metavar="NAME|DIR", help="A model that ships with lsregen, or a folder. [default: shapeworld-base]")
 def command(prompt: str, model: str | None) -> None:
     """Show how a model splits PROMPT into tokens, with the characters that each of them stands for."""
-    from ..framework.errors import ConfigError
-    from ..framework.pipeline import DEFAULT_MODEL, Pipeline
+    from .checks import check_model, check_text, memory_errors
 
-    if not prompt.strip():
-        raise ConfigError(f"prompt {prompt!r} is empty; give the words to split, such as 'a red circle'")
-    click.echo(Pipeline.load(model or DEFAULT_MODEL, device="cpu").model.tokens(prompt).render())
+    check_text("PROMPT", prompt, needed=True)
+    if model is not None:
+        check_model(model)
+    from ..framework.pipeline import DEFAULT_MODEL, Pipeline
+    from ..framework.plugins import discover
+
+    plugins, model = discover(), model or DEFAULT_MODEL
+    check_model(model, plugins)
+    with memory_errors("for the model", "use a smaller --model"):
+        pipeline = Pipeline.load(model, device="cpu", plugins=plugins)
+    click.echo(pipeline.model.tokens(prompt).render())

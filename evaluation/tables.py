@@ -9,6 +9,8 @@ from typing import Any, cast
 
 from ..framework.errors import ConfigError
 
+FORMAT = "lsregen-evaluation"
+"""The `format` of a result file, by which lsregen knows its own."""
 SETTINGS = ("guidance", "model", "objects", "size", "cfg", "count", "seed")
 
 
@@ -21,7 +23,8 @@ def read_result(path: Path) -> dict[str, Any]:
     try:
         data: object = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error})") from None
+        why = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{path}: cannot be read ({why}); expected a result of `lsregen evaluate`") from None
     except ValueError as error:
         raise ConfigError(f"{path}: not JSON ({error}); expected a result of `lsregen evaluate`") from None
     result = cast("dict[str, Any]", data) if isinstance(data, dict) else {}

@@ -40,6 +40,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .config import load_preset, presets
     from .errors import (
         CheckpointError,
         ConfigError,
@@ -49,10 +50,13 @@ if TYPE_CHECKING:
         PhraseError,
         PluginError,
     )
+    from .formats import mask_region, read_layouts, write_layouts
     from .guidance import Guidance, GuidanceRun, LogEntry, Term
     from .hookspecs import hookimpl
+    from .items import Dropped, Item, Items
     from .layout import Box, Layout, Region, parse_box, rasterise
     from .loop import OnStep, sample
+    from .masks import read_mask
     from .options import option
     from .pipeline import Pipeline
     from .plugins import Plugins, discover
@@ -84,11 +88,15 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "config": "load_preset presets",
     "errors": "CheckpointError ConfigError LayoutError LsregenError NonFiniteError PhraseError PluginError",
+    "formats": "mask_region read_layouts write_layouts",
     "guidance": "Guidance GuidanceRun LogEntry Term",
     "hookspecs": "hookimpl",
+    "items": "Dropped Item Items",
     "layout": "Box Layout Region parse_box rasterise",
     "loop": "OnStep sample",
+    "masks": "read_mask",
     "options": "option",
     "pipeline": "Pipeline",
     "plugins": "Plugins discover",
@@ -104,8 +112,9 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.s
 
 __all__ = [  # noqa: RUF022 (in the order of their homes)
     "CheckpointError", "ConfigError", "LayoutError", "LsregenError", "NonFiniteError", "PhraseError", "PluginError",
-    "Guidance", "GuidanceRun", "LogEntry", "Term", "hookimpl", "Box", "Layout", "Region", "parse_box", "rasterise",
-    "OnStep", "sample", "option", "Pipeline", "Plugins", "discover", "max_present", "mean_present", "over_groups",
+    "load_preset", "presets", "mask_region", "read_layouts", "write_layouts", "Guidance", "GuidanceRun", "LogEntry", "Term",
+    "hookimpl", "Dropped", "Item", "Items", "Box", "Layout", "Region", "parse_box", "rasterise", "OnStep", "sample", "read_mask",
+    "option", "Pipeline", "Plugins", "discover", "max_present", "mean_present", "over_groups",
     "Report", "Result", "Schedule", "TapLayer", "TapPoint", "Taps", "select_layers", "Piece", "TokenTable",
     "Denoiser", "Distance", "Energy", "FeatureExtractor", "Features", "Image", "Latents", "Maps", "Model", "Needs",
     "NoiseSchedule", "PerSample", "Prediction", "Run", "Sampler", "Step", "StepReport", "TapRequest", "View",

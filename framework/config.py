@@ -113,7 +113,8 @@ def load_yaml(path: Path) -> Config:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"configuration {path}: cannot be read ({error}); expected a YAML file") from None
+        why = error.strerror or type(error).__name__ if isinstance(error, OSError) else "not a text in UTF-8"
+        raise ConfigError(f"configuration {path}: cannot be read ({why}); expected a YAML file") from None
     return parse_yaml(text, str(path))
 
 
@@ -142,7 +143,7 @@ def _refuse_resolvers(value: Any, where: str) -> None:
 
 def presets() -> dict[str, Path]:
     """The published methods that ship with the package, by name."""
-    folder = Path(str(files(f"{__package__}.presets")))
+    folder = Path(str(files(__name__.rpartition(".")[0]))) / "presets"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 

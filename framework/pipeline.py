@@ -17,6 +17,7 @@ from PIL import Image as PILImage
 from .config import ResolvedConfig, apply_sets, load_guidance, merge, validate
 from .errors import ConfigError, NonFiniteError
 from .guidance import Guidance, Term
+from .items import SEEDS
 from .layout import Layout
 from .loop import OnStep, sample
 from .options import convert
@@ -28,7 +29,6 @@ from .types import Image, Model, Run
 GuidanceLike: TypeAlias = "Guidance | Mapping[str, Any] | str | Path | None"
 
 DEFAULT_MODEL = "shapeworld-base"
-SEEDS = 2**63  # torch generators take seeds below this
 
 
 @dataclass(frozen=True)

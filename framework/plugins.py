@@ -134,8 +134,13 @@ class Plugins:
         if str(model) in embedded:
             path, registered = embedded[str(model)]
             return registered.cls.load(path, device=device, dtype=dtype)
-        path = Path(model).expanduser()
-        if not path.exists():
+        try:
+            path = Path(model).expanduser()
+            there = path.exists()
+        except (OSError, RuntimeError, ValueError) as error:  # no such user's home, a name that is too long, no permission
+            why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+            raise ConfigError(f"model {str(model)[:80]!r}: cannot be looked up ({why}); expected a name or a folder") from None
+        if not there:
             known = ", ".join(sorted(embedded)) or "none"
             raise ConfigError(
                 f"model {str(model)!r} is neither a model that ships with lsregen ({known}) nor an existing path"
@@ -199,13 +204,12 @@ def discover(only: Iterable[str] | None = None) -> Plugins:
     variable `LSREGEN_PLUGINS` (comma separated; empty for none), or all if it is not set. A package that fails is listed as
     broken and does not take the others down.
     """
-    if only is None and LIMIT in os.environ:
-        only = [name.strip() for name in os.environ[LIMIT].split(",")]
-    wanted = None if only is None else {*map(_normalised, only), OWN}
+    allowed = allowed_packages() if only is None else frozenset(map(normalised, only))
+    wanted = None if allowed is None else {*allowed, OWN}
     tables: dict[str, dict[str, Registered]] = {kind: {} for kind in KINDS}
     broken: list[Broken] = []
     for package, version, entry_point in _entry_points():
-        if wanted is not None and _normalised(package) not in wanted:
+        if wanted is not None and normalised(package) not in wanted:
             continue
         try:
             for registered in _load(entry_point, package, version, tables):
@@ -254,10 +258,17 @@ def _entry_points() -> list[tuple[str, str, EntryPoint]]:
         points = [point for point in distribution.entry_points if point.group == GROUP]
         if points:  # a package that was half removed has no name
             package, version = (distribution.metadata[key] or "unknown" for key in ("Name", "Version"))
-            found.setdefault(_normalised(package), [(package, version, point) for point in points])
+            found.setdefault(normalised(package), [(package, version, point) for point in points])
     order = sorted(found, key=lambda name: (name != OWN, name))
     return [each for name in order for each in sorted(found[name], key=lambda each: each[2].name)]
 
 
-def _normalised(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
+def allowed_packages() -> frozenset[str] | None:
+    """The packages that the environment variable `LSREGEN_PLUGINS` lets in, normalised; None if it is not set: then all are."""
+    limit = os.environ.get(LIMIT)
+    return None if limit is None else frozenset(map(normalised, limit.split(",")))
+
+
+def normalised(package: str) -> str:
+    """A package's name as the package index compares names."""
+    return re.sub(r"[-_.]+", "-", package.strip()).lower()

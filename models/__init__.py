@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..framework.errors import CheckpointError
 from ..framework.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -27,7 +28,10 @@ class DiffusersFolder:
 
     def recognises(self, path: Path) -> bool:
         """Whether `path` is such a folder; nothing is read."""
-        return (path / INDEX).is_file()
+        try:
+            return (path / INDEX).is_file()
+        except OSError:  # a folder that may not be entered: `load` says so, while no other loader could say more
+            return True
 
     def load(self, path: Path, *, device: str, dtype: str) -> Model:
         """The model in a folder, frozen. `device`, `dtype`: names, as `devices.resolve` takes them.
@@ -39,7 +43,11 @@ class DiffusersFolder:
         from .devices import resolve
         from .diffusers_folder import load_folder
 
-        return load_folder(path, *resolve(device, dtype))
+        try:
+            return load_folder(path, *resolve(device, dtype))
+        except OSError as error:  # permissions, a disk that fails
+            why = error.strerror or type(error).__name__
+            raise CheckpointError(f"model {path}: {error.filename or 'a file of it'} cannot be read ({why})") from None
 
 
 @hookimpl

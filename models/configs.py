@@ -8,16 +8,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
-from typing import Any, TypeAlias
+from typing import Any
 
 from ..framework.errors import CheckpointError
 from ..framework.types import NoiseSchedule
 from .autoencoder import AutoencoderConfig
+from .settings import Settings, Values
 from .unet import UNetConfig
 
 log = logging.getLogger(__name__)
-
-Values: TypeAlias = Mapping[str, Any]
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v"}
 DOWN_BLOCKS = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}  # type -> whether it has attention
@@ -79,32 +78,38 @@ SCHEDULER_FIXED: Mapping[str, tuple[Any, ...]] = {"trained_betas": (None,), "thr
 
 
 def unet_config(values: Values, where: str) -> UNetConfig:
-    """The UNet that a `config.json` describes.
+    """The UNet that a `config.json` describes. `where`: the file, for the messages.
 
     Raises:
-        CheckpointError: a setting that the network does not support, or sizes that do not fit together.
+        CheckpointError: a setting that the network does not support, of a wrong type, or sizes that do not fit together.
     """
     _refuse(values, UNET_FIXED, where)
     _warn_of_unknown({k: v for k, v in values.items() if k not in UNET_IGNORED}, (*UNET_FIXED, *UNET_READ), where)
-    widths = _ints(values, "block_out_channels", (320, 640, 1280, 1280), where)
-    levels = len(widths)
-    down = ("CrossAttnDownBlock2D",) * 3 + ("DownBlock2D",)
-    up = ("UpBlock2D",) + ("CrossAttnUpBlock2D",) * 3
-    return UNetConfig(
-        in_channels=values.get("in_channels", 4),
-        out_channels=values.get("out_channels", 4),
-        widths=widths,
-        attention_down=_blocks(values.get("down_block_types", down), DOWN_BLOCKS, "down_block_types", where),
-        attention_up=_blocks(values.get("up_block_types", up), UP_BLOCKS, "up_block_types", where)[::-1],  # listed coarse to fine
-        heads=_per_level(values, "attention_head_dim", 8, levels, where),  # a historic misnomer: the number of heads
-        depths=_per_level(values, "transformer_layers_per_block", 1, levels, where),
-        context_channels=_same(values, "cross_attention_dim", 1280, where),
-        layers_per_block=_same(values, "layers_per_block", 2, where),
-        groups=values.get("norm_num_groups", 32),
-        eps=values.get("norm_eps", 1e-5),
-        linear_projection=bool(values.get("use_linear_projection", False)),
-        **_added(values, where),
-    )
+    given = Settings(values, where)
+    widths = given.wholes("block_out_channels", (320, 640, 1280, 1280))
+    levels, cross, plain = len(widths), "CrossAttnDownBlock2D", "DownBlock2D"
+    down = given.texts("down_block_types", (cross, cross, cross, plain), tuple(DOWN_BLOCKS), levels)
+    up_default = ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D")
+    up = given.texts("up_block_types", up_default, tuple(UP_BLOCKS), levels)
+    sizes: dict[str, Any] = {
+        "in_channels": given.whole("in_channels", 4),
+        "out_channels": given.whole("out_channels", 4),
+        "widths": widths,
+        "attention_down": tuple(DOWN_BLOCKS[name] for name in down),
+        "attention_up": tuple(UP_BLOCKS[name] for name in reversed(up)),  # listed coarse to fine
+        "heads": given.per_level("attention_head_dim", 8, levels),  # a historic misnomer: the number of heads
+        "depths": given.per_level("transformer_layers_per_block", 1, levels, low=0),
+        "context_channels": given.same("cross_attention_dim", 1280),
+        "layers_per_block": given.same("layers_per_block", 2),
+        "groups": given.whole("norm_num_groups", 32),
+        "eps": given.number("norm_eps", 1e-5),
+        "linear_projection": given.flag("use_linear_projection", False),
+        **_added(given),
+    }
+    try:
+        return UNetConfig(**sizes)
+    except CheckpointError as error:
+        raise CheckpointError(f"{where}: {error}") from None
 
 
 def unet_values(config: UNetConfig, sample_size: int) -> dict[str, Any]:
@@ -131,28 +136,48 @@ def unet_values(config: UNetConfig, sample_size: int) -> dict[str, Any]:
     }
 
 
-def sample_size(values: Values) -> tuple[int, int]:
-    """Height and width, in latent cells, of the images that a UNet was trained on."""
-    size = values.get("sample_size") or 64
-    return (size, size) if isinstance(size, int) else (int(size[0]), int(size[1]))
+def sample_size(values: Values, where: str) -> tuple[int, int]:
+    """Height and width, in latent cells, of the images that a UNet was trained on.
+
+    Raises:
+        CheckpointError: it is neither a positive whole number nor two of them.
+    """
+    given = Settings(values, where)
+    if isinstance(values.get("sample_size"), list | tuple):
+        height, width = given.wholes("sample_size", (), count=2)
+        return height, width
+    side = given.whole("sample_size", 64)
+    return side, side
 
 
 def autoencoder_config(values: Values, where: str) -> AutoencoderConfig:
-    """The autoencoder that a `config.json` describes.
+    """The autoencoder that a `config.json` describes. `where`: the file, for the messages.
 
     Raises:
-        CheckpointError: a setting that the network does not support.
+        CheckpointError: a setting that the network does not support, of a wrong type, or sizes that do not fit together.
     """
     _refuse(values, AUTOENCODER_FIXED, where)
     _warn_of_unknown(values, (*AUTOENCODER_FIXED, *AUTOENCODER_READ, *AUTOENCODER_IGNORED), where)
-    levels = len(values.get("block_out_channels", (64,)))
+    given, default = Settings(values, where), AutoencoderConfig()
+    widths = given.wholes("block_out_channels", default.block_out_channels)
     for key, known in (("down_block_types", "DownEncoderBlock2D"), ("up_block_types", "UpDecoderBlock2D")):
-        given = values.get(key, (known,))
-        if list(given) != [known] * levels:
-            raise CheckpointError(f"{where}: {key} is {list(given)}; supported is {known} at each of the {levels} levels")
-    given = {key: values[key] for key in AUTOENCODER_READ if values.get(key) is not None}
-    given["block_out_channels"] = _ints(values, "block_out_channels", (64,), where)
-    return AutoencoderConfig(**given)
+        given.texts(key, (known,), (known,), len(widths))
+    groups = given.whole("norm_num_groups", default.norm_num_groups)
+    if any(width % groups for width in widths):
+        raise CheckpointError(f"{where}: norm_num_groups is {groups}; expected a divisor of block_out_channels {list(widths)}")
+    return AutoencoderConfig(
+        block_out_channels=widths,
+        latent_channels=given.whole("latent_channels", default.latent_channels),
+        in_channels=given.whole("in_channels", default.in_channels),
+        out_channels=given.whole("out_channels", default.out_channels),
+        layers_per_block=given.whole("layers_per_block", default.layers_per_block),
+        norm_num_groups=groups,
+        scaling_factor=given.number("scaling_factor", default.scaling_factor),
+        mid_block_add_attention=given.flag("mid_block_add_attention", default.mid_block_add_attention),
+        use_quant_conv=given.flag("use_quant_conv", default.use_quant_conv),
+        use_post_quant_conv=given.flag("use_post_quant_conv", default.use_post_quant_conv),
+        force_upcast=given.flag("force_upcast", default.force_upcast),
+    )
 
 
 def autoencoder_values(config: AutoencoderConfig) -> dict[str, Any]:
@@ -177,19 +202,25 @@ def noise_schedule(values: Values, where: str) -> NoiseSchedule:
     if name.startswith(("FlowMatch", "EDM")):
         raise CheckpointError(f"{where}: _class_name is {name!r}; supported are models trained on a schedule of betas")
     _refuse(values, SCHEDULER_FIXED, where)
+    given = Settings(values, where)
     # Absent keys mean what they mean to the class that wrote the file: only these two clip by default.
-    clips = values.get("clip_sample", name in ("DDIMScheduler", "DDPMScheduler"))
+    clips = given.flag("clip_sample", name in ("DDIMScheduler", "DDPMScheduler"))
     schedule = NoiseSchedule(
-        train_steps=values.get("num_train_timesteps", 1000),
-        beta_start=values.get("beta_start", 0.0001),
-        beta_end=values.get("beta_end", 0.02),
-        beta_schedule=values.get("beta_schedule", "linear"),
-        spacing=values.get("timestep_spacing", "leading"),
-        steps_offset=values.get("steps_offset", 0),
-        final_alpha_one=values.get("set_alpha_to_one", name != "PNDMScheduler"),
-        zero_terminal_snr=values.get("rescale_betas_zero_snr", False),
-        clip_sample=float(values.get("clip_sample_range", 1.0)) if clips else 0.0,
+        train_steps=given.whole("num_train_timesteps", 1000, low=2),
+        beta_start=given.number("beta_start", 0.0001),
+        beta_end=given.number("beta_end", 0.02),
+        beta_schedule=given.text("beta_schedule", "linear"),
+        # Not what the class that wrote the file would do (linspace, for Euler, LMS and DPM-Solver): the spacing belongs to the
+        # sampler. Ours are DDIM and DDPM, and diffusers' own, given the file of another class, take their default too.
+        spacing=given.text("timestep_spacing", "leading"),
+        steps_offset=given.whole("steps_offset", 0, low=0),
+        final_alpha_one=given.flag("set_alpha_to_one", name != "PNDMScheduler"),
+        zero_terminal_snr=given.flag("rescale_betas_zero_snr", False),
+        clip_sample=given.number("clip_sample_range", 1.0) if clips else 0.0,
     )
+    if not schedule.beta_start < schedule.beta_end < 1:
+        betas = f"beta_start is {schedule.beta_start} and beta_end {schedule.beta_end}"
+        raise CheckpointError(f"{where}: {betas}; expected them to rise between 0 and 1, such as 0.00085 and 0.012")
     if schedule.zero_terminal_snr and prediction_kind(values, where) == "eps":
         raise CheckpointError(
             f"{where}: rescale_betas_zero_snr is true with prediction_type 'epsilon'; where no signal is left, the noise says "
@@ -200,10 +231,7 @@ def noise_schedule(values: Values, where: str) -> NoiseSchedule:
 
 def prediction_kind(values: Values, where: str) -> str:
     """What the network predicts, by its `scheduler_config.json`: `eps` or `v`."""
-    given = values.get("prediction_type", "epsilon")
-    if given not in PREDICTIONS:
-        raise CheckpointError(f"{where}: prediction_type is {given!r}; supported are {', '.join(PREDICTIONS)}")
-    return PREDICTIONS[given]
+    return PREDICTIONS[Settings(values, where).text("prediction_type", "epsilon", tuple(PREDICTIONS))]
 
 
 def scheduler_values(schedule: NoiseSchedule, prediction: str) -> dict[str, Any]:
@@ -244,45 +272,12 @@ def _warn_of_unknown(values: Values, known: Sequence[str], where: str) -> None:
         log.warning("%s: ignored settings that are not known: %s", where, ", ".join(sorted(unknown)))
 
 
-def _blocks(given: Sequence[str], known: Mapping[str, bool], key: str, where: str) -> tuple[bool, ...]:
-    for name in given:
-        if name not in known:
-            raise CheckpointError(f"{where}: {key} has {name!r}; supported are {', '.join(known)}")
-    return tuple(known[name] for name in given)
-
-
-def _ints(values: Values, key: str, default: tuple[int, ...], where: str) -> tuple[int, ...]:
-    given = values.get(key, default)
-    items: list[object] = list(given) if isinstance(given, (list, tuple)) else []  # pyright: ignore[reportUnknownArgumentType]
-    numbers = tuple(item for item in items if isinstance(item, int))
-    if not numbers or len(numbers) != len(items):
-        raise CheckpointError(f"{where}: {key} is {given!r}; supported is a list of numbers, one per level")
-    return numbers
-
-
-def _per_level(values: Values, key: str, default: int, levels: int, where: str) -> tuple[int, ...]:
-    """A setting that may be one number for all levels."""
-    given = values.get(key, default)
-    return (given,) * levels if isinstance(given, int) else _ints(values, key, (), where)
-
-
-def _same(values: Values, key: str, default: int, where: str) -> int:
-    """A setting that may be a list, but only of equal numbers."""
-    given = values.get(key, default)
-    numbers = (given,) if isinstance(given, int) else _ints(values, key, (), where)
-    if len(set(numbers)) != 1:
-        raise CheckpointError(f"{where}: {key} is {list(numbers)}; supported is one number for all levels")
-    return numbers[0]
-
-
-def _added(values: Values, where: str) -> dict[str, Any]:
+def _added(given: Settings) -> dict[str, Any]:
     """SDXL's second conditioning."""
-    kind = values.get("addition_embed_type")
-    if kind is None:
+    if "addition_embed_type" not in given:
         return {}
-    if kind != "text_time":
-        raise CheckpointError(f"{where}: addition_embed_type is {kind!r} (supported: None or 'text_time')")
+    given.text("addition_embed_type", "text_time", ("text_time",))
     return {
-        "added_channels": values.get("projection_class_embeddings_input_dim"),
-        "size_channels": values.get("addition_time_embed_dim"),
+        "added_channels": given.whole("projection_class_embeddings_input_dim", None),
+        "size_channels": given.whole("addition_time_embed_dim", None),
     }

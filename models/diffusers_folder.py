@@ -54,7 +54,7 @@ def load_folder(path: Path, device: torch.device, dtype: torch.dtype) -> LatentD
         "vae": _load(autoencoder, path / "vae", device, dtype),
         "text_encoder": text_files,
     }
-    height, width = sample_size(unet_values)
+    height, width = sample_size(unet_values, where["unet"])
     factor = autoencoder_sizes.factor
     return LatentDiffusion(
         path.resolve().name,
@@ -98,7 +98,7 @@ def _default_cfg(path: Path) -> float:
     """The classifier-free guidance scale that a model was made for, if its folder says so."""
     if not (path / SETTINGS).is_file():
         return DEFAULT_CFG
-    cfg = read_config(path, SETTINGS).get("cfg", DEFAULT_CFG)
-    if not isinstance(cfg, (int, float)) or not 0 <= cfg < float("inf"):
-        raise CheckpointError(f"{path / SETTINGS}: cfg is {cfg!r}; expected a number of at least 0")
-    return float(cfg)
+    given: object = read_config(path, SETTINGS).get("cfg", DEFAULT_CFG)
+    if not isinstance(given, int | float) or isinstance(given, bool) or not 0 <= given < float("inf"):
+        raise CheckpointError(f"{path / SETTINGS}: cfg is {given!r}; expected a number of at least 0")
+    return float(given)

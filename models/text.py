@@ -13,10 +13,15 @@ from torch import Tensor, nn
 from ..framework.errors import CheckpointError
 from ..framework.tokens import Piece, TokenTable
 from .checkpoint import fill, load_weights, read_config
+from .settings import Settings
 
 log = logging.getLogger(__name__)
 
 PREFIX = "text_model."
+KIND = "clip_text_model"
+SIZES = (
+    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
+)  # fmt: skip
 
 
 class TextEncoder:
@@ -60,16 +65,7 @@ def load_text_encoder(
     Raises:
         CheckpointError: files are missing, broken, or of another kind of text encoder.
     """
-    import transformers
-
-    library: Any = transformers
-    values = read_config(encoder)
-    kind = values.get("model_type", "clip_text_model")
-    if kind != "clip_text_model":
-        raise CheckpointError(f"{encoder / 'config.json'}: model_type is {kind!r}; supported is 'clip_text_model'")
-    config: Any = library.CLIPTextConfig.from_dict(values)
-    with torch.device("meta"):
-        network: nn.Module = library.CLIPTextModel(config)
+    config, network = _network(encoder)
     weights = load_weights(encoder)
     fill(network, text_keys(weights.tensors, network.state_dict()), weights.where, device=device, dtype=dtype)
     _restore_positions(network, device)
@@ -80,6 +76,29 @@ def load_text_encoder(
     return TextEncoder(tokens, network, length=length, channels=config.hidden_size), weights.files
 
 
+def _network(encoder: Path) -> tuple[Any, nn.Module]:
+    """The text tower that a `config.json` describes, on the meta device, and its config."""
+    import transformers
+
+    library: Any = transformers
+    values, where = read_config(encoder), str(encoder / "config.json")
+    given = Settings(values, where)
+    given.text("model_type", KIND, (KIND,))
+    sizes = {key: given.whole(key, 64) for key in SIZES if key in given}
+    if sizes.get("hidden_size", 0) % sizes.get("num_attention_heads", 1):
+        heads = sizes["num_attention_heads"]
+        raise CheckpointError(
+            f"{where}: num_attention_heads is {heads}; expected a divisor of hidden_size {sizes['hidden_size']}"
+        )
+    try:
+        config: Any = library.CLIPTextConfig.from_dict(values)
+        with torch.device("meta"):
+            return config, library.CLIPTextModel(config)
+    except Exception as error:  # transformers checks its other settings in its own ways, by version
+        said = " ".join(str(error).split())
+        raise CheckpointError(f"{where}: no CLIP text encoder can be built from it ({type(error).__name__}: {said})") from None
+
+
 def load_tokenizer(folder: Path) -> Any:
     """The fast CLIP tokenizer of a folder: from `tokenizer.json`, or from `vocab.json` and `merges.txt`."""
     import transformers
@@ -88,9 +107,15 @@ def load_tokenizer(folder: Path) -> Any:
     if not (folder / "tokenizer.json").is_file() and not all((folder / n).is_file() for n in ("vocab.json", "merges.txt")):
         raise CheckpointError(f"{folder}: no tokenizer; expected tokenizer.json, or vocab.json and merges.txt")
     try:
-        return library.CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
+        tokenizer: Any = library.CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raises bare exceptions on broken files
-        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({error})") from None
+        raise CheckpointError(f"{folder}: the tokenizer cannot be read ({' '.join(str(error).split())})") from None
+    if not isinstance(tokenizer.model_max_length, int) or tokenizer.model_max_length < 1:
+        given = tokenizer.model_max_length
+        raise CheckpointError(
+            f"{folder / 'tokenizer_config.json'}: model_max_length is {given!r}; expected a whole number above 0"
+        )
+    return tokenizer
 
 
 def text_keys(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -33,7 +33,10 @@ EARLY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("red circle=-0.1,0.1,0.45,0.6", "left=-0.1 is out of range", "[0, 1]"),
     ),
     "swapped": (box("red circle=0.5,0.1,0.2,0.6"), ("left=0.5 > right=0.2", "swapped?")),
-    "pixels": (box("red circle=10,20,200,300"), ("out of range", "pixels")),
+    "pixels": (
+        box("red circle=10,20,200,300"),
+        ("out of range", "these look like pixels: divide them by the image's width and height\n"),
+    ),
     "nan": (box("red circle=nan,0.1,0.45,0.6"), ("left=nan is not finite",)),
     "infinite": (box("red circle=0,0,inf,1"), ("right=inf is not finite",)),
     "zero area": (box("red circle=0.2,0.1,0.2,0.6"), ("zero area", "left=0.2")),
@@ -62,10 +65,14 @@ EARLY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "cfg below 0": (("--cfg", "-1"), ("--cfg -1.0", "at least 0")),
     "cfg nan": (("--cfg", "nan"), ("--cfg nan", "at least 0")),
     "size in words": (("--size", "big"), ("--size 'big'", "WIDTHxHEIGHT")),
-    "size of one side": (("--size", "64"), ("--size '64'", "such as 64x64")),
+    "size of one side": (("--size", "64"), ("--size '64'", "such as 96x64")),
     "size of nothing": (("--size", "0x64"), ("--size '0x64'",)),
     "name with a folder": (("--name", "../x"), ("--name '../x'", "--out")),
     "empty name": (("--name", ""), ("--name ''",)),
+    "hub name as a folder": (("--model", "./owner/name"), ("model './owner/name': no such folder",)),
+    "home of nobody": (("--model", "~nosuchuser/x"), ("model '~nosuchuser/x': there is no such user's home", "whole path")),
+    "model path too long": (("--model", "/" + "x" * 300), ("model '/xxx", "cannot be read (File name too long)")),
+    "model of no path": (("--model", "./a\0b"), ("model './a\\x00b': not a path",)),
     "long name": (("--name", "x" * 300), ("--name of 300 bytes",)),
 }
 
@@ -80,7 +87,14 @@ def test_refused_before_anything_is_made(run: Call, case: str) -> None:
 def test_output_folder_that_cannot_be(run: Call) -> None:
     Path("file").write_text("")
     check(run("generate", "--out", "file/outputs"), "--out 'file/outputs': cannot write there", "choose another folder")
-    check(run("generate", "--out", "file"), "--out 'file': cannot write there")
+    check(run("generate", "--out", "file"), "--out 'file': cannot write there ('file' is not a folder)")
+    check(run("generate", "--out", "x" * 300), "cannot write there (File name too long)")
+
+
+def test_output_folder_without_permission(run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.access", lambda *_: False)
+    check(run("generate", "--out", "new/folder"), "--out 'new/folder': cannot write there (Permission denied)")
+    assert not stand_in.loaded
 
 
 SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
@@ -93,6 +107,21 @@ SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "distance": ((*BOXES, "--set", "guidance.layout.distance=box_enrgy"), ("'box_enrgy'", "did you mean 'box_energy'?")),
     "extractor": ((*BOXES, "--set", "guidance.layout.extractor=attention"), ("'attention'", "cross_attention")),
     "seed by set": (("--set", "seed=-1"), ("seed -1", "2^63 - 1")),
+    "model by set": (("--set", "model=3"), ("model: 3 is not text",)),
+    "boxes missing": (
+        ("--phrase", "red circle", "--guidance", "layout-guidance"),
+        ("guidance 'layout-guidance', term 'layout': distance box_energy needs a box", "--box PHRASE="),
+    ),
+    "nothing to look at": (
+        ("--guidance", "attend-and-excite"),
+        ("guidance 'attend-and-excite', term ", "no phrase to look at", "--phrase"),
+    ),
+    "model": (("--model", "shapeworld-bass"), ("'shapeworld-bass'", "nor a folder (did you mean 'shapeworld-base'?)")),
+    "model of a hub": (
+        ("--model", "someone/shapeworld-bass"),
+        ("model 'someone/shapeworld-bass': no such folder (did you mean 'shapeworld-base'?)", "not downloaded", "give its path"),
+    ),
+    "model of a file": (("--guidance", "mine.yaml"), ("model 'absent/far/away': no such folder",)),
     "steps by set": (("--set", "steps=0"), ("steps: 0 is below 1",)),
 }
 
@@ -100,13 +129,14 @@ SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 @pytest.mark.parametrize("case", SETTINGS)
 def test_settings_are_checked_before_the_model_is_loaded(run: Call, stand_in: StandIn, case: str) -> None:
     args, said = SETTINGS[case]
+    Path("mine.yaml").write_text("model: absent/far/away\n")
     check(run("generate", *args), *said)
     assert not stand_in.loaded
     assert not Path("outputs").exists()
 
 
 MODEL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "model": (("--model", "shapeworld-bass"), ("'shapeworld-bass'", "did you mean 'shapeworld-base'?")),
+    "a file": (("--model", "broken/model_index.json"), ("broken/model_index.json", "not recognised", "diffusers folder")),
     "empty folder": (("--model", "empty"), ("empty", "model_index.json")),
     "foreign folder": (("--model", "foreign"), ("foreign", "FluxPipeline")),
     "unreadable folder": (("--model", "broken"), ("broken", "JSON")),
@@ -115,8 +145,6 @@ MODEL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "dtype": (("--dtype", "fp61"), ("dtype 'fp61'", "did you mean 'fp16'?")),
     "size": (("--size", "63x64"), ("63x64", "multiples of", "64x64")),
     "steps above the schedule": (("--steps", "1001"), ("1001", "1000")),
-    "boxes missing": (("--guidance", "layout-guidance"), ("box",)),
-    "phrases missing": (("--guidance", "attend-and-excite"), ("phrase",)),
 }
 
 
@@ -133,5 +161,16 @@ def test_what_only_the_model_can_refuse(run: Call, case: str) -> None:
 
 def test_the_other_commands(run: Call) -> None:
     check(run("presets", "layout"), "'layout'", "layout-guidance")
-    check(run("tokens", " "), "prompt ' ' is empty")
-    check(run("tokens", "a red circle", "--model", "absent"), "'absent'")
+    check(run("tokens", " "), "PROMPT ' ' is empty")
+    check(run("tokens", "a \udcff"), "PROMPT 'a \\udcff': these bytes are no text in UTF-8")
+    check(run("tokens", "a red circle", "--model", "absent"), "model 'absent' is neither")
+    check(run("tokens", "a red circle", "--model", "~nosuchuser"), "no such user's home")
+    check(run("evaluate", "shapewrld"), "No such command 'shapewrld' (did you mean 'shapeworld'?); there are shapeworld, table.")
+
+
+def test_a_message_names_what_was_given_once(run: Call) -> None:
+    result = run("generate", *box("red circle=0.5,0.1,0.2,0.6"))
+    assert result.stderr.splitlines() == [
+        "Error: --box 'red circle=0.5,0.1,0.2,0.6', of the form PHRASE=LEFT,TOP,RIGHT,BOTTOM: left=0.5 > right=0.2; "
+        "expected left < right: are the corners swapped?"
+    ]

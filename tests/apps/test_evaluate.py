@@ -72,7 +72,7 @@ def test_result_and_table(tmp_path: Path, fake: FakePipeline) -> None:
     assert [row["metrics"]["map50"]["value"] for row in data["rows"]] == [1, 0]
     assert {row["model"] for row in data["rows"]} == {"shapeworld-base"}
     assert data["differences"][0]["metrics"]["right"] == {"value": -1, "low": -1, "high": -1}
-    assert data["diagnostics"] == {}
+    assert (data["format"], data["diagnostics"]) == ("lsregen-evaluation", {})
     assert fake.batches == [2, 1, 2, 1]
     assert (tmp_path / "items" / "sheet.png").stat().st_size > 0
     assert len(list((tmp_path / "items" / "images").glob("*/*.png"))) == 6
@@ -103,11 +103,17 @@ def test_interrupt_keeps_finished_items(tmp_path: Path, fake: FakePipeline) -> N
 
 def test_model_of_a_guidance_file(tmp_path: Path, fake: FakePipeline) -> None:
     config = tmp_path / "mine.yaml"
-    config.write_text("model: some-model\nsteps: 5\n")
-    assert shapeworld(tmp_path, guidance=str(config)).exit_code == 0
-    assert fake.name == "some-model"
-    assert shapeworld(tmp_path, "--model", "given", guidance=str(config)).exit_code == 0
-    assert fake.name == "given"
+    folders = {name: tmp_path / name for name in ("file", "flag", "set")}
+    for folder in folders.values():
+        folder.mkdir()
+    config.write_text(f"model: {folders['file']}\nsteps: 5\n")
+    for options, name in (([], "file"), (["--model", str(folders["flag"])], "flag")):
+        assert shapeworld(tmp_path, *options, guidance=str(config)).exit_code == 0
+        assert fake.name == str(folders[name])
+    options = ["--model", str(folders["flag"]), "--set", f"model={folders['set']}"]
+    assert shapeworld(tmp_path, *options, guidance=str(config)).exit_code == 0
+    (row,) = json.loads((tmp_path / "result.json").read_text())["rows"]
+    assert (fake.name, row["model"]) == (str(folders["set"]), str(folders["set"]))
 
 
 @pytest.mark.parametrize(
@@ -115,8 +121,6 @@ def test_model_of_a_guidance_file(tmp_path: Path, fake: FakePipeline) -> None:
     [
         (["--guidance", "none,"], "separated by commas"),
         (["--guidance", "none,none"], "given twice"),
-        (["--size", "64"], "WIDTHxHEIGHT"),
-        (["--size", "0x64"], "WIDTHxHEIGHT"),
         (["--count", "0"], "x>=1"),
         (["--objects", "4"], "1<=x<=3"),
         (["--batch", "0"], "x>=1"),
@@ -137,6 +141,11 @@ def test_bad_options(tmp_path: Path, fake: FakePipeline, arguments: list[str], m
         (["--guidance", "layuot-guidance"], "did you mean 'layout-guidance'"),
         (["--guidance", "nowhere.yaml"], "nowhere.yaml"),
         (["--size", "65x64"], "multiples of 4"),
+        (["--size", "64"], "WIDTHxHEIGHT"),
+        (["--size", "0x64"], "WIDTHxHEIGHT"),
+        (["--model", "nowhere"], "'nowhere' is neither"),
+        (["--set", "model=nowhere"], "'nowhere' is neither"),
+        (["--set", "model=[3]"], r"model: [3] is not text"),
         (["--json", "."], "is a folder"),
     ],
 )
@@ -152,6 +161,29 @@ def test_result_that_cannot_be_written(tmp_path: Path, fake: FakePipeline) -> No
     outcome = shapeworld(tmp_path, "--json", str(tmp_path / "file" / "result.json"))
     assert isinstance(outcome.exception, LsregenError)
     assert fake.batches == []
+
+
+def test_only_an_earlier_result_is_replaced(tmp_path: Path, fake: FakePipeline) -> None:
+    result = tmp_path / "result.json"
+    for content in ("notes", "{}", '{"format": "lsregen-report"}'):
+        result.write_text(content)
+        outcome = shapeworld(tmp_path, guidance="none")
+        assert "exists and was not made by lsregen (no lsregen-evaluation); choose another --json" in str(outcome.exception)
+        assert result.read_text() == content
+    assert fake.batches == []
+    result.unlink()
+    for _ in range(2):
+        assert shapeworld(tmp_path, guidance="none").exit_code == 0
+
+
+def test_a_full_memory_is_named(tmp_path: Path, fake: FakePipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> Any:
+        raise MemoryError
+
+    monkeypatch.setattr(FakePipeline, "__call__", full)
+    outcome = shapeworld(tmp_path, "--batch", "2")
+    assert isinstance(outcome.exception, ConfigError)
+    assert "not enough memory with --batch 2; lower --batch" in str(outcome.exception)
 
 
 def test_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

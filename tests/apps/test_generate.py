@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import json
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import Result
 from PIL import Image
 
+from lsregen.apps import job
+from lsregen.apps.generate import Progress
 from lsregen.apps.metadata import read_metadata
+from lsregen.apps.output import OutputError, write_file
 from lsregen.framework.errors import NonFiniteError
 
 from .conftest import BOXES, PROMPT, StandIn
@@ -68,6 +73,7 @@ def test_the_report(run: Call, stand_in: StandIn) -> None:
 
 
 def test_what_the_pipeline_is_asked(run: Call, stand_in: StandIn) -> None:
+    Path("somewhere").mkdir()
     where = ("--model", "somewhere", "--device", "cpu", "--dtype", "fp32")
     how = ("--cfg", "3", "--sampler", "ddpm", "--size", "64x32", "--trace", "0")
     assert run("generate", *BOXES, *where, *how, "--set", "guidance.layout.gamma=9").exit_code == 0
@@ -97,6 +103,8 @@ def test_default_guidance(run: Call, stand_in: StandIn, args: tuple[str, ...], n
 
 
 def test_guidance_from_a_file_with_model_and_seed(run: Call, stand_in: StandIn) -> None:
+    for folder in ("other", "mine", "set"):
+        Path(folder).mkdir()
     Path("mine.yaml").write_text("steps: 3\nseed: 7\nmodel: other\nguidance: {}\n")
     assert run("generate", "--guidance", "mine.yaml", "--name", "x").exit_code == 0
     assert stand_in.loaded[0]["model"] == "other"
@@ -106,6 +114,8 @@ def test_guidance_from_a_file_with_model_and_seed(run: Call, stand_in: StandIn) 
     assert read_metadata(Path("outputs/x-1.png")).config["seed"] == 1
     assert run("generate", "--guidance", "mine.yaml", "--name", "x", "--set", "seed=3").exit_code == 0
     assert Path("outputs/x-3.png").exists()
+    run("generate", "--guidance", "mine.yaml", "--model", "mine", "--set", "model=set")
+    assert stand_in.loaded[3]["model"] == "set"
 
 
 def test_a_phrase_with_a_box_needs_no_second_mention(run: Call, stand_in: StandIn) -> None:
@@ -132,11 +142,75 @@ def test_no_metadata(run: Call, stand_in: StandIn) -> None:
 
 def test_own_files_are_replaced_and_said_so(run: Call, stand_in: StandIn) -> None:
     run("generate", *BOXES)
-    result = run("generate", *BOXES, "--seed", "1")
-    assert result.exit_code == 0
-    assert "1 file of an earlier run was replaced" in result.stderr  # the report
+    assert "replaced" not in run("generate", *BOXES, "--seed", "1").stderr
     assert "4 files of an earlier run were replaced" in run("generate", *BOXES, "--seed", "1").stderr
     assert Path(f"outputs/{STEM}-0.png").exists()
+
+
+def test_no_report_is_lost(run: Call, stand_in: StandIn) -> None:
+    def reports() -> dict[str, list[int]]:
+        return {path.name: json.loads(path.read_text())["seeds"] for path in Path("outputs").glob("*.json")}
+
+    run("generate", "--name", "x", "--count", "2")
+    assert reports() == {"report.json": [0, 1]}
+    result = run("generate", "--name", "x", "--seed", "1", "--count", "2")
+    assert reports() == {"report.json": [1, 2], "report-1.json": [0, 1]}
+    assert "The report.json of an earlier run is kept as report-1.json." in result.stderr
+    assert "1 file of an earlier run was replaced" in result.stderr  # the image of seed 1
+    assert "kept as" not in run("generate", "--name", "x", "--seed", "1", "--count", "3").stderr  # the same images and one more
+    assert reports() == {"report.json": [1, 2, 3], "report-1.json": [0, 1]}
+    run("generate", "--name", "y")
+    assert reports() == {"report.json": [0], "report-1.json": [0, 1], "report-2.json": [1, 2, 3]}
+    Path("outputs/report.json").write_text('{"format": "lsregen-report", "images": 3}')
+    run("generate", "--name", "y")
+    assert Path("outputs/report-3.json").read_text() == '{"format": "lsregen-report", "images": 3}'
+
+
+def test_a_report_that_cannot_be_written_is_not_spoken_of(run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(path: Path, data: bytes) -> None:
+        if path.suffix == ".json":
+            raise OutputError(f"{path}: cannot be written (No space left on device)")
+        write_file(path, data)
+
+    monkeypatch.setattr(job, "write_file", full)
+    result = run("generate", *BOXES)
+    assert result.exit_code == 2
+    assert "Failed; 1 of 1 images were finished and are kept in outputs, without a report.json." in result.stderr
+    assert result.stderr.endswith("Error: outputs/report.json: cannot be written (No space left on device)\n")
+    assert "with report.json" not in result.stderr
+    assert Path(f"outputs/{STEM}-0.png").exists()
+
+
+def test_an_interrupt_while_an_image_is_written_does_not_lose_its_note(
+    run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(path: Path, data: bytes) -> None:
+        write_file(path, data)
+        if path.name == "x-1.png":
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(job, "write_file", interrupted)
+    result = run("generate", "--count", "3", "--name", "x")
+    assert result.exit_code == 130
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["outputs/x-0.png", "outputs/x-1.png"]
+    assert report_in()["seeds"] == [0, 1]
+    assert {path.name for path in Path("outputs").iterdir()} == {"x-0.png", "x-1.png", "report.json"}
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_images_are_named_as_they_are_finished(run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    shown: list[int] = []
+    monkeypatch.setattr(Progress, "line", lambda _, text: lines.append(text))
+    stand_in.before_batch = lambda _: shown.append(len(lines))
+    run("generate", "--count", "3", "--name", "x")
+    assert shown == [0, 1, 2]
+    assert [line.split()[0] for line in lines] == [f"outputs/x-{seed}.png" for seed in range(3)]
+
+
+def test_what_the_guidance_reached(run: Call, stand_in: StandIn) -> None:
+    assert "layout: energy 5 -> 5.3\n" in run("generate", *BOXES, "--seed", "5").stderr
+    assert "layout: energy 6 -> 6.3 (mean of 3 images)\n" in run("generate", *BOXES, "--seed", "5", "--count", "3").stderr
 
 
 @pytest.mark.parametrize("name", [f"{STEM}-0.png", f"{STEM}-1-layout.png", "report.json"])
@@ -190,16 +264,33 @@ def test_an_error_keeps_what_is_finished(run: Call, stand_in: StandIn) -> None:
     assert report_in()["seeds"] == [0]
 
 
-def test_out_of_memory_says_what_to_do(run: Call, stand_in: StandIn) -> None:
-    import torch
-
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA: tried to allocate"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+        RuntimeError("MPS backend out of memory"),
+        MemoryError(),
+    ],
+    ids=["cuda", "cpu", "mps", "python"],
+)
+def test_out_of_memory_says_what_to_do(run: Call, stand_in: StandIn, error: Exception) -> None:
     def fail(_: int) -> None:
-        raise torch.OutOfMemoryError("tried to allocate")
+        raise error
 
     stand_in.before_batch = fail
     result = run("generate", "--batch", "4", "--count", "4")
     assert result.exit_code == 2
-    assert "not enough memory for 4 images at once; lower --batch" in result.stderr
+    assert result.stderr.endswith("Error: not enough memory for 4 images at once; lower --batch or --size, or use --dtype fp16\n")
+    assert "for an image; lower --size" in run("generate").stderr
+
+
+def test_another_error_of_torch_is_not_hidden(run: Call, stand_in: StandIn) -> None:
+    def fail(_: int) -> None:
+        raise RuntimeError("shapes do not match")
+
+    stand_in.before_batch = fail
+    assert isinstance(run("generate").exception, RuntimeError)
 
 
 def test_a_prompt_that_is_too_long(run: Call, stand_in: StandIn) -> None:

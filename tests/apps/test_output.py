@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from lsregen.apps.metadata import encode_png
-from lsregen.apps.output import OutputError, check_name, claim, prepare_folder, slug, write_file
+from lsregen.apps.output import OutputError, check_name, claim, keep_aside, prepare_folder, read_own, slug, write_file
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,26 @@ def test_whose_files_they_are(tmp_path: Path) -> None:
             claim([own, tmp_path / name])
     with pytest.raises(OutputError, match="a folder is in the way"):
         claim([tmp_path])
+
+
+def test_json_of_another_format_is_not_own(tmp_path: Path) -> None:
+    path = tmp_path / "x.json"
+    write_file(path, b'{"format": "lsregen-evaluation", "rows": []}')
+    assert read_own(path) is None
+    assert read_own(path, "lsregen-evaluation") == {"format": "lsregen-evaluation", "rows": []}
+    assert claim([path], "lsregen-evaluation") == [path]
+    with pytest.raises(OutputError, match=r"not made by lsregen \(no lsregen-report\); choose another --json, or move it away"):
+        claim([path], cure="choose another --json")
+
+
+def test_kept_aside_under_the_first_free_name(tmp_path: Path) -> None:
+    path = tmp_path / "report.json"
+    (tmp_path / "report-2.json").write_text("other")
+    for number, text in ((1, "a"), (3, "b")):
+        path.write_text(text)
+        assert keep_aside(path) == tmp_path / f"report-{number}.json"
+        assert (tmp_path / f"report-{number}.json").read_text() == text
+    assert (tmp_path / "report-2.json").read_text() == "other"
+    path.unlink()
+    with pytest.raises(OutputError, match="cannot be kept aside"):
+        keep_aside(path)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from lsregen.evaluation.tables import markdown, read_result
+from lsregen.evaluation.tables import FORMAT, markdown, read_result
 from lsregen.framework.errors import ConfigError
 
 
@@ -44,6 +44,8 @@ def test_round_trip(tmp_path: Path) -> None:
     data = {"rows": [row("none", right=0.5)], "differences": [], "diagnostics": {}}
     path.write_text(json.dumps(data))
     assert read_result(path) == data
+    path.write_text(json.dumps({"format": FORMAT, **data}))
+    assert read_result(path) == {"format": FORMAT, **data}
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from lsregen.framework.options import build
 from lsregen.framework.schedule import Schedule
 from lsregen.framework.types import Step
 
-FOLDER = files("lsregen.framework.presets")
+FOLDER = files("lsregen.framework") / "presets"
 NAMES = ("attend-and-excite", "layout-guidance", "semantic-layout")
 
 

@@ -206,3 +206,16 @@ def test_recognition_and_names(tmp_path: Path) -> None:
     assert not loader.recognises(home / "unfinished")
     assert not loader.recognises(home / "one" / "model_index.json")
     assert not loader.recognises(tmp_path / "absent")
+
+
+def test_a_folder_that_may_not_be_read(oracles: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = oracles("base").folder
+
+    def forbidden(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "is_file", forbidden)
+        assert DiffusersFolder().recognises(folder)
+        with pytest.raises(CheckpointError, match=r"model .*/base: .*/model_index\.json cannot be read \(Permission denied\)"):
+            DiffusersFolder().load(folder, device="cpu", dtype="fp32")

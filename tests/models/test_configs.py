@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import re
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -65,15 +69,18 @@ def test_round_trips(oracle: Any, caplog: pytest.LogCaptureFixture) -> None:
         ({"num_attention_heads": 8}, "num_attention_heads is 8"),
         ({"act_fn": "gelu", "freq_shift": 1}, "act_fn is 'gelu'.*freq_shift is 1"),
         ({"_class_name": "UNet2DModel"}, "_class_name is 'UNet2DModel'"),
-        ({"down_block_types": ["AttnDownBlock2D"] * 4}, "down_block_types has 'AttnDownBlock2D'; supported are DownBlock2D"),
-        ({"up_block_types": ["SimpleCrossAttnUpBlock2D"] * 4}, "up_block_types has 'SimpleCrossAttnUpBlock2D'"),
-        ({"down_block_types": ["DownBlock2D"]}, "attention_down has 1 entries for 4 levels"),
-        ({"attention_head_dim": [8, 8]}, "heads has 2 entries for 4 levels"),
+        (
+            {"down_block_types": ["AttnDownBlock2D"] * 4},
+            "down_block_types is .*; expected a list of 4, one per level, each one of DownBlock2D",
+        ),
+        ({"up_block_types": ["SimpleCrossAttnUpBlock2D"] * 4}, "up_block_types is .'SimpleCrossAttnUpBlock2D'"),
+        ({"down_block_types": ["DownBlock2D"]}, r"down_block_types is \['DownBlock2D'\]; expected a list of 4"),
+        ({"attention_head_dim": [8, 8]}, r"attention_head_dim is \[8, 8\]; expected a list of 4 whole numbers"),
         ({"attention_head_dim": 7}, "width 320 is not divisible by 7 heads"),
-        ({"layers_per_block": [1, 2, 2, 2]}, r"layers_per_block is \[1, 2, 2, 2\]; supported is one number"),
+        ({"layers_per_block": [1, 2, 2, 2]}, r"layers_per_block is \[1, 2, 2, 2\]; expected one number"),
         ({"cross_attention_dim": [768, 1024, 768, 768]}, "cross_attention_dim is"),
         ({"transformer_layers_per_block": [[1], [1], [1], [1]]}, "transformer_layers_per_block is"),
-        ({"block_out_channels": None}, "block_out_channels is None; supported is a list of numbers"),
+        ({"block_out_channels": None}, "block_out_channels is None; expected a list of whole numbers"),
         ({"addition_embed_type": "image"}, "addition_embed_type is 'image'"),
     ],
 )
@@ -92,9 +99,9 @@ def test_refused_unets(values: dict[str, Any], message: str) -> None:
         ({"_class_name": "AsymmetricAutoencoderKL"}, "_class_name is 'AsymmetricAutoencoderKL'"),
         (
             {"down_block_types": ["AttnDownEncoderBlock2D"]},
-            "down_block_types is .*supported is DownEncoderBlock2D at each of the 1",
+            "down_block_types is .*expected a list of 1, one per level, each 'DownEncoderBlock2D'",
         ),
-        ({"block_out_channels": [8, 8]}, "supported is DownEncoderBlock2D at each of the 2 levels"),
+        ({"block_out_channels": [8, 8]}, "down_block_types is .*expected a list of 2"),
     ],
 )
 def test_refused_autoencoders(values: dict[str, Any], message: str) -> None:
@@ -114,9 +121,62 @@ def test_numbers_that_stand_for_all_levels() -> None:
 
 
 def test_sample_sizes() -> None:
-    assert sample_size({"sample_size": 96}) == (96, 96)
-    assert sample_size({"sample_size": [8, 12]}) == (8, 12)
-    assert sample_size({"sample_size": None}) == (64, 64)
+    assert sample_size({"sample_size": 96}, WHERE) == (96, 96)
+    assert sample_size({"sample_size": [8, 12]}, WHERE) == (8, 12)
+    assert sample_size({"sample_size": None}, WHERE) == (64, 64)
+
+
+FAULTS: list[tuple[Callable[[dict[str, Any], str], Any], str, Any, str]] = [
+    (unet_config, "norm_num_groups", "32", "a whole number of at least 1"),
+    (unet_config, "norm_num_groups", 0, "a whole number of at least 1"),
+    (unet_config, "norm_eps", 0, "a number above 0"),
+    (unet_config, "norm_eps", float("nan"), "a number above 0"),
+    (unet_config, "in_channels", True, "a whole number of at least 1"),
+    (unet_config, "out_channels", 4.0, "a whole number of at least 1"),
+    (unet_config, "block_out_channels", 64, "a list of whole numbers of at least 1"),
+    (unet_config, "block_out_channels", [], "a list of whole numbers of at least 1"),
+    (unet_config, "block_out_channels", [32, -32], "a list of whole numbers of at least 1"),
+    (unet_config, "attention_head_dim", 0, "a whole number of at least 1"),
+    (unet_config, "cross_attention_dim", "wide", "a whole number of at least 1"),
+    (unet_config, "layers_per_block", 0, "a whole number of at least 1"),
+    (unet_config, "down_block_types", "CrossAttnDownBlock2D", "a list of 4, one per level"),
+    (unet_config, "up_block_types", [["UpBlock2D"]] * 4, "a list of 4, one per level"),
+    (unet_config, "use_linear_projection", "yes", "true or false"),
+    (unet_config, "addition_embed_type", ["text_time"], "'text_time'"),
+    (sample_size, "sample_size", "64", "a whole number of at least 1"),
+    (sample_size, "sample_size", 0, "a whole number of at least 1"),
+    (sample_size, "sample_size", [64], "a list of 2 whole numbers of at least 1"),
+    (autoencoder_config, "block_out_channels", 64, "a list of whole numbers of at least 1"),
+    (autoencoder_config, "norm_num_groups", 3, r"a divisor of block_out_channels \[64\]"),
+    (autoencoder_config, "norm_num_groups", 0, "a whole number of at least 1"),
+    (autoencoder_config, "latent_channels", "4", "a whole number of at least 1"),
+    (autoencoder_config, "scaling_factor", 0, "a number above 0"),
+    (autoencoder_config, "scaling_factor", float("inf"), "a number above 0"),
+    (autoencoder_config, "use_quant_conv", 1, "true or false"),
+    (noise_schedule, "beta_start", "x", "a number above 0"),
+    (noise_schedule, "beta_start", 0.5, "them to rise between 0 and 1"),
+    (noise_schedule, "beta_schedule", 3, "a text"),
+    (noise_schedule, "num_train_timesteps", 1, "a whole number of at least 2"),
+    (noise_schedule, "timestep_spacing", ["leading"], "a text"),
+    (noise_schedule, "steps_offset", -1, "a whole number of at least 0"),
+    (noise_schedule, "set_alpha_to_one", "false", "true or false"),
+    (noise_schedule, "clip_sample", "false", "true or false"),
+    (noise_schedule, "clip_sample_range", -1, "a number above 0"),
+    (prediction_kind, "prediction_type", ["epsilon"], "one of epsilon, v_prediction"),
+]
+
+
+@pytest.mark.parametrize(("read", "key", "value", "expected"), FAULTS)
+def test_a_wrong_value_is_named(read: Callable[[dict[str, Any], str], Any], key: str, value: Any, expected: str) -> None:
+    values = {"_class_name": "DDIMScheduler", key: value} if read is noise_schedule else {key: value}
+    with pytest.raises(CheckpointError, match=f"^some/file.json: {key} is {re.escape(repr(value))}( .*)?; expected {expected}"):
+        read(values, "some/file.json")
+
+
+def test_long_values_are_cut_in_errors() -> None:
+    with pytest.raises(CheckpointError) as caught:
+        unet_config({"block_out_channels": "x" * 5000}, WHERE)
+    assert len(str(caught.value)) < 300
 
 
 LDM = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012, "steps_offset": 1, "set_alpha_to_one": False}
@@ -148,12 +208,28 @@ def test_noise_schedules(values: dict[str, Any], changes: dict[str, Any]) -> Non
     assert noise_schedule(values, "scheduler") == NoiseSchedule(**changes)
 
 
+@pytest.mark.parametrize("writer", ["EulerDiscreteScheduler", "DPMSolverMultistepScheduler"])
+@pytest.mark.parametrize("sampler", ["DDIMScheduler", "DDPMScheduler"])
+def test_spacing_that_the_file_does_not_say_is_the_samplers(tmp_path: Path, writer: str, sampler: str) -> None:
+    """As in diffusers, where a DDIM made from the file of another class spaces its steps as DDIM does by default."""
+    import diffusers
+
+    values = {"_class_name": writer, "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(values))
+    library: Any = diffusers
+    written_by = getattr(library, writer).from_pretrained(tmp_path)
+    assert written_by.config.timestep_spacing == "linspace"
+    made = getattr(library, sampler).from_config(written_by.config)
+    assert noise_schedule(values, "scheduler").spacing == made.config.timestep_spacing == "leading"
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"_class_name": "FlowMatchEulerDiscreteScheduler"}, "_class_name is 'FlowMatchEulerDiscreteScheduler'"),
         ({"trained_betas": [0.1]}, "trained_betas is"),
         ({"thresholding": True}, "thresholding is True"),
+        ({"beta_end": 1.5}, r"beta_start is 0\.0001 and beta_end 1\.5; expected them to rise between 0 and 1"),
         ({"rescale_betas_zero_snr": True}, "rescale_betas_zero_snr is true with prediction_type 'epsilon'"),
     ],
 )
@@ -164,7 +240,7 @@ def test_refused_schedules(values: dict[str, Any], message: str) -> None:
 
 def test_prediction_kinds() -> None:
     assert [prediction_kind(v, "s") for v in ({}, {"prediction_type": "v_prediction"})] == ["eps", "v"]
-    with pytest.raises(CheckpointError, match="prediction_type is 'sample'; supported are epsilon, v_prediction"):
+    with pytest.raises(CheckpointError, match="prediction_type is 'sample'; expected one of epsilon, v_prediction"):
         prediction_kind({"prediction_type": "sample"}, "s")
 
 

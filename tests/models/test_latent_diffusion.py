@@ -220,8 +220,23 @@ def test_a_local_folder_opens_no_socket(oracles: Any, monkeypatch: pytest.Monkey
             "component vae .* AutoencoderTiny; supported is AutoencoderKL",
         ),
         ("model_index.json", {"unet": [None, None]}, "component unet .* is None; supported is UNet2DConditionModel"),
-        ("text_encoder/config.json", {"model_type": "t5"}, "model_type is 't5'; supported is 'clip_text_model'"),
+        ("text_encoder/config.json", {"model_type": "t5"}, "model_type is 't5'; expected 'clip_text_model'"),
+        (
+            "text_encoder/config.json",
+            {"hidden_size": "a"},
+            r"text_encoder/config\.json: hidden_size is 'a'; expected a whole number",
+        ),
+        ("text_encoder/config.json", {"hidden_size": 0}, "hidden_size is 0; expected a whole number of at least 1"),
+        (
+            "text_encoder/config.json",
+            {"num_attention_heads": 5},
+            "num_attention_heads is 5; expected a divisor of hidden_size 32",
+        ),
+        ("text_encoder/config.json", {"hidden_act": "gulu"}, r"config\.json: no CLIP text encoder can be built from it \(.*gulu"),
+        ("tokenizer/tokenizer_config.json", {"model_max_length": 0}, "model_max_length is 0; expected a whole number above 0"),
+        ("unet/config.json", {"sample_size": "64"}, r"unet/config\.json: sample_size is '64'; expected a whole number"),
         ("lsregen.json", {"cfg": "much"}, "cfg is 'much'"),
+        ("lsregen.json", {"cfg": True}, "cfg is True; expected a number"),
     ],
 )
 def test_folders_that_do_not_fit(oracles: Any, copied: Any, file: str, changes: dict[str, Any], message: str) -> None:

@@ -1,0 +1,138 @@
+"""What several commands ask of their options, checked without torch; and what they do when memory does not suffice."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..framework.errors import ConfigError, LayoutError, nearest
+from ..framework.layout import Region, parse_box
+from .output import OutputError, reason
+
+if TYPE_CHECKING:
+    from ..framework.plugins import Plugins
+
+LONGEST_SHOWN = 80  # characters of a name, in a message
+PIXELS = re.compile(r"; these look like pixels: .*")  # what the framework says to those who write Python or files
+AGAIN = re.compile(r": box \([^()]*\)(?=:)")  # the numbers once more, behind the text that holds them
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
+"""What torch says, in RuntimeErrors of its own, of a full CUDA or MPS device, and of the CPU on Windows and elsewhere."""
+
+
+def check_text(where: str, text: str, *, needed: bool = False) -> str:
+    """The text as it is, if it is one. `needed`: it may not be empty. `where`: the option, for the messages.
+
+    Raises:
+        ConfigError: bytes that are no text, or nothing where something is needed.
+    """
+    if needed and not text.strip():
+        raise ConfigError(f"{where} {text!r} is empty; say what the image shows, such as 'a red circle and a blue square'")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{where} {text!r}: these bytes are no text in UTF-8; check the terminal's encoding") from None
+    return text
+
+
+def parse_size(text: str, where: str = "--size") -> tuple[int, int]:
+    """Width and height from `512x768`. That the model can make it is the model's to say.
+
+    Raises:
+        ConfigError: it is not of this form, or a side is 0.
+    """
+    found = re.fullmatch(r"\s*([0-9]{1,5})\s*[xX×]\s*([0-9]{1,5})\s*", text)
+    size = (int(found[1]), int(found[2])) if found else (0, 0)
+    if min(size) < 1:
+        raise ConfigError(f"{where} {text!r}: expected WIDTHxHEIGHT in pixels, such as 96x64")
+    return size
+
+
+def read_box(text: str) -> Region:
+    """A region from `--box`.
+
+    Raises:
+        LayoutError: as `parse_box`, in the words of the command line.
+    """
+    try:
+        return parse_box(text)
+    except LayoutError as error:
+        hint = "; these look like pixels: divide them by the image's width and height"
+        raise type(error)(f"--{AGAIN.sub('', PIXELS.sub(hint, str(error)))}") from None
+
+
+def check_folder(folder: Path) -> None:
+    """Whether files could be written to a folder; nothing is made yet, since another option may still be wrong.
+
+    Raises:
+        OutputError: the folder, or the nearest one above it that exists, is none that can be written to.
+    """
+    try:
+        there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+        problem = None if there.is_dir() else f"{str(there)!r} is not a folder"
+        if problem is None and not os.access(there, os.W_OK | os.X_OK):
+            problem = "Permission denied"
+    except (OSError, ValueError) as error:
+        problem = reason(error) if isinstance(error, OSError) else str(error)
+    if problem:
+        raise OutputError(f"--out {_shown(str(folder))}: cannot write there ({problem}); choose another folder")
+
+
+def check_model(model: str, plugins: Plugins | None = None) -> None:
+    """Whether a model of this name, or a folder at this path, exists; it is not opened.
+
+    `plugins`: None while they are not loaded; then only what is clearly a path is looked at.
+
+    Raises:
+        ConfigError: there is none; names the nearest one that ships.
+    """
+    embedded = sorted(plugins.embedded_models()) if plugins is not None else list[str]()
+    if model in embedded or (plugins is None and not model.startswith((".", "/", "~"))):
+        return
+    where = f"model {_shown(model)}"
+    try:
+        Path(model).expanduser().stat()
+        return
+    except RuntimeError:
+        raise ConfigError(f"{where}: there is no such user's home; write the whole path of the folder") from None
+    except ValueError as error:
+        raise ConfigError(f"{where}: not a path ({error}); expected a model's name or its folder") from None
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as error:
+        raise ConfigError(f"{where}: cannot be read ({reason(error)}); expected a model's name or its folder") from None
+    ships = f"; lsregen ships with {', '.join(embedded)}" if embedded else ""
+    near = nearest(model.rpartition("/")[2], embedded)
+    if HUB_NAME.fullmatch(model) and model[0] not in ".~":
+        cure = "names of a hub are not downloaded: fetch the model's folder yourself and give its path"
+        raise ConfigError(f"{where}: no such folder{near}; {cure}{ships}")
+    if "/" in model or plugins is None:
+        raise ConfigError(f"{where}: no such folder{near}{ships}")
+    raise ConfigError(f"{where} is neither a model that ships with lsregen ({', '.join(embedded)}) nor a folder{near}")
+
+
+@contextmanager
+def memory_errors(doing: str, cure: str) -> Generator[None, None, None]:
+    """Say in words that memory did not suffice. `doing`: for what. `cure`: which option to change.
+
+    Raises:
+        ConfigError: the block ran out of memory, on whatever device.
+    """
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if not (isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in MEMORY) or _is_of_torch(error)):
+            raise
+        raise ConfigError(f"not enough memory {doing}; {cure}") from None
+
+
+def _is_of_torch(error: Exception) -> bool:
+    return any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__)  # without importing torch
+
+
+def _shown(text: str) -> str:
+    return repr(text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 3]}...")

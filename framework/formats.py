@@ -1,0 +1,358 @@
+"""Layouts in files: what is read, what is written, and which format it is.
+
+| format    | what it is                                                                              | read | written |
+|-----------|-----------------------------------------------------------------------------------------|------|---------|
+| `lsregen` | JSON: an item, or a list of them                                                        | yes  | yes     |
+| `jsonl`   | one item a line: a file of prompts                                                      | yes  | yes     |
+| `pixels`  | as `lsregen`, with boxes in pixels of `size`, and `"unit": "pixels"`                    | yes  | yes     |
+| `coco`    | COCO instances, one image an item (`framework/annotations.py`)                          | yes  | yes     |
+| `yolo`    | a file of YOLO labels, or a folder of them (`framework/annotations.py`)                 | yes  | yes     |
+| `nsr1k`   | NSR-1K (LayoutGPT, Feng et al. 2023), spatial or counting                               | yes  | no      |
+| `gligen`  | GLIGEN's `phrases` and `locations`; layout-guidance's `phrases` (`a; b`) and `bboxes`   | yes  | no      |
+
+An item is a mapping:
+
+    {"prompt": "a red circle and a dog", "boxes": {"red circle": [0.05, 0.1, 0.45, 0.6]}, "seed": 7}
+
+- `prompt`, `negative`: texts. `seed`: a whole number. `size`: [width, height] in pixels. `name`: a text.
+- Where things stand, in one of three ways: `boxes`, a mapping from phrases to a box or a list of boxes; `regions`, a list of
+  `{"phrase": ..., "box": [left, top, right, bottom]}`, or with `"mask"` instead of the box: rows of numbers, or the name of a PNG
+  file beside this one; `layout`, a mapping with `regions` (what `Layout.to_json` gives).
+- `unit`: `fractions` of the image, from the top left corner (what is meant if nothing is said), or `pixels`.
+
+All but `prompt` may be missing. Boxes survive every conversion to 1e-9 of the image's side: files hold all digits.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+from .annotations import XYWH, read_coco, read_yolo, sized, spoken, write_coco, write_yolo
+from .errors import ConfigError, LayoutError, nearest
+from .items import Item, Items, Reading, Size, Writing, entries_of, fields, four, parse_json, read_text, size_of, text_of, whole
+from .layout import CORNERS, Box, Layout, Region
+from .masks import encode_mask, mask_of_rows, read_mask
+
+MASK_FORM = "PHRASE=FILE.png"
+SETTINGS = ("name", "prompt", "negative", "seed", "size")
+PLACES = ("boxes", "regions", "layout")
+ITEM_KEYS = (*SETTINGS, "unit", *PLACES)
+UNITS = ("fractions", "pixels")
+LISTS = ("phrases", "locations", "bboxes")
+NSR1K_KEYS = ("id", "image_id", "prompt", "type", "sub-type", "obj1", "obj2", "relation", "num_object", "object_list")
+XYXY = ", ".join(CORNERS)
+NO_REFERENCE = "a box of zeros: no reference layout"
+
+
+def read_layouts(
+    path: str | Path,
+    format: str | None = None,
+    *,
+    size: Size | None = None,
+    classes: str | Path | None = None,
+    on_bad_box: str = "error",
+) -> Items:
+    """Read a file of layouts, or a folder of YOLO labels.
+
+    Args:
+        format: one of `FORMATS`; None to tell it from the content.
+        size: (width, height) in pixels of the images of which the file does not say it.
+        classes: the file that names YOLO's classes; by default `classes.txt` or `data.yaml` beside the labels.
+        on_bad_box: what to do with a box that is empty, swapped or outside of the image: `error`, or `drop` the box, keep its
+            phrase without a place, and report it in `dropped`. NSR-1K's boxes of zeros are always dropped and reported: they say
+            that there is no reference.
+
+    Raises:
+        LayoutError: a file, key, value or box that cannot be used; names the file, the entry (or line) and the value.
+        ConfigError: no such format or policy, or a size below 1.
+    """
+    reading = Reading(Path(path), size, Path(classes) if classes is not None else None, on_bad_box)
+    check_format(format, READERS)
+    folder = reading.path.is_dir()
+    if folder and format not in (None, "yolo"):
+        raise LayoutError(f"{path}: a folder; {format} is a file")
+    text = "" if folder else read_text(reading.path)
+    format = "yolo" if folder else format or recognise(reading.path, text)
+    return Items(tuple(READERS[format](reading, text)), format, tuple(reading.dropped))
+
+
+def encode_layouts(path: str | Path, items: Sequence[Item], format: str, *, classes: str | Path | None = None) -> Writing:
+    """The files that hold the items, as bytes, and what the format has no place for; nothing is written.
+
+    `path` is the first file, or YOLO's folder. Masks become PNG files beside it where 8 bits keep all of their values.
+
+    Raises:
+        LayoutError: the format cannot hold a region, or a YOLO class is not in `classes`.
+        ConfigError: no such format to write, or an item needs a size.
+    """
+    check_format(format, WRITERS)
+    if not items:
+        raise LayoutError(f"{path}: there are no items to write")
+    writing = Writing(Path(path), Path(classes) if classes is not None else None)
+    WRITERS[format](writing, items)
+    return writing
+
+
+def write_layouts(path: str | Path, items: Sequence[Item], format: str, *, classes: str | Path | None = None) -> Writing:
+    """Write the items over what was there; returns what was written and left out. Raises as `encode_layouts`, and OSError."""
+    writing = encode_layouts(path, items, format, classes=classes)
+    for file, data in writing.files.items():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    return writing
+
+
+def check_format(format: str | None, known: Iterable[str]) -> None:
+    if format is not None and format not in known:
+        raise ConfigError(f"format {format!r}: expected one of {', '.join(known)}{nearest(format, known)}")
+
+
+def recognise(path: Path, text: str) -> str:
+    """The format of a file by its content; only the lines of a prompts file are told by the ending `.jsonl`.
+
+    Raises:
+        LayoutError: none fits or several do.
+    """
+    if path.suffix in (".jsonl", ".ndjson"):
+        return "jsonl"
+    lines = [line for line in text.split("\n") if line.strip()]
+    if lines and all(re.fullmatch(r"\s*\d+(\s+[-+.\deE]+){4}\s*", line) for line in lines):
+        return "yolo"
+    if len(lines) > 1 and all(line.startswith("{") and line.rstrip().endswith("}") for line in lines):
+        return "jsonl"
+    if not lines or lines[0].lstrip()[0] not in "{[":
+        raise LayoutError(f"{path}: cannot tell its format; {_name_it()}")
+    data = parse_json(text, str(path))
+    first = (*cast("list[object]", data), None)[0] if isinstance(data, list) else cast("object", data)
+    keys = set(cast("dict[str, object]", first)) if isinstance(first, dict) else set[str]()
+    in_pixels = bool(keys) and cast("dict[str, object]", first).get("unit") == "pixels"
+    signs = {
+        "coco": isinstance(data, dict) and {"images", "annotations"} <= keys,
+        "nsr1k": bool(keys & {"obj1", "object_list"}),
+        "gligen": bool(keys & set(LISTS)),
+        "pixels": in_pixels,
+        "lsregen": not in_pixels and bool(keys & set(PLACES)),
+    }
+    found = [name for name, fits in signs.items() if fits] or ["lsregen"] * ("prompt" in keys)
+    if len(found) != 1:
+        problem = f"could be {' or '.join(found)}" if found else "cannot tell its format"
+        raise LayoutError(f"{path}: {problem}; {_name_it()}")
+    return found[0]
+
+
+def _name_it() -> str:
+    return f"name it (--from, or format=): {', '.join(READERS)}"
+
+
+def _read_json(reading: Reading, text: str, unit: str = "fractions") -> list[Item]:
+    data = parse_json(text, str(reading.path))
+    if not isinstance(data, list):
+        return [_item(reading, data, str(reading.path), unit)]
+    entries = enumerate(cast("list[object]", data), 1)
+    return [_item(reading, entry, f"{reading.path}, item {i}", unit) for i, entry in entries]
+
+
+def _read_lines(reading: Reading, text: str) -> list[Item]:
+    lines = [(f"{reading.path}, line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise LayoutError(f'{reading.path}: no lines; expected one item a line, such as {{"prompt": "a dog"}}')
+    return [_item(reading, parse_json(line, where), where, "fractions") for where, line in lines]
+
+
+def _item(reading: Reading, data: object, where: str, unit: str) -> Item:
+    """An item of our own JSON; see the beginning of this file."""
+    entry = fields(data, where, ITEM_KEYS)
+    places = [key for key in PLACES if key in entry]
+    if len(places) > 1:
+        raise LayoutError(f"{where}: both {places[0]!r} and {places[1]!r}; give one of them")
+    unit = text_of(entry, "unit", where, unit)
+    if unit not in UNITS:
+        raise LayoutError(f"{where}: unit {unit!r}: expected one of {', '.join(UNITS)}{nearest(unit, UNITS)}")
+    item = _settings(reading, entry, where)
+    if unit == "pixels" and places and item.size is None:
+        raise LayoutError(f'{where}: boxes in pixels without a size; expected "size": [width, height] there (or --size)')
+    scale = item.size if unit == "pixels" else None
+    return _with(item, [_region(reading, place, at, scale) for at, place in _places(entry, where)])
+
+
+def _settings(reading: Reading, entry: Mapping[str, Any], where: str) -> Item:
+    """An item without its layout."""
+    size = size_of(entry["size"], where) if "size" in entry else reading.size
+    seed = whole(entry["seed"], where, "seed") if "seed" in entry else None
+    name = text_of(entry, "name", where) or None
+    try:
+        return Item(text_of(entry, "prompt", where), Layout(), text_of(entry, "negative", where), seed, size, name)
+    except LayoutError as error:
+        raise LayoutError(f"{where}: {error}") from None
+
+
+def _with(item: Item, regions: Iterable[Region]) -> Item:
+    return replace(item, layout=Layout(tuple(regions)))
+
+
+def _places(entry: Mapping[str, Any], where: str) -> list[tuple[str, object]]:
+    """What `boxes`, `regions` or `layout` say, as regions, each with its position."""
+    if "boxes" in entry:
+        if not isinstance(entry["boxes"], dict):
+            raise LayoutError(f"{where}, boxes: expected a mapping from phrases to boxes, got {type(entry['boxes']).__name__}")
+        boxes = cast("dict[str, object]", entry["boxes"])
+        pairs = [(phrase, box) for phrase, value in boxes.items() for box in _one_or_many(value)]
+        return [(f"{where}, box {i}", {"phrase": phrase, "box": box}) for i, (phrase, box) in enumerate(pairs, 1)]
+    if "layout" in entry:
+        entry = fields(entry["layout"], f"{where}, layout", ("regions",), ("regions",))
+    return [(f"{where}, region {i}", place) for i, place in enumerate(entries_of(entry.get("regions", []), where), 1)]
+
+
+def _one_or_many(value: object) -> list[object]:
+    many = cast("list[object]", value) if isinstance(value, list) else []
+    return many if many and all(isinstance(box, list) for box in many) else [value]
+
+
+def _region(reading: Reading, place: object, where: str, scale: Size | None) -> Region:
+    entry = fields(place, where, ("phrase", "box", "mask"), ("phrase",))
+    phrase = text_of(entry, "phrase", where)
+    if "mask" in entry and "box" in entry:
+        raise LayoutError(f"{where} ({phrase!r}): both a box and a mask; give one of them")
+    if "mask" in entry:
+        return _masked(reading, phrase, entry["mask"], where)
+    if "box" not in entry:
+        return reading.region(where, phrase)
+    corners = four(entry["box"], f"{where} ({phrase!r})", XYXY)
+    return reading.region(where, phrase, partial(Box.from_pixels, corners, scale) if scale else partial(Box, *corners))
+
+
+def _masked(reading: Reading, phrase: str, mask: object, where: str) -> Region:
+    where = f"{where} ({phrase!r})"
+    try:
+        values = read_mask(reading.path.parent / mask) if isinstance(mask, str) else mask_of_rows(mask, where)
+        return Region(phrase, mask=values)
+    except LayoutError as error:
+        raise type(error)(f"{where}: {str(error).removeprefix(where + ': ')}") from None
+
+
+def _read_nsr1k(reading: Reading, text: str) -> list[Item]:
+    """NSR-1K: boxes are left, top, width, height in fractions; phrases are objects' names, in the plural if the prompt's is."""
+    items: list[Item] = []
+    for i, data in enumerate(entries_of(parse_json(text, str(reading.path)), str(reading.path)), 1):
+        where = f"{reading.path}, entry {i}"
+        entry = fields(data, where, NSR1K_KEYS, ("prompt",))
+        prompt = text_of(entry, "prompt", where)
+        pairs = [entry[key] for key in ("obj1", "obj2") if key in entry] or entries_of(entry.get("object_list"), where)
+        regions: list[Region] = []
+        for j, pair in enumerate(pairs, 1):
+            at = f"{where}, object {j}"
+            name, box = (*cast("list[object]", pair), None, None)[:2] if isinstance(pair, list) else (None, None)
+            if not isinstance(name, str):
+                raise LayoutError(f"{at}: {pair!r}: expected a name and a box")
+            x, y, w, h = xywh = four(box, at, XYWH)
+            if not any(xywh):
+                reading.drop(f"{at} ({name!r})", "box", NO_REFERENCE)
+            make = partial(Box.from_xywh, (x, y, w, h), (1, 1)) if any(xywh) else None
+            regions.append(reading.region(at, spoken(name, prompt), make))
+        item = Item(prompt, size=reading.size, name=str(entry["id"]) if "id" in entry else None)
+        items.append(_with(item, regions))
+    return items
+
+
+def _read_gligen(reading: Reading, text: str) -> list[Item]:
+    """Phrases beside their boxes (or each one's list of boxes), left, top, right, bottom in fractions."""
+    data = parse_json(text, str(reading.path))
+    many = isinstance(data, list)
+    items: list[Item] = []
+    for i, each in enumerate(cast("list[object]", data) if many else [data], 1):
+        where = f"{reading.path}, item {i}" if many else str(reading.path)
+        entry = fields(each, where, (*SETTINGS, *LISTS), ("phrases",))
+        phrases = entry["phrases"].split(";") if isinstance(entry["phrases"], str) else entries_of(entry["phrases"], where)
+        if ("locations" in entry) == ("bboxes" in entry):
+            raise LayoutError(f"{where}: expected one of 'locations' and 'bboxes' beside 'phrases'")
+        boxes = entries_of(entry.get("locations", entry.get("bboxes")), where)
+        if len(boxes) != len(phrases):
+            raise LayoutError(f"{where}: {len(phrases)} phrases and {len(boxes)} places; expected as many")
+        pairs = [(phrase, box) for phrase, value in zip(phrases, boxes, strict=True) for box in _one_or_many(value)]
+        places = [(f"{where}, box {j}", {"phrase": phrase, "box": box}) for j, (phrase, box) in enumerate(pairs, 1)]
+        items.append(_with(_settings(reading, entry, where), [_region(reading, place, at, None) for at, place in places]))
+    return items
+
+
+def _entry(writing: Writing, item: Item, number: int, unit: str) -> dict[str, Any]:
+    """An item as our own JSON; masks that a PNG file keeps exactly are put beside it."""
+    size = sized(item, number, "pixels") if unit == "pixels" else None
+    entry: dict[str, Any] = {key: getattr(item, key) for key in SETTINGS if getattr(item, key) not in (None, "")}
+    if size is not None:
+        entry["unit"] = unit
+    entry |= item.layout.to_json()
+    for i, (region, place) in enumerate(zip(item.layout.regions, entry["regions"], strict=True), 1):
+        if region.box is not None and size is not None:
+            place["box"] = [value * side for value, side in zip(region.box.xyxy, size * 2, strict=True)]
+        data = encode_mask(region.mask) if region.mask is not None else None
+        if data is not None:
+            place["mask"] = f"{writing.path.stem}-{number}-{i}.png"
+            writing.files[writing.path.with_name(place["mask"])] = data
+    return entry
+
+
+def _write_json(writing: Writing, items: Sequence[Item], unit: str = "fractions") -> None:
+    writing.files[writing.path] = b""  # the first of the files, before its masks
+    entries = [_entry(writing, item, i, unit) for i, item in enumerate(items, 1)]
+    if len(entries) == 1:  # for people: a line for each region
+        regions = entries[0].pop("regions")
+        lines = [f"{_dumped(key)}: {_dumped(value)}" for key, value in entries[0].items()]
+        inner = ",\n".join(f"    {_dumped(region)}" for region in regions)
+        text = "{\n" + "".join(f"  {line},\n" for line in lines) + f'  "regions": [\n{inner}\n  ]\n}}\n'
+    else:
+        text = "[\n" + ",\n".join(map(_dumped, entries)) + "\n]\n"
+    writing.files[writing.path] = text.encode()
+
+
+def _write_lines(writing: Writing, items: Sequence[Item]) -> None:
+    writing.files[writing.path] = b""
+    lines = [_dumped(_entry(writing, item, i, "fractions")) + "\n" for i, item in enumerate(items, 1)]
+    writing.files[writing.path] = "".join(lines).encode()
+
+
+def _dumped(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
+
+
+READERS: Mapping[str, Callable[[Reading, str], list[Item]]] = MappingProxyType(
+    {
+        "lsregen": _read_json,
+        "jsonl": _read_lines,
+        "pixels": partial(_read_json, unit="pixels"),
+        "coco": read_coco,
+        "yolo": read_yolo,
+        "nsr1k": _read_nsr1k,
+        "gligen": _read_gligen,
+    }
+)
+WRITERS: Mapping[str, Callable[[Writing, Sequence[Item]], None]] = MappingProxyType(
+    {
+        "lsregen": _write_json,
+        "jsonl": _write_lines,
+        "pixels": partial(_write_json, unit="pixels"),
+        "coco": write_coco,
+        "yolo": write_yolo,
+    }
+)
+
+
+def mask_region(text: str) -> Region:
+    """A region from the command line's `red circle=circle.png`.
+
+    Raises:
+        LayoutError: the text is malformed, or the mask cannot be used; quotes the text and the expected form.
+    """
+    phrase, _, file = text.partition("=")
+    if not phrase.strip() or not file.strip():
+        raise LayoutError(f"mask {text!r}: expected {MASK_FORM}, such as 'red circle=circle.png'")
+    try:
+        return Region(phrase, mask=read_mask(file))
+    except LayoutError as error:
+        raise type(error)(f"mask {text!r}, of the form {MASK_FORM}: {error}") from None

@@ -1,0 +1,210 @@
+"""What a layout file holds, as values: one item per image; and the strict reading of values that somebody else wrote."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from .errors import ConfigError, LayoutError, PhraseError, nearest
+from .layout import Box, Layout, Region
+
+SEEDS = 2**63  # torch generators take seeds below this
+POLICIES = ("error", "drop")
+LONGEST = 99_999  # pixels of a side
+LARGEST = 1e9  # a number of a box, whatever its unit; whole numbers in JSON may have more digits than a float can hold
+CURE = "; correct it, or keep the phrase without a place: --on-bad-box drop (on_bad_box='drop')"
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Item:
+    """What one image is to be: one line of a prompts file.
+
+    `prompt` is empty where a file holds layouts only. `seed`, and `size` (width, height) in pixels: None if the file states none.
+    `name`: what the file calls it (COCO's `file_name`, the name of a YOLO file, NSR-1K's id).
+
+    Raises:
+        LayoutError: the seed is out of range, or a side of the size below 1.
+    """
+
+    prompt: str = ""
+    layout: Layout = field(default_factory=Layout)
+    negative: str = ""
+    seed: int | None = None
+    size: Size | None = None
+    name: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.seed is not None and not 0 <= self.seed < SEEDS:
+            raise LayoutError(f"seed {self.seed}: expected a whole number from 0 to 2^63 - 1")
+        if self.size is not None and min(self.size) < 1:
+            raise LayoutError(f"size {self.size}: expected (width, height) in pixels, both at least 1")
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """Something that was left out: where it stood, what it was, and why."""
+
+    where: str
+    what: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.what}: {self.why}"
+
+
+@dataclass(frozen=True)
+class Items:
+    """The items of a file in their order, the format it was read as, and everything that was left out of them."""
+
+    items: tuple[Item, ...]
+    format: str
+    dropped: tuple[Dropped, ...] = ()
+
+
+@dataclass
+class Reading:
+    """A file being read: where it is, what was said about it, and what was left out so far."""
+
+    path: Path
+    size: Size | None = None
+    classes: Path | None = None
+    on_bad_box: str = "error"
+    dropped: list[Dropped] = field(default_factory=list[Dropped])
+
+    def __post_init__(self) -> None:
+        if self.on_bad_box not in POLICIES:
+            raise ConfigError(f"on_bad_box {self.on_bad_box!r}: expected one of {', '.join(POLICIES)}")
+        if self.size is not None and min(self.size) < 1:
+            raise ConfigError(f"size {self.size}: expected (width, height) in pixels, both at least 1")
+
+    def drop(self, where: str, what: str, why: str) -> None:
+        self.dropped.append(Dropped(where, what, why))
+
+    def region(self, where: str, phrase: str, box: Callable[[], Box | None] | None = None) -> Region:
+        """A region; one whose box cannot be used is an error, or loses its place, as the policy says."""
+        where = f"{where} ({phrase!r})"
+        try:
+            return Region(phrase, box() if box is not None else None)
+        except PhraseError as error:
+            raise PhraseError(f"{where}: {error}") from None
+        except LayoutError as error:
+            if self.on_bad_box == "error":
+                raise LayoutError(f"{where}: {error}{CURE}") from None
+            self.drop(where, "box", str(error))
+            return Region(phrase)
+
+
+@dataclass
+class Writing:
+    """Files being made: their contents, and what their format has no place for. `path` is the first file, or a folder."""
+
+    path: Path
+    classes: Path | None = None
+    files: dict[Path, bytes] = field(default_factory=dict[Path, bytes])
+    left_out: list[Dropped] = field(default_factory=list[Dropped])
+
+    def leave_out(self, where: str, what: str, why: str) -> None:
+        self.left_out.append(Dropped(where, what, why))
+
+
+def read_text(path: Path) -> str:
+    """A text in UTF-8, with or without a byte-order mark.
+
+    Raises:
+        LayoutError: no such file, or not text.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except OSError as error:
+        raise LayoutError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from None
+    except UnicodeDecodeError as error:
+        raise LayoutError(f"{path}: not a text in UTF-8 (byte {error.start}); expected a layout file") from None
+
+
+def parse_json(text: str, where: str) -> Any:
+    """JSON in which no mapping has a key twice.
+
+    Raises:
+        LayoutError: it is not; says at which line and column.
+    """
+
+    def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for key, value in pairs:
+            if key in found:
+                raise LayoutError(f"{where}: the key {key!r} stands twice in one mapping; give a list of both instead")
+            found[key] = value
+        return found
+
+    try:
+        data = json.loads(text, object_pairs_hook=unique)
+        if "\\u" in text:
+            json.dumps(data, ensure_ascii=False).encode()
+        return data
+    except UnicodeEncodeError:
+        raise LayoutError(f"{where}: half of a character in a text; expected escapes from \\ud800 to \\udfff in pairs") from None
+    except json.JSONDecodeError as error:
+        raise LayoutError(f"{where}: not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
+    except (ValueError, RecursionError) as error:  # numbers of many thousand digits, brackets of many levels
+        raise LayoutError(f"{where}: not usable as JSON: {str(error).splitlines()[0]}") from None
+
+
+def fields(data: object, where: str, known: Collection[str] | None, needed: Collection[str] = ()) -> dict[str, Any]:
+    """A mapping without keys that are null; `known` None: any further key is another program's affair.
+
+    Raises:
+        LayoutError: no mapping, an unknown key or a missing one.
+    """
+    if not isinstance(data, dict):
+        keys = ", ".join(known if known is not None else needed)
+        raise LayoutError(f"{where}: expected a mapping with {keys}, got {type(data).__name__}")
+    entries = cast("dict[str, Any]", data)
+    if known is not None and (unknown := [key for key in entries if key not in known]):
+        raise LayoutError(f"{where}: unknown key {unknown[0]!r}{nearest(unknown[0], known)}; expected {', '.join(known)}")
+    if missing := [key for key in needed if entries.get(key) is None]:
+        raise LayoutError(f"{where}: {missing[0]!r} is missing; expected {', '.join(needed)}")
+    return {key: value for key, value in entries.items() if value is not None}
+
+
+def entries_of(data: object, where: str) -> list[Any]:
+    if not isinstance(data, list):
+        raise LayoutError(f"{where}: expected a list, got {type(data).__name__}")
+    return cast("list[Any]", data)
+
+
+def text_of(entry: Mapping[str, Any], key: str, where: str, default: str = "") -> str:
+    value = entry.get(key, default)
+    if not isinstance(value, str):
+        raise LayoutError(f"{where}: {key} {value!r}: expected a text")
+    return value
+
+
+def whole(value: object, where: str, key: str) -> int:
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise LayoutError(f"{where}: {key} {value!r}: expected a whole number")
+    return value
+
+
+def four(value: object, where: str, expected: str) -> list[float]:
+    """Four numbers; what they mean is the caller's to check."""
+    found = cast("list[object]", value) if isinstance(value, list) else []
+    numbers = [each for each in found if isinstance(each, int | float) and not isinstance(each, bool)]
+    if len(found) != 4 or len(numbers) != 4 or any(abs(number) > LARGEST for number in numbers):
+        raise LayoutError(f"{where}: box {value!r}: expected four numbers ({expected})")
+    return [float(number) for number in numbers]
+
+
+def size_of(value: object, where: str) -> Size:
+    """Width and height from `[w, h]`."""
+    sides = cast("list[object]", value) if isinstance(value, list) else []
+    if len(sides) != 2 or not all(
+        isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= LONGEST for side in sides
+    ):
+        raise LayoutError(f"{where}: size {value!r}: expected [width, height] in pixels, from 1 to {LONGEST} each")
+    width, height = cast("list[int]", sides)
+    return width, height

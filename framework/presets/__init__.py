@@ -1,1 +1,0 @@
-"""Published methods as data: one YAML file each."""

@@ -1,0 +1,123 @@
+"""Masks from PNG files: every kind of grey is read to the same numbers, and what could mean two masks is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from lsregen.framework import masks
+from lsregen.framework.errors import LayoutError
+from lsregen.framework.masks import encode_mask, mask_of_rows, read_mask
+
+LEVELS = np.array([[0, 51, 255], [255, 102, 0]], dtype=np.uint8)  # two rows and three columns: an exchange shows
+EXPECTED = torch.tensor([[0, 0.2, 1], [1, 0.4, 0]])
+
+
+def saved(tmp_path: Path, picture: Image.Image, **options: int) -> Path:
+    picture.save(tmp_path / "mask.png", **options)
+    return tmp_path / "mask.png"
+
+
+def rgba(grey: np.ndarray, opacity: np.ndarray) -> Image.Image:
+    return Image.fromarray(np.stack([grey, grey, grey, opacity], axis=-1))
+
+
+def pictures() -> dict[str, Image.Image]:
+    full, palette = np.full_like(LEVELS, 255), Image.fromarray(LEVELS).convert("P")
+    return {
+        "8 bits": Image.fromarray(LEVELS),
+        "16 bits": Image.fromarray(LEVELS.astype(np.uint16) * 257),
+        "grey in colour": Image.fromarray(np.stack([LEVELS] * 3, axis=-1)),
+        "palette": palette,
+        "opaque": rgba(LEVELS, full),
+        "grey and opaque": rgba(LEVELS, full).convert("LA"),
+        "opacity": rgba(full, LEVELS),
+        "opacity of black": rgba(full * 0, LEVELS),
+        "opacity and grey": rgba(full, LEVELS).convert("LA"),
+        "colour under nothing": rgba(np.where(LEVELS == 0, 9, 255).astype(np.uint8), LEVELS),
+    }
+
+
+@pytest.mark.parametrize("kind", pictures())
+def test_every_kind_of_grey(tmp_path: Path, kind: str) -> None:
+    mask = read_mask(saved(tmp_path, pictures()[kind]))
+    assert (mask.dtype, mask.shape) == (torch.float32, (2, 3))
+    torch.testing.assert_close(mask, EXPECTED, atol=1e-6, rtol=0)
+
+
+def test_one_bit(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(LEVELS == 255))
+    with Image.open(path) as picture:
+        assert picture.mode == "1"
+    assert read_mask(path).tolist() == [[0, 0, 1], [1, 0, 0]]
+
+
+def test_sixteen_bits_are_kept(tmp_path: Path) -> None:
+    levels = np.array([[0, 1, 65534, 65535]], dtype=np.uint16)
+    expected = torch.tensor([[0, 1, 65534, 65535]]) / 65535
+    torch.testing.assert_close(read_mask(saved(tmp_path, Image.fromarray(levels))), expected, atol=1e-9, rtol=0)
+
+
+def test_a_transparent_grey_is_opacity(tmp_path: Path) -> None:
+    picture = Image.fromarray(np.array([[0, 255, 0]], dtype=np.uint8))
+    assert read_mask(saved(tmp_path, picture, transparency=0)).tolist() == [[0, 1, 0]]
+
+
+def test_colours_and_two_masks_in_one_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=r"mask .*mask\.png: it has colours; expected black and white"):
+        read_mask(saved(tmp_path, Image.new("RGB", (2, 2), (255, 0, 0))))
+    with pytest.raises(LayoutError, match="its colours and its transparency both vary"):
+        read_mask(saved(tmp_path, rgba(LEVELS, LEVELS[::-1])))
+
+
+def test_files_that_are_no_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LayoutError, match=r"absent\.png: no such file"):
+        read_mask(tmp_path / "absent.png")
+    Image.new("L", (2, 2)).save(tmp_path / "a.gif")
+    (tmp_path / "a.txt").write_text("hello")
+    whole = saved(tmp_path, Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8))).read_bytes()
+    (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
+    for name in ("a.gif", "a.txt", "cut.png", ".", "a\0b"):
+        with pytest.raises(LayoutError, match="cannot be read as a PNG picture"):
+            read_mask(tmp_path / name)
+    monkeypatch.setattr(masks, "MOST_PIXELS", 64 * 64 - 1)
+    with pytest.raises(LayoutError, match="64x64 pixels; expected at most 4095"):
+        read_mask(tmp_path / "mask.png")
+
+
+def test_a_bomb_is_refused_before_it_goes_off(tmp_path: Path) -> None:
+    for side in (10_000, 14_000):  # pillow would warn of the first, and refuse the second
+        path = saved(tmp_path, Image.new("1", (side, side)))
+        with pytest.raises(LayoutError, match=r"pixels; expected at most|DecompressionBomb"):
+            read_mask(path)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 1000))
+def test_masks_of_256_levels_go_through_a_file(
+    tmp_path_factory: pytest.TempPathFactory, height: int, width: int, seed: int
+) -> None:
+    levels = torch.randint(0, 256, (height, width), generator=torch.Generator().manual_seed(seed))
+    data = encode_mask(levels / 255)
+    assert data is not None
+    path = tmp_path_factory.getbasetemp() / "levels.png"
+    path.write_bytes(data)
+    assert torch.equal(read_mask(path), levels / 255)
+
+
+def test_a_mask_that_a_file_would_change_is_not_encoded() -> None:
+    assert encode_mask(torch.tensor([[0.5]])) is None
+    assert encode_mask(torch.tensor([[1.0, 0.2, 0.0]])) is not None
+
+
+def test_rows() -> None:
+    assert mask_of_rows([[0, 1, 0.5]], "x").tolist() == [[0, 1, 0.5]]
+    for rows in ([[0], [0, 1]], "abc", {"a": 1}, [["a"]], [[10**400]]):
+        with pytest.raises(LayoutError, match="x: mask: expected rows of numbers"):
+            mask_of_rows(rows, "x")
