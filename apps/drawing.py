@@ -10,9 +10,9 @@ from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
 
-from ..framework.layout import Box, Layout
+from ..framework.layout import Box, Layout, Region
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Rectangle: TypeAlias = tuple[int, int, int, int]
@@ -52,17 +52,41 @@ def colours_of(layout: Layout) -> dict[str, Colour]:
 
 
 def draw_layout(image: Image.Image, layout: Layout) -> Image.Image:
-    """The image, enlarged pixel by pixel, with the boxes of its layout and their phrases; regions without a box are left out."""
+    """The image, enlarged pixel by pixel, with the boxes and masks of its layout and their phrases."""
     factor = ceil(SHORT_SIDE / min(image.size))
     picture = image.convert("RGB").resize((image.width * factor, image.height * factor), Image.Resampling.NEAREST)
-    draw, colours, scale = ImageDraw.Draw(picture), colours_of(layout), min(picture.size)
-    boxes = [(region, pixels_of(region.box, picture.size)) for region in layout.regions if region.box is not None]
-    for region, corners in boxes:
-        outline(draw, corners, colours[region.phrase.casefold()], max(2, scale // 170))
-    labels = Labels(picture.size, font(max(16, scale // 26)))
-    for region, corners in boxes:  # after all outlines, so that none crosses a label
+    colours, scale = colours_of(layout), min(picture.size)
+    frames: list[tuple[Region, Rectangle]] = []
+    for region in layout.boxed:
+        corners = draw_region(picture, region, colours[region.phrase.casefold()], max(2, scale // 170))
+        frames.append((region, corners))
+    draw, labels = ImageDraw.Draw(picture), Labels(picture.size, font(max(16, scale // 26)))
+    for region, corners in frames:  # after all outlines, so that none crosses a label
         labels.add(draw, region.phrase, corners, colours[region.phrase.casefold()])
     return picture
+
+
+def draw_region(
+    picture: Image.Image,
+    region: Region,
+    colour: Colour,
+    width: int,
+    size: tuple[int, int] | None = None,
+    at: tuple[int, int] = (0, 0),
+) -> Rectangle:
+    """Outline a box, or the edge of a mask, on the part of a picture of `size` (width, height) at `at`; returns the corners."""
+    size = size or picture.size
+    if region.box is not None:
+        corners = pixels_of(region.box, size, at)
+        outline(ImageDraw.Draw(picture), corners, colour, width)
+        return corners
+    levels = np.asarray(cast("Any", region.mask) >= 0.5).astype(np.uint8) * 255
+    inside = Image.fromarray(levels).resize(size, Image.Resampling.NEAREST)
+    for reach, ink in ((2 * width + 1, colour), (2 * (width // 3) + 1, INK)):  # the dark line is the outer half of the edge
+        edge = ImageChops.subtract(inside, inside.filter(ImageFilter.MinFilter(reach)))
+        picture.paste(ink, at, edge)
+    left, top, right, bottom = inside.getbbox() or (0, 0, *size)
+    return left + at[0], top + at[1], right - 1 + at[0], bottom - 1 + at[1]
 
 
 def pixels_of(box: Box, size: tuple[int, int], offset: tuple[int, int] = (0, 0)) -> Rectangle:
@@ -192,8 +216,8 @@ def draw_attention(maps: Mapping[int, Floats], layout: Layout, size: tuple[int, 
     for row, phrase in enumerate(phrases):
         colour = colours[phrase.casefold()]
         _draw_name(draw, grid, row, phrase, colour)
-        boxes = [region.box for region in layout.of(phrase) if region.box is not None]
-        _draw_row(picture, grid, row, [maps[index][row] for index in indices], boxes, colour)
+        regions = Layout(layout.of(phrase)).boxed
+        _draw_row(picture, grid, row, [maps[index][row] for index in indices], regions, colour)
     draw.text((GAP, grid.size[1] - GAP - 2), note, fill=(90, 90, 90), font=small, anchor="ls")
     return picture
 
@@ -222,7 +246,9 @@ def _draw_name(draw: ImageDraw.ImageDraw, grid: _Grid, row: int, phrase: str, co
         draw.text((GAP + 12, y + i * line), text, fill=INK, font=with_font)
 
 
-def _draw_row(picture: Image.Image, grid: _Grid, row: int, maps: Sequence[Floats], boxes: Sequence[Box], colour: Colour) -> None:
+def _draw_row(
+    picture: Image.Image, grid: _Grid, row: int, maps: Sequence[Floats], regions: Sequence[Region], colour: Colour
+) -> None:
     finite = [np.nan_to_num(np.asarray(values, dtype=np.float64), nan=0.0, posinf=0.0, neginf=0.0) for values in maps]
     top = max((float(values.max()) for values in finite), default=0.0)
     for column, values in enumerate(finite):
@@ -230,6 +256,5 @@ def _draw_row(picture: Image.Image, grid: _Grid, row: int, maps: Sequence[Floats
         levels = (np.clip(values / top, 0, 1) * 255 if top > 0 else np.zeros_like(values)).round().astype(np.uint8)
         heat = ImageOps.colorize(Image.fromarray(levels), COLD, HOT, WARM)
         picture.paste(heat.resize(grid.cell, Image.Resampling.NEAREST), corner)
-        draw = ImageDraw.Draw(picture)
-        for box in boxes:
-            outline(draw, pixels_of(box, grid.cell, corner), colour, 2)
+        for region in regions:
+            draw_region(picture, region, colour, 2, grid.cell, corner)

@@ -7,63 +7,63 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..framework.errors import ConfigError, PhraseError
-from ..framework.items import SEEDS
-from ..framework.layout import BOX_FORM, Layout, Region
-from ..framework.tokens import TokenTable
-from .checks import check_folder, check_model, check_text, memory_errors, parse_size, read_box
+from ..framework.errors import ConfigError
+from ..framework.formats import MASK_FORM
+from ..framework.items import POLICIES, SEEDS
+from ..framework.layout import BOX_FORM, Layout
+from .checks import check_folder, check_model, memory_errors
 from .cli import INTERRUPTED
 from .job import Job, Made, Work
-from .output import check_name, claim, prepare_folder, slug
+from .metadata import LONGEST, MOST_SAMPLES
+from .output import OutputError, check_name, claim, prepare_folder
+from .shots import Options, Request, check_phrases, request_of, shots_of
 
 if TYPE_CHECKING:
     from ..framework.config import ResolvedConfig
     from ..framework.pipeline import Pipeline
     from ..framework.plugins import Plugins
     from ..framework.types import StepReport
+    from .metadata import Metadata
 
-NO_TOKENS = "\ntokens: none"  # what an error says of a prompt that no tokenizer has seen yet
 POSITIVE = click.IntRange(min=1)
-
-
-@dataclass(frozen=True)
-class Options:
-    """The command line as it was typed."""
-
-    prompt: str
-    box: tuple[str, ...]
-    phrase: tuple[str, ...]
-    negative: str
-    model: str | None
-    guidance: str | None
-    sets: tuple[str, ...]
-    steps: int | None
-    cfg: float | None
-    sampler: str | None
-    seed: int | None
-    count: int
-    batch: int
-    size: str | None
-    device: str
-    dtype: str
-    out: Path
-    name: str | None
-    trace: int
-    metadata: bool
-    as_json: bool
+PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--prompt", required=True, metavar="TEXT", help="What the image shows.")
+@click.option("--prompt", metavar="TEXT", help="What the image shows.")
 @click.option("--box", multiple=True, metavar=BOX_FORM, help="Where a phrase of the prompt stands, in fractions of the image.")
+@click.option(
+    "--mask", multiple=True, metavar=MASK_FORM, help="The same by a black and white PNG, white where the phrase stands."
+)
 @click.option("--phrase", multiple=True, metavar="TEXT", help="A phrase that must be there, wherever. circle#2 is the second.")
 @click.option("--negative", default="", metavar="TEXT", help="What to steer away from.")
+@click.option(
+    "--layout",
+    type=PATH,
+    metavar="FILE",
+    help="A file of boxes or masks: lsregen's JSON, COCO, YOLO, pixels, NSR-1K, GLIGEN; see `lsregen layout`.",
+)
+@click.option(
+    "--prompts",
+    type=PATH,
+    metavar="FILE.jsonl",
+    help='Many images: one item a line, such as {"prompt": "a dog", "boxes": {"dog": [0.1, 0.2, 0.6, 0.9]}}; or any layout file.',
+)
+@click.option(
+    "--on-bad-box",
+    type=click.Choice(POLICIES),
+    default="error",
+    show_default=True,
+    help="For boxes of a file: see `lsregen layout`.",
+)
+@click.option(
+    "--from-image", type=PATH, metavar="FILE.png", help="Make a picture of lsregen's again, from the settings inside it."
+)
 @click.option("--model", metavar="NAME|DIR", help="A model that ships with lsregen, or a folder. [default: shapeworld-base]")
 @click.option(
     "--guidance",
@@ -76,16 +76,26 @@ class Options:
 @click.option("--cfg", type=float, help="Classifier-free guidance scale; 1 is off. [default: the preset's, else the model's]")
 @click.option("--sampler", metavar="NAME", help="See `lsregen plugins`. [default: the preset's]")
 @click.option(
-    "--seed", type=click.IntRange(0, SEEDS - 1), metavar="N", help="Of the first image; the next ones count up. [default: 0]"
+    "--seed",
+    type=click.IntRange(0, SEEDS - 1),
+    metavar="N",
+    help="Of a prompt's first image; the next ones count up. [default: the file's, else 0]",
 )
-@click.option("--count", type=click.IntRange(1, 100_000), default=1, show_default=True, metavar="N", help="How many images.")
 @click.option(
-    "--batch", type=POSITIVE, default=1, show_default=True, metavar="N", help="How many at once; the images do not depend on it."
+    "--count", type=click.IntRange(1, 100_000), default=1, show_default=True, metavar="N", help="How many images of a prompt."
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1, MOST_SAMPLES),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="How many at once; the images do not depend on it.",
 )
 @click.option("--size", metavar="WxH", help="Width and height in pixels. [default: the model's]")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")
 @click.option("--dtype", default="auto", show_default=True, metavar="NAME", help="auto, fp32, fp16, bf16.")
-@click.option("--out", type=click.Path(path_type=Path), default="outputs", show_default=True, metavar="DIR", help="The folder.")
+@click.option("--out", type=PATH, default="outputs", show_default=True, metavar="DIR", help="The folder.")
 @click.option("--name", metavar="NAME", help="How files begin: NAME-SEED.png. [default: made from the prompt]")
 @click.option(
     "--trace", type=click.IntRange(min=0), default=8, show_default=True, metavar="N", help="At how many steps attention is drawn."
@@ -98,11 +108,13 @@ def command(**options: Any) -> None:
     \b
     lsregen generate --prompt "a red circle and a blue square" \\
         --box "red circle=0.05,0.1,0.45,0.6" --box "blue square=0.55,0.45,0.95,0.95"
+    lsregen generate --prompts prompts.jsonl --batch 8
+    lsregen generate --from-image outputs/a-red-circle-and-a-blue-square-0.png
 
     \b
     Written to the output folder:
       NAME-SEED.png            each image, with all settings inside
-      NAME-SEED-layout.png     the boxes drawn over it
+      NAME-SEED-layout.png     the boxes or masks drawn over it
       NAME-SEED-attention.png  where each phrase looked, over the steps
       report.json              energies, seconds, settings, hashes of this run
     Pictures of the same name are replaced if lsregen made them, else never. The
@@ -110,13 +122,15 @@ def command(**options: Any) -> None:
     unless all of its images are made again.
     """
     begun, given = time.perf_counter(), Options(**options)
-    job, plugins = plan(given)
-    old = claim([job.report, *(path for seed in job.seeds for path in job.files(seed).all)])
+    job, plugins, request = plan(given)
+    old = claim([job.report, *(path for shot in job.kept for path in job.files(shot).all)])
+    check_source(given, job)
+    check_masks(job)
     work, shown = Work(job, begun), list[Made]()
     work.seconds["start"] = time.perf_counter() - begun
     try:
         with work.timed("load"):
-            pipeline = load(given, job, plugins)
+            pipeline = load(given, job, plugins, request)
         _say(f"{pipeline.model.name} on {pipeline.model.device}, guidance: {job.guidance_name}")
         with Progress(job) as progress:
 
@@ -140,83 +154,76 @@ def command(**options: Any) -> None:
         sys.exit(INTERRUPTED)
 
 
-def plan(given: Options) -> tuple[Job, Plugins]:
+def plan(given: Options) -> tuple[Job, Plugins, Request]:
     """Check everything that can be checked without a model; what is cheap comes before the plugins, which import torch.
 
     Raises:
         LsregenError: a value that cannot be used.
     """
-    prompt = check_text("--prompt", given.prompt, needed=True)
-    negative = check_text("--negative", given.negative)
-    layout = layout_of(given.box, given.phrase)
-    check_phrases(TokenTable(prompt, ()), layout)
-    guidance_name, guidance = choose_guidance(given.guidance, layout)
-    size = parse_size(given.size) if given.size is not None else None
+    request = request_of(given)
+    guidance_name, guidance = choose_guidance(given, request)
     if given.cfg is not None and not (math.isfinite(given.cfg) and given.cfg >= 0):
         raise ConfigError(f"--cfg {given.cfg}: expected a number of at least 0, such as 4; 1 is off")
-    name = check_name(given.name) if given.name is not None else slug(prompt)
+    if given.name is not None:
+        check_name(given.name)
     check_folder(given.out)
-    if given.model is not None:
-        check_model(given.model)
-    resolved, plugins = check_config(given, guidance)
+    model = given.model or model_of(request)
+    if model is not None:
+        check_model(model)
+    resolved, plugins = check_config(given, guidance, model)
     if resolved.model is not None:
         check_model(resolved.model, plugins)
-    check_regions(resolved, layout, guidance_name)
-    seeds = seeds_of(resolved.seed if given.seed is None else given.seed, given.count)
+    for i, item in enumerate(request.items):
+        check_regions(resolved, item.layout, f"{request.where(i)}guidance {guidance_name!r}")
+    shots = shots_of(request, given, resolved.seed)
+    for each in request.dropped:
+        _say(f"Dropped: {each}")
     prepare_folder(given.out)
     job = Job(
-        prompt=prompt,
-        negative=negative,
-        layout=layout,
+        shots=shots,
         guidance=guidance,
         guidance_name=guidance_name,
         options={"steps": given.steps, "cfg": given.cfg, "sampler": given.sampler, "sets": given.sets},
         model=resolved.model,
         steps=resolved.steps,
-        seeds=seeds,
-        batch=given.batch,
-        size=size,
+        batch=given.batch if request.metadata is None else len(shots),
         folder=given.out,
-        name=name,
         trace=given.trace,
         with_metadata=given.metadata,
     )
-    return job, plugins
+    return job, plugins, request
 
 
-def layout_of(boxes: Sequence[str], phrases: Sequence[str]) -> Layout:
-    """The regions of the command line; a phrase that has a box already needs no second mention."""
-    if any(not phrase.strip() for phrase in phrases):
-        raise PhraseError("--phrase '' is empty; expected words of the prompt, such as 'red circle'")
-    boxed = Layout(tuple(read_box(box) for box in boxes))
-    named = Layout(tuple(Region(phrase) for phrase in phrases))
-    return Layout((*boxed.regions, *(Region(phrase) for phrase in named.phrases if not boxed.of(phrase))))
+def choose_guidance(given: Options, request: Request) -> tuple[str, Mapping[str, Any]]:
+    """The guidance to use, by name and as a configuration; what suits the layouts if none is given.
 
-
-def check_phrases(table: TokenTable, layout: Layout) -> None:
-    """Every phrase is in the prompt, once; with a model's table of tokens also: in the part that the model sees."""
-    for phrase in layout.phrases:
-        try:
-            if table.pieces:
-                table.span(phrase)
-            else:
-                table.locate(phrase)
-        except PhraseError as error:
-            option = "--phrase" if all(region.box is None for region in layout.of(phrase)) else "--box"
-            raise PhraseError(f"{option}: {str(error).removesuffix(NO_TOKENS)}") from None
-
-
-def choose_guidance(given: str | None, layout: Layout) -> tuple[str, Mapping[str, Any]]:
-    """The guidance to use, by name and as a configuration; what suits the layout if none is given."""
+    Raises:
+        ConfigError: no such guidance, or the items of a file ask for different ones.
+    """
     from ..framework.config import load_guidance
 
-    if given is None:
-        boxed = any(region.box is not None for region in layout.regions)
-        given = "layout-guidance" if boxed else "attend-and-excite" if layout.regions else "none"
-    return given, load_guidance(given)
+    if request.metadata is not None:
+        return f"as in {given.from_image}", request.metadata.config
+    if given.guidance is not None:
+        return given.guidance, load_guidance(given.guidance)
+    fitting = [_fitting(item.layout) for item in request.items]
+    for i, name in enumerate(fitting):
+        if name != fitting[0]:
+            why = f"item 1 would have {fitting[0]}, and item {i + 1} {name}: some have boxes, and some do not"
+            raise ConfigError(f"--prompts without --guidance: {why}; name one for all of them")
+    return fitting[0], load_guidance(fitting[0])
 
 
-def check_config(given: Options, guidance: Mapping[str, Any]) -> tuple[ResolvedConfig, Plugins]:
+def _fitting(layout: Layout) -> str:
+    return "layout-guidance" if layout.boxed else "attend-and-excite" if layout.regions else "none"
+
+
+def model_of(request: Request) -> str | None:
+    """The model that made a picture, if it ships; a name in a picture is never taken for a path."""
+    return None if request.metadata is None else str(request.metadata.model.get("name"))
+
+
+def check_config(given: Options, guidance: Mapping[str, Any], model: str | None) -> tuple[ResolvedConfig, Plugins]:
     """The configuration as the pipeline will resolve it, and the plugins that it may name."""
     from ..framework.config import apply_sets, merge, validate
     from ..framework.plugins import discover
@@ -224,12 +231,16 @@ def check_config(given: Options, guidance: Mapping[str, Any]) -> tuple[ResolvedC
     plugins = discover()
     for broken in plugins.broken:
         _say(f"Warning: not loaded: {broken}")
-    flags = {"model": given.model, "steps": given.steps, "cfg": given.cfg, "sampler": given.sampler}
+    if given.model is None and model is not None and model not in plugins.embedded_models():
+        raise ConfigError(
+            f"--from-image {given.from_image}: made by the model {model!r}, which does not ship; say where it is: --model DIR"
+        )
+    flags = {"model": model, "steps": given.steps, "cfg": given.cfg, "sampler": given.sampler}
     config = merge(guidance, {name: value for name, value in flags.items() if value is not None})
     return validate(apply_sets(config, given.sets, plugins), plugins), plugins
 
 
-def check_regions(config: ResolvedConfig, layout: Layout, guidance: str) -> None:
+def check_regions(config: ResolvedConfig, layout: Layout, where: str) -> None:
     """Whether the attention terms have something to look at; what other extractors need, they say once a model is there.
 
     Raises:
@@ -238,32 +249,72 @@ def check_regions(config: ResolvedConfig, layout: Layout, guidance: str) -> None
     for term in config.terms:
         if term.extractor_name != "cross_attention":
             continue
-        where = f"guidance {guidance!r}, term {term.name!r}"
+        term_where = f"{where}, term {term.name!r}"
         if not layout.regions:
-            raise ConfigError(f"{where}: no phrase to look at; give one with --phrase, or with its place: --box {BOX_FORM}")
+            raise ConfigError(f"{term_where}: no phrase to look at; give one with --phrase, or with its place: --box {BOX_FORM}")
         if term.distance.needs_target and not layout.boxed:
-            raise ConfigError(f"{where}: distance {term.distance_name} needs a box; give at least one: --box {BOX_FORM}")
+            raise ConfigError(f"{term_where}: distance {term.distance_name} needs a box; give at least one: --box {BOX_FORM}")
 
 
-def seeds_of(first: int, count: int) -> tuple[int, ...]:
-    if not 0 <= first <= SEEDS - count:
-        raise ConfigError(f"seed {first} with --count {count}: expected whole numbers from 0 to 2^63 - 1 for every image")
-    return tuple(range(first, first + count))
+def check_masks(job: Job) -> None:
+    """Masks go into the settings of a picture, with those of its whole batch, and must leave them readable.
+
+    Raises:
+        ConfigError: they would not fit.
+    """
+    for shots in job.batches:
+        if not job.with_metadata or all(region.mask is None for shot in shots for region in shot.layout.regions):
+            continue
+        if (taken := sum(len(json.dumps(shot.layout.to_json())) for shot in shots)) > LONGEST // 2:
+            cure = "lower --batch, give smaller masks (8-bit PNGs), or leave the settings out with --no-metadata"
+            raise ConfigError(f"the masks of a batch take {taken:,} characters in every picture, of {LONGEST // 2:,}; {cure}")
 
 
-def load(given: Options, job: Job, plugins: Plugins) -> Pipeline:
-    """The pipeline, once its model has agreed to the size and the phrases."""
+def check_source(given: Options, job: Job) -> None:
+    """A picture that is made again is not replaced by itself: it might come out different.
+
+    Raises:
+        OutputError: it would be.
+    """
+    source = given.from_image
+    for path in (path for shot in job.kept for path in job.files(shot).all):
+        if source is not None and path.exists() and path.samefile(source):
+            raise OutputError(f"--from-image {source}: would be replaced by what is made from it; choose another --out or --name")
+
+
+def load(given: Options, job: Job, plugins: Plugins, request: Request) -> Pipeline:
+    """The pipeline, once its model has agreed to the sizes and the phrases."""
     from ..framework.pipeline import DEFAULT_MODEL, Pipeline
 
+    made, device, dtype = request.metadata, given.device, given.dtype
+    if made is not None:  # the same device and precision, unless others are named
+        device, dtype = (made.device if device == "auto" else device), (made.dtype if dtype == "auto" else dtype)
     with memory_errors("for the model", "use --dtype fp16, or a smaller --model"):
-        pipeline = Pipeline.load(job.model or DEFAULT_MODEL, device=given.device, dtype=given.dtype, plugins=plugins)
-    if job.size is not None:
-        pipeline.model.latent_shape(job.size)
-    table = pipeline.model.tokens(job.prompt)
-    check_phrases(table, job.layout)
-    if table.truncated_from is not None:
-        _say(f"Warning: the prompt is too long for {pipeline.model.name}; not seen: {job.prompt[table.truncated_from :]!r}")
+        pipeline = Pipeline.load(job.model or DEFAULT_MODEL, device=device, dtype=dtype, plugins=plugins)
+    for size in dict.fromkeys(shot.size for shot in job.shots):
+        if size is not None:
+            pipeline.model.latent_shape(size)
+    for i, item in enumerate(request.items):
+        table = pipeline.model.tokens(item.prompt)
+        check_phrases(table, item.layout, request.where(i))
+        if table.truncated_from is not None:
+            unseen = item.prompt[table.truncated_from :]
+            _say(f"Warning: {request.where(i)}the prompt is too long for {pipeline.model.name}; not seen: {unseen!r}")
+    if made is not None:
+        _say_what_differs(made, pipeline)
     return pipeline
+
+
+def _say_what_differs(made: Metadata, pipeline: Pipeline) -> None:
+    """What may keep a picture from coming out as it was."""
+    from ..framework.report import versions
+
+    now = {"weights": pipeline.model.describe(), "device": str(pipeline.model.device), "torch": versions()["torch"]}
+    then = {"weights": made.model, "device": made.device, "torch": made.versions.get("torch")}
+    for what, value in now.items():
+        if value != then[what]:
+            said = "" if what == "weights" else f" ({then[what]} then, {value} now)"
+            _say(f"Warning: the picture was made with other {what}{said}; it may come out different.")
 
 
 class Progress:
@@ -298,7 +349,7 @@ def _line(made: Made) -> str:
 
 def _summary(work: Work, old: Sequence[Path]) -> None:
     """What there is to say besides the images: what the guidance reached, what was kept, what was replaced."""
-    made, wanted, folder = len(work.made), len(work.job.seeds), click.format_filename(work.job.folder)
+    made, wanted, folder = len(work.made), len(work.job.kept), click.format_filename(work.job.folder)
     if not made:
         if work.interrupted:
             _say("Interrupted; no image was finished.")

@@ -11,15 +11,16 @@ import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING, Any, cast
 
-from ..framework.layout import Layout
 from .checks import memory_errors
 from .drawing import draw_attention, draw_layout
 from .metadata import Metadata, encode_png
 from .output import FORMAT, keep_aside, read_own, write_file
+from .shots import Shot
 
 if TYPE_CHECKING:
     from ..framework.pipeline import Pipeline
@@ -48,41 +49,41 @@ class Job:
     """What to make, and where to put it; every value checked as far as that goes without a model.
 
     `guidance`: the preset or file as a mapping, and `guidance_name` how the user calls it. `options`: what overrides it, as
-    arguments of a `Pipeline`. `model`: None for the default one. `seeds`: one per image. `batch`: how many of them at once.
+    arguments of a `Pipeline`. `model`: None for the default one. `batch`: how many images are made at once.
     """
 
-    prompt: str
-    negative: str
-    layout: Layout
+    shots: tuple[Shot, ...]
     guidance: Mapping[str, Any]
     guidance_name: str
     options: Mapping[str, Any]
     model: str | None
     steps: int
-    seeds: tuple[int, ...]
     batch: int
-    size: tuple[int, int] | None
     folder: Path
-    name: str
     trace: int
     with_metadata: bool
 
     @property
-    def batches(self) -> list[tuple[int, ...]]:
-        return [self.seeds[i : i + self.batch] for i in range(0, len(self.seeds), self.batch)]
+    def kept(self) -> tuple[Shot, ...]:
+        """The images that are written."""
+        return tuple(shot for shot in self.shots if shot.kept)
+
+    @property
+    def batches(self) -> list[tuple[Shot, ...]]:
+        """What is made at once, in order: images of one size."""
+        runs = [tuple(run) for _, run in groupby(self.shots, key=lambda shot: shot.size)]
+        return [run[i : i + self.batch] for run in runs for i in range(0, len(run), self.batch)]
 
     @property
     def report(self) -> Path:
         return self.folder / "report.json"
 
-    def files(self, seed: int) -> Files:
-        stem = f"{self.name}-{seed}"
-        boxed = any(region.box is not None for region in self.layout.regions)
-        traced = self.trace > 0 and bool(self.layout.phrases)
+    def files(self, shot: Shot) -> Files:
+        traced = self.trace > 0 and bool(shot.layout.phrases)
         return Files(
-            self.folder / f"{stem}.png",
-            self.folder / f"{stem}-layout.png" if boxed else None,
-            self.folder / f"{stem}-attention.png" if traced else None,
+            self.folder / f"{shot.stem}.png",
+            self.folder / f"{shot.stem}-layout.png" if shot.layout.boxed else None,
+            self.folder / f"{shot.stem}-attention.png" if traced else None,
         )
 
 
@@ -90,7 +91,6 @@ class Job:
 class Made:
     """A finished image: its files, its share of the report, and the seconds it took (a batch's are shared equally)."""
 
-    seed: int
     files: Files
     metadata: Metadata
     energies: tuple[dict[str, Any], ...]
@@ -99,11 +99,11 @@ class Made:
     def to_json(self) -> dict[str, Any]:
         layout, attention = self.files.layout, self.files.attention
         return {
-            "seed": self.seed,
+            "seed": self.metadata.seed,
             "path": self.files.image.name,
-            "layout": layout.name if layout else None,
-            "attention": attention.name if attention else None,
-            "batch_seeds": list(self.metadata.batch_seeds),
+            "layout_path": layout.name if layout else None,
+            "attention_path": attention.name if attention else None,
+            "batch_seeds": [sample.seed for sample in self.metadata.batch],
             "index": self.metadata.index,
             "seconds": round(self.seconds, 4),
             "energies": list(self.energies),
@@ -141,8 +141,8 @@ class Work:
         once it is kept.
         """
         try:
-            for seeds in self.job.batches:
-                self._batch(pipeline, seeds, on_step, on_image)
+            for shots in self.job.batches:
+                self._batch(pipeline, shots, on_step, on_image)
         except KeyboardInterrupt:
             self.interrupted = True
         finally:
@@ -151,18 +151,18 @@ class Work:
                 with unbroken():
                     self._write_report()
 
-    def _batch(self, pipeline: Pipeline, seeds: tuple[int, ...], on_step: OnStep, on_image: OnImage) -> None:
-        job = self.job
-        several = f"for {len(seeds)} images at once", "lower --batch or --size, or use --dtype fp16"
-        doing, cure = several if len(seeds) > 1 else ("for an image", "lower --size, or use --dtype fp16")
+    def _batch(self, pipeline: Pipeline, shots: tuple[Shot, ...], on_step: OnStep, on_image: OnImage) -> None:
+        job, size = self.job, shots[0].size
+        several = f"for {len(shots)} images at once", "lower --batch or --size, or use --dtype fp16"
+        doing, cure = several if len(shots) > 1 else ("for an image", "lower --size, or use --dtype fp16")
         with memory_errors(doing, cure):
             result = pipeline(
-                [job.prompt] * len(seeds),
-                layout=job.layout,
-                negative=job.negative,
+                [shot.prompt for shot in shots],
+                layout=[shot.layout for shot in shots],
+                negative=[shot.negative for shot in shots],
                 guidance=job.guidance,
-                seed=seeds,
-                size=job.size,
+                seed=[shot.seed for shot in shots],
+                size=size,
                 on_step=on_step,
                 trace=job.trace,
                 **job.options,
@@ -170,10 +170,11 @@ class Work:
         for phase, seconds in result.report.seconds.items():
             self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
         self.guided_passes += result.report.guided_passes
-        for index in range(len(seeds)):
-            with self.timed("write"), unbroken():  # an image that is there and not noted would be in no report
-                self._keep(result, index)
-            on_image(self.made[-1])
+        for index, shot in enumerate(shots):
+            if shot.kept:
+                with self.timed("write"), unbroken():  # an image that is there and not noted would be in no report
+                    self._keep(result, index, shot)
+                on_image(self.made[-1])
 
     def _write_report(self) -> None:
         """Write the report of this run; an earlier one is kept aside, unless all of its images were made again."""
@@ -191,10 +192,10 @@ class Work:
         paths = {str(image.get("path")) for image in cast("list[dict[str, Any]]", images)}
         return paths <= {made.files.image.name for made in self.made}
 
-    def _keep(self, result: Result, index: int) -> None:
+    def _keep(self, result: Result, index: int, shot: Shot) -> None:
         """Write the files of one image, the image last: where there is an image, the pictures about it are there too."""
         report, image = result.report, result.images[index]
-        metadata, files = Metadata.of(report, index), self.job.files(report.seeds[index])
+        metadata, files = Metadata.of(report, index), self.job.files(shot)
         if files.attention is not None and result.attention:
             maps = {step: maps[index].float().numpy() for step, maps in result.attention.items()}
             picture = draw_attention(maps, metadata.layout, metadata.size, self.job.steps)
@@ -203,7 +204,7 @@ class Work:
             write_file(files.layout, encode_png(draw_layout(image, metadata.layout)))
         write_file(files.image, encode_png(image, metadata if self.job.with_metadata else None))
         seconds = sum(report.seconds.values()) / len(report.seeds)
-        self.made.append(Made(metadata.seed, files, metadata, _energies(report, index), seconds))
+        self.made.append(Made(files, metadata, _energies(report, index), seconds))
 
     def energies(self) -> dict[str, tuple[float, float]]:
         """Of each term, its energy when it was first evaluated and when it was last: the mean of all images."""
@@ -218,21 +219,28 @@ class Work:
         return {term: (fmean(first for first, _ in pairs), fmean(last for _, last in pairs)) for term, pairs in ends.items()}
 
     def report(self) -> dict[str, Any]:
-        """All finished images, as plain JSON types; there must be one."""
-        shared = self.made[0].metadata.to_json()
-        own = ("version", "seed", "batch_seeds", "index")
+        """All finished images, as plain JSON types; there must be one. What they have in common is said once."""
+        every = [_described(made.metadata, self.made[0].metadata.seed) for made in self.made]
+        shared = {key: value for key, value in every[0].items() if all(other[key] == value for other in every)}
+        own = [{key: value for key, value in each.items() if key not in shared} for each in every]
         return {
             "format": FORMAT,
-            **{key: value for key, value in shared.items() if key not in own},
+            **shared,
             "guidance": self.job.guidance_name,
             "folder": str(self.job.folder),
-            "seeds": [made.seed for made in self.made],
-            "requested": len(self.job.seeds),
+            "seeds": [made.metadata.seed for made in self.made],
+            "requested": len(self.job.kept),
             "interrupted": self.interrupted,
             "guided_passes": self.guided_passes,
             "seconds": {phase: round(seconds, 4) for phase, seconds in self.seconds.items()},
-            "images": [made.to_json() for made in self.made],
+            "images": [{**made.to_json(), **differing} for made, differing in zip(self.made, own, strict=True)],
         }
+
+
+def _described(metadata: Metadata, first: int) -> dict[str, Any]:
+    """A picture's settings besides its seed and batch. `first`: the seed of the run's first picture, for the configuration."""
+    found = {key: value for key, value in metadata.to_json().items() if key not in ("version", "seed", "batch", "index")}
+    return {**found, "config": {**found["config"], "seed": first}}
 
 
 def _energies(report: Report, index: int) -> tuple[dict[str, Any], ...]:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 KEY, PARAMETERS = "lsregen", "parameters"
 VERSION = 1  # of the JSON under `KEY`; a reader refuses a newer one
-LONGEST = 1 << 20  # characters of JSON that are read from a picture
+LONGEST = 1 << 22  # characters of JSON that are read from a picture
 LARGEST_SIDE = 1 << 15
+MOST_SAMPLES = 1024  # of a batch
 
 
 class MetadataError(LsregenError):
@@ -32,18 +33,24 @@ class MetadataError(LsregenError):
 
 
 @dataclass(frozen=True)
-class Metadata:
-    """Everything that is needed to make one picture again.
-
-    `batch_seeds`, `index`: the seeds of the batch it was made in, and its place there; other batches give the same picture up to
-    rounding.
-    """
+class Sample:
+    """What one picture of a batch was made from."""
 
     prompt: str
     negative: str
     layout: Layout
     seed: int
-    batch_seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """Everything that is needed to make one picture again.
+
+    `batch`, `index`: all samples of the batch it was made in, and its place there; other batches give the same picture up to
+    rounding.
+    """
+
+    batch: tuple[Sample, ...]
     index: int
     size: tuple[int, int]
     config: Mapping[str, Any]
@@ -52,17 +59,26 @@ class Metadata:
     dtype: str
     versions: Mapping[str, str]
 
+    @property
+    def own(self) -> Sample:
+        return self.batch[self.index]
+
+    @property
+    def seed(self) -> int:
+        return self.own.seed
+
+    @property
+    def layout(self) -> Layout:
+        return self.own.layout
+
     @classmethod
     def of(cls, report: Report, index: int) -> Metadata:
         """What a batch's report says of one of its images."""
         # The seed that was used, not the preset's; and no model there: a flag may have named another, perhaps with its path.
         config = {**{key: value for key, value in report.config.items() if key != "model"}, "seed": report.seeds[index]}
+        samples = zip(report.prompts, report.negatives, report.layouts, report.seeds, strict=True)
         return cls(
-            prompt=report.prompts[index],
-            negative=report.negatives[index],
-            layout=report.layouts[index],
-            seed=report.seeds[index],
-            batch_seeds=tuple(report.seeds),
+            batch=tuple(Sample(*sample) for sample in samples),
             index=index,
             size=report.size,
             config=config,
@@ -73,9 +89,12 @@ class Metadata:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Plain JSON types; of the other samples in the batch, what differs from this one's."""
+        own = _as_json(self.own)
+        others = [_as_json(sample) for sample in self.batch]
+        batch = [{key: value for key, value in other.items() if key == "seed" or value != own[key]} for other in others]
         mappings = {"config": dict(self.config), "model": dict(self.model), "versions": dict(self.versions)}
-        return {"version": VERSION, **vars(self), **mappings, "layout": self.layout.to_json()}
+        return {"version": VERSION, **own, **vars(self), "batch": batch, **mappings}
 
     @classmethod
     def from_json(cls, data: object) -> Metadata:
@@ -88,17 +107,18 @@ class Metadata:
         found = _Fields(data)
         if found.whole("version", 1, 1 << 16) > VERSION:
             raise MetadataError("written by a newer lsregen; install that to read it")
-        seeds = found.wholes("batch_seeds", 0, SEEDS - 1)
+        own, entries = _sample(found), found.of("batch", list)
+        if len(entries) > MOST_SAMPLES:
+            raise MetadataError(f"'batch': {len(entries)} samples; at most {MOST_SAMPLES} are read")
+        batch = tuple(_sample(_Fields(entry), own) for entry in entries)
+        index = found.whole("index", 0, len(batch) - 1)
         sides = found.wholes("size", 1, LARGEST_SIDE)
-        index = found.whole("index", 0, len(seeds) - 1)
-        if len(sides) != 2 or seeds[index] != found.whole("seed", 0, SEEDS - 1):
-            raise MetadataError("'size' is not a width and a height, or 'seed' is not the one at 'index' in 'batch_seeds'")
+        if len(sides) != 2 or batch[index] != own:
+            raise MetadataError(
+                "'size' is not a width and a height, or the picture's own settings are not those at 'index' in 'batch'"
+            )
         return cls(
-            prompt=found.of("prompt", str),
-            negative=found.of("negative", str),
-            layout=Layout.from_json(found.of("layout", dict)),
-            seed=seeds[index],
-            batch_seeds=seeds,
+            batch=batch,
             index=index,
             size=(sides[0], sides[1]),
             config=found.of("config", dict),
@@ -120,9 +140,23 @@ class Metadata:
             "Model": name,
             "Version": f"lsregen {version}",
         }
-        lines = [self.prompt, f"Negative prompt: {self.negative}"] if self.negative else [self.prompt]
+        own = self.own
+        lines = [own.prompt, f"Negative prompt: {own.negative}"] if own.negative else [own.prompt]
         shown = [f"{key}: {_quoted(str(value))}" for key, value in pairs.items() if value is not None]
         return "\n".join([*lines, ", ".join(shown)])
+
+
+def _as_json(sample: Sample) -> dict[str, Any]:
+    return {**vars(sample), "layout": sample.layout.to_json()}
+
+
+def _sample(found: _Fields, default: Sample | None = None) -> Sample:
+    """A sample of unknown content; what it does not say is as in `default`."""
+    seed = found.whole("seed", 0, SEEDS - 1)
+    prompt = default.prompt if default and not found.has("prompt") else found.of("prompt", str)
+    negative = default.negative if default and not found.has("negative") else found.of("negative", str)
+    layout = default.layout if default and not found.has("layout") else Layout.from_json(found.of("layout", dict))
+    return Sample(prompt, negative, layout, seed)
 
 
 def encode_png(image: Image.Image, metadata: Metadata | None = None) -> bytes:
@@ -167,6 +201,10 @@ class _Fields:
     """A mapping of unknown content, asked for values of known types."""
 
     data: object
+
+    def has(self, key: str) -> bool:
+        data = self.data
+        return isinstance(data, dict) and key in cast("dict[str, Any]", data)
 
     def of(self, key: str, kind: type[Any]) -> Any:
         data = self.data

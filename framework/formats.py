@@ -38,7 +38,7 @@ from .annotations import XYWH, read_coco, read_yolo, sized, spoken, write_coco, 
 from .errors import ConfigError, LayoutError, nearest
 from .items import Item, Items, Reading, Size, Writing, entries_of, fields, four, parse_json, read_text, size_of, text_of, whole
 from .layout import CORNERS, Box, Layout, Region
-from .masks import encode_mask, mask_of_rows, read_mask
+from .masks import DATA, encode_mask, mask_of_rows, mask_of_text, read_mask
 
 MASK_FORM = "PHRASE=FILE.png"
 SETTINGS = ("name", "prompt", "negative", "seed", "size")
@@ -86,7 +86,7 @@ def read_layouts(
 def encode_layouts(path: str | Path, items: Sequence[Item], format: str, *, classes: str | Path | None = None) -> Writing:
     """The files that hold the items, as bytes, and what the format has no place for; nothing is written.
 
-    `path` is the first file, or YOLO's folder. Masks become PNG files beside it where 8 bits keep all of their values.
+    `path` is the first file, or YOLO's folder. Masks become PNG files beside it where 8 or 16 bits keep all of their values.
 
     Raises:
         LayoutError: the format cannot hold a region, or a YOLO class is not in `classes`.
@@ -231,7 +231,10 @@ def _region(reading: Reading, place: object, where: str, scale: Size | None) -> 
 def _masked(reading: Reading, phrase: str, mask: object, where: str) -> Region:
     where = f"{where} ({phrase!r})"
     try:
-        values = read_mask(reading.path.parent / mask) if isinstance(mask, str) else mask_of_rows(mask, where)
+        if isinstance(mask, str):
+            values = mask_of_text(mask) if mask.startswith(DATA) else read_mask(reading.path.parent / mask)
+        else:
+            values = mask_of_rows(mask, where)
         return Region(phrase, mask=values)
     except LayoutError as error:
         raise type(error)(f"{where}: {str(error).removeprefix(where + ': ')}") from None

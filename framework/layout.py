@@ -215,14 +215,19 @@ class Layout:
         return cls(tuple(_region(f"box of {phrase!r}", phrase, box) for phrase, box in boxes.items()))
 
     def to_json(self) -> dict[str, Any]:
-        """A plain dict: `{"regions": [{"phrase": ..., "box": [left, top, right, bottom]}, ...]}`; a mask is a list of rows."""
+        """A plain dict: `{"regions": [{"phrase": ..., "box": [left, top, right, bottom]}, ...]}`.
+
+        A mask is the text of a PNG file (`data:image/png;base64,...`) where 8 or 16 bits keep all its values, else a list of rows.
+        """
+        from .masks import mask_to_text
+
         regions: list[dict[str, Any]] = []
         for region in self.regions:
             entry: dict[str, Any] = {"phrase": region.phrase}
             if region.box is not None:
                 entry["box"] = list(region.box.xyxy)
             if region.mask is not None:
-                entry["mask"] = cast("Any", region.mask).tolist()
+                entry["mask"] = mask_to_text(region.mask) or cast("Any", region.mask).tolist()
             regions.append(entry)
         return {"regions": regions}
 
@@ -269,6 +274,10 @@ def _region(where: str, phrase: object, box: object = None, rows: object = None)
 def _mask_of(rows: object) -> Tensor:
     import torch
 
+    from .masks import mask_of_text
+
+    if isinstance(rows, str):
+        return mask_of_text(rows)
     try:
         return torch.tensor(rows, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):

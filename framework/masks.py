@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import warnings
 from pathlib import Path
@@ -14,12 +15,13 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+DATA = "data:image/png;base64,"
 MOST_PIXELS = 2**26
 """A larger mask is refused before it is unpacked: 8192 x 8192, 256 MiB as numbers."""
 
 
-def read_mask(path: str | Path) -> Tensor:
-    """A mask `[H W]`, fp32 in [0, 1], from a PNG file: black is 0 and white is 1, with 1, 8 or 16 bits.
+def read_mask(path: str | Path | io.BytesIO) -> Tensor:
+    """A mask `[H W]`, fp32 in [0, 1], from a PNG file or its bytes: black is 0 and white is 1, with 1, 8 or 16 bits.
 
     A picture in colour is taken if every pixel is grey. Where transparency varies, the mask is the opacity; the picture under it
     must then be of one value, since otherwise two masks could be meant.
@@ -30,6 +32,7 @@ def read_mask(path: str | Path) -> Tensor:
     import torch
     from PIL import Image
 
+    name = "in the text" if isinstance(path, io.BytesIO) else path
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower, and an error
@@ -37,13 +40,13 @@ def read_mask(path: str | Path) -> Tensor:
         with picture:
             if picture.width * picture.height > MOST_PIXELS:
                 raise LayoutError(
-                    f"mask {path}: {picture.width}x{picture.height} pixels; expected at most {MOST_PIXELS} in all: scale it down"
+                    f"mask {name}: {picture.width}x{picture.height} pixels; expected at most {MOST_PIXELS} in all: scale it down"
                 )
-            return torch.tensor(_values(picture, path))
+            return torch.tensor(_values(picture, name))
     except FileNotFoundError:
-        raise LayoutError(f"mask {path}: no such file; expected a PNG picture") from None
+        raise LayoutError(f"mask {name}: no such file; expected a PNG picture") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise LayoutError(f"mask {path}: cannot be read as a PNG picture ({type(error).__name__}: {error})") from None
+        raise LayoutError(f"mask {name}: cannot be read as a PNG picture ({type(error).__name__}: {error})") from None
 
 
 def _values(picture: Image.Image, path: str | Path) -> np.ndarray[Any, Any]:
@@ -67,16 +70,39 @@ def _values(picture: Image.Image, path: str | Path) -> np.ndarray[Any, Any]:
 
 
 def encode_mask(mask: Tensor) -> bytes | None:
-    """A mask `[H W]` in [0, 1] as a PNG file with 8 bits of grey, if that keeps every value; else None."""
+    """A mask `[H W]` in [0, 1] as a PNG file with 8 or 16 bits of grey, if that keeps every value; else None."""
+    import numpy as np
     import torch
     from PIL import Image
 
-    levels = (mask * 255).round()
-    if not torch.equal(levels / 255, mask):
-        return None
-    data = io.BytesIO()
-    Image.fromarray(levels.byte().cpu().numpy()).save(data, "PNG")
-    return data.getvalue()
+    for most, kind in ((255, np.uint8), (65535, np.uint16)):
+        levels = (mask * most).round()
+        if torch.equal(levels / most, mask):
+            data = io.BytesIO()
+            Image.fromarray(levels.cpu().numpy().astype(kind)).save(data, "PNG")
+            return data.getvalue()
+    return None
+
+
+def mask_to_text(mask: Tensor) -> str | None:
+    """The same PNG file as a text, for JSON."""
+    data = encode_mask(mask)
+    return None if data is None else DATA + base64.b64encode(data).decode()
+
+
+def mask_of_text(text: str) -> Tensor:
+    """The inverse of `mask_to_text`.
+
+    Raises:
+        LayoutError: not such a text, or not a mask.
+    """
+    if not text.startswith(DATA):
+        raise LayoutError(f"mask {text[:40]!r}: expected rows of numbers, or a text that begins with {DATA!r}")
+    try:
+        data = base64.b64decode(text.removeprefix(DATA), validate=True)
+    except ValueError:
+        raise LayoutError(f"mask {text[:40]!r}...: not base64 after {DATA!r}") from None
+    return read_mask(io.BytesIO(data))
 
 
 def mask_of_rows(rows: object, where: str) -> Tensor:

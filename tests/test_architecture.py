@@ -81,9 +81,11 @@ def test_no_file_is_longer_than_a_reader_can_hold(file: Path) -> None:
 
 @each_file
 def test_no_file_unpickles(file: Path) -> None:
-    tree = ast.parse(file.read_text(encoding="utf-8"))
-    used = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    assert not {"torch.load", "pickle.load", "pickle.loads"} & used
+    """The converter may, with torch's restricted reader, which executes nothing."""
+    calls = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    loads = [node for node in calls if ast.unparse(node.func) in ("torch.load", "pickle.load", "pickle.loads")]
+    restricted = [node for node in loads if "weights_only=True" in map(ast.unparse, node.keywords)]
+    assert loads == (restricted if file == ROOT / "models" / "unpickle.py" else [])
 
 
 def test_one_file_of_the_library_knows_the_names_of_devices() -> None:

@@ -27,6 +27,9 @@ BOXES = ("--box", "red circle=0.05,0.1,0.45,0.6", "--box", "blue square=0.55,0.4
 class StandInModel:
     name, device, default_size = "stand-in", torch.device("cpu"), (24, 16)
 
+    def describe(self) -> dict[str, Any]:
+        return {"name": "stand-in", "components": {"unet": {"sha256": {"a.safetensors": "0" * 64}}}}
+
     def latent_shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         if any(side % 8 for side in size):
             raise ConfigError(f"size {size}: multiples of 8")
@@ -54,22 +57,22 @@ class StandIn:
         self.loaded.append({"model": model, **options})
         return self
 
-    def __call__(self, prompt: Sequence[str], *, layout: Layout, seed: Sequence[int], **options: Any) -> reports.Result:
+    def __call__(self, prompt: Sequence[str], *, layout: Sequence[Layout], seed: Sequence[int], **options: Any) -> reports.Result:
         self.calls.append({"prompt": prompt, "layout": layout, "seed": seed, **options})
         self.before_batch(len(self.calls) - 1)
-        size, n, k = options["size"] or self.model.default_size, len(prompt), len(layout.phrases)
+        size, n, k = options["size"] or self.model.default_size, len(prompt), max(len(each.phrases) for each in layout)
         steps = options["steps"] or 4
         zero = torch.zeros(n, 4, 2, 3)
         for i in range(steps):
             options["on_step"](StepReport(Step(i, steps, i, 0.5, 0.6), zero, zero, Prediction(zero, zero), {}))
         report = reports.Report(
             prompts=tuple(prompt),
-            negatives=(options["negative"],) * n,
-            layouts=(layout,) * n,
+            negatives=tuple(options["negative"]),
+            layouts=tuple(layout),
             seeds=tuple(seed),
             size=size,
             config={"steps": steps, "cfg": 4.0, "sampler": {"name": "ddim", "eta": 0.0}, "seed": 0, "guidance": {}},
-            model={"name": "stand-in", "components": {"unet": {"sha256": {"a.safetensors": "0" * 64}}}},
+            model=StandInModel().describe(),
             energies=tuple(LogEntry(i, "layout", tuple(s + i / 10 for s in seed), (True,) * n, 30.0) for i in range(steps)),
             seconds={"prepare": 0.01, "sample": 0.2, "decode": 0.01},
             guided_passes=steps,
@@ -90,11 +93,13 @@ def stand_in(monkeypatch: pytest.MonkeyPatch) -> StandIn:
 
 @pytest.fixture
 def run(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """`run("generate", ...)` in an empty folder; `generate` gets the usual prompt if it has none."""
+    """`run("generate", ...)` in an empty folder; `generate` gets the usual prompt if it has none, unless `--` goes before it."""
     monkeypatch.chdir(tmp_path)
 
     def call(*args: str) -> Result:
-        if args[0] == "generate" and "--prompt" not in args:
+        if args[0] == "--":
+            args = args[1:]
+        elif args[0] == "generate" and "--prompt" not in args:
             args = ("generate", "--prompt", PROMPT, *args[1:])
         return CliRunner().invoke(cli, args, prog_name="lsregen")
 

@@ -69,7 +69,8 @@ def test_the_report(run: Call, stand_in: StandIn) -> None:
         {"step": 1, "term": "layout", "energy": 6.1, "updated": True, "strength": 30.0},
     ]
     settings = read_metadata(Path("outputs", f"{STEM}-6.png"))
-    assert (settings.seed, settings.batch_seeds, settings.index, settings.negative) == (6, (5, 6), 1, "green")
+    assert [(each.seed, each.negative) for each in settings.batch] == [(5, "green"), (6, "green")]
+    assert (settings.seed, settings.index) == (6, 1)
 
 
 def test_what_the_pipeline_is_asked(run: Call, stand_in: StandIn) -> None:
@@ -120,13 +121,13 @@ def test_guidance_from_a_file_with_model_and_seed(run: Call, stand_in: StandIn) 
 
 def test_a_phrase_with_a_box_needs_no_second_mention(run: Call, stand_in: StandIn) -> None:
     run("generate", *BOXES, "--phrase", "Red  Circle", "--phrase", "square", "--phrase", "square")
-    assert [region.phrase for region in stand_in.calls[0]["layout"].regions] == ["red circle", "blue square", "square"]
+    assert [region.phrase for region in stand_in.calls[0]["layout"][0].regions] == ["red circle", "blue square", "square"]
 
 
 def test_without_boxes_or_phrases_only_the_image(run: Call, stand_in: StandIn) -> None:
     run("generate")
     assert {path.name for path in Path("outputs").iterdir()} == {f"{STEM}-0.png", "report.json"}
-    assert report_in()["images"][0]["layout"] is None
+    assert report_in()["images"][0]["layout_path"] is None
 
 
 def test_json_is_all_there_is_on_stdout(run: Call, stand_in: StandIn) -> None:

@@ -9,21 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from lsregen.apps.metadata import LONGEST, Metadata, MetadataError, encode_png, read_metadata
+from lsregen.apps.metadata import LONGEST, Metadata, MetadataError, Sample, encode_png, read_metadata
 from lsregen.framework.errors import LsregenError
 from lsregen.framework.layout import Layout, Region, parse_box
 
+LAYOUT = Layout((parse_box("red circle=0.05,0.1,0.45,0.6"), Region("red")))
 METADATA = Metadata(
-    prompt="a red circle",
-    negative="",
-    layout=Layout((parse_box("red circle=0.05,0.1,0.45,0.6"), Region("red"))),
-    seed=4,
-    batch_seeds=(3, 4),
+    batch=(Sample("a red circle", "", LAYOUT, 3), Sample("a red circle", "", LAYOUT, 4)),
     index=1,
     size=(512, 768),
     config={"steps": 50, "cfg": 7.5, "sampler": {"name": "ddim", "eta": 0.0}, "guidance": {}},
@@ -35,6 +33,11 @@ METADATA = Metadata(
 LINE = "Steps: 50, Sampler: DDIM, CFG scale: 7.5, Seed: 4, Size: 512x768, Model: shapeworld-base, Version: lsregen 0.1.0"
 
 
+def with_own(**changes: Any) -> Metadata:
+    """The same, with other settings of the picture itself; its neighbour stays."""
+    return replace(METADATA, batch=(METADATA.batch[0], replace(METADATA.own, **changes)))
+
+
 def saved(path: Path, key: str = "lsregen", text: str = "{}") -> Path:
     info = PngInfo()
     info.add_text(key, text)
@@ -44,7 +47,7 @@ def saved(path: Path, key: str = "lsregen", text: str = "{}") -> Path:
 
 @pytest.mark.parametrize("prompt", ["a red circle", "ein rotes Äpfelchen", "赤い円 🔴", 'with "quotes"\nand lines'])
 def test_round_trip(tmp_path: Path, prompt: str) -> None:
-    metadata = replace(METADATA, prompt=prompt)
+    metadata = with_own(prompt=prompt)
     path = tmp_path / "x.png"
     path.write_bytes(encode_png(Image.new("RGB", (3, 2)), metadata))
     assert read_metadata(path) == metadata
@@ -53,9 +56,22 @@ def test_round_trip(tmp_path: Path, prompt: str) -> None:
         assert set(image.info) == {"Software", "parameters", "lsregen"}
 
 
+def test_a_batch_says_of_the_others_only_what_differs(tmp_path: Path) -> None:
+    mask = torch.zeros(40, 60)
+    mask[10:20, 5:50] = 1
+    other = Sample("a blue square", "red", Layout((Region("blue square", mask=mask),)), 9)
+    metadata = replace(METADATA, batch=(METADATA.own, replace(METADATA.own, seed=5), other), index=0)
+    written = metadata.to_json()["batch"]
+    assert written[:2] == [{"seed": 4}, {"seed": 5}]
+    assert set(written[2]) == {"prompt", "negative", "layout", "seed"}
+    path = tmp_path / "x.png"
+    path.write_bytes(encode_png(Image.new("RGB", (3, 2)), metadata))
+    assert read_metadata(path) == metadata
+
+
 def test_parameters_as_other_tools_write_them() -> None:
     assert METADATA.parameters() == f"a red circle\n{LINE}"
-    text = replace(METADATA, negative="blue", model={"name": "mine, too: best"}).parameters()
+    text = replace(with_own(negative="blue"), model={"name": "mine, too: best"}).parameters()
     assert text.splitlines()[1] == "Negative prompt: blue"
     assert 'Model: "mine, too: best", Version' in text
 
@@ -68,11 +84,16 @@ def test_parameters_as_other_tools_write_them() -> None:
         ({"prompt": 3}, "'prompt': expected str, got int"),
         ({"prompt": None}, "'prompt'"),
         ({"seed": -1}, "'seed'"),
-        ({"seed": 3}, "'seed' is not the one"),
+        ({"seed": 3}, "are not those at 'index'"),
         ({"index": 2}, "'index': expected a whole number from 0 to 1"),
-        ({"batch_seeds": []}, "'index'"),
-        ({"batch_seeds": [3, 2**63]}, "'batch_seeds'"),
-        ({"batch_seeds": [3, 4.0]}, "'batch_seeds'"),
+        ({"batch": []}, "'index'"),
+        ({"batch": [{"seed": 3}, {"seed": 2**63}]}, "'seed'"),
+        ({"batch": [{"seed": 3}, {"seed": 4.0}]}, "'seed'"),
+        ({"batch": [{"seed": 3}, {}]}, "'seed'"),
+        ({"batch": [3, 4]}, "expected a mapping"),
+        ({"batch": [{"seed": 3}, {"seed": 4, "prompt": "another"}]}, "are not those at 'index'"),
+        ({"batch": [{"seed": 3, "layout": 7}, {"seed": 4}]}, "'layout': expected dict"),
+        ({"batch": [{"seed": 4}] * 1025}, "at most 1024"),
         ({"size": [64]}, "'size'"),
         ({"size": [64, 10**9]}, "'size'"),
         ({"layout": {"regions": [{"phrase": "a", "box": [0, 0, 2, 1]}]}}, "out of range"),

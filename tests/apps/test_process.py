@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from lsregen.apps.metadata import read_metadata
 
@@ -51,5 +52,17 @@ def test_ctrl_c_keeps_finished_images(tmp_path: Path) -> None:
     assert f"Interrupted; {len(kept)} of 1000 images were finished and are kept in kept" in stderr
     assert [line.split()[0] for line in stdout.splitlines()] == [f"kept/{name}" for name in kept]
     for name in kept:
-        assert read_metadata(tmp_path / "kept" / name).prompt == PROMPT
+        assert read_metadata(tmp_path / "kept" / name).own.prompt == PROMPT
     assert not list((tmp_path / "kept").glob(".*"))
+
+
+def test_a_picture_made_again_is_the_same_to_the_last_pixel(tmp_path: Path) -> None:
+    args = [*COMMAND, "--steps", "3", "--count", "3", "--batch", "3", "--out", "kept"]
+    subprocess.run(args, cwd=tmp_path, env=ENVIRONMENT, check=True, capture_output=True)
+    again = [*COMMAND[: COMMAND.index("generate") + 1], "--from-image", "kept/x-1.png", "--out", "again", "--name", "y"]
+    result = subprocess.run(again, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert "Warning" not in result.stderr
+    with Image.open(tmp_path / "kept" / "x-1.png") as before, Image.open(tmp_path / "again" / "y-1.png") as after:
+        assert before.tobytes() == after.tobytes()
+    assert read_metadata(tmp_path / "again" / "y-1.png") == read_metadata(tmp_path / "kept" / "x-1.png")
