@@ -1,0 +1,141 @@
+"""A model in one safetensors file: recognised, described as a diffusers folder would describe it, its tensors read one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+from safetensors import safe_open  # pyright: ignore[reportUnknownVariableType]
+from torch import Tensor
+
+from ..framework.errors import CheckpointError, nearest
+from .headers import Header, read_header
+from .key_maps import Source
+from .recognise import NAMES, Recognised, recognise
+from .structure import PREDICTIONS, Told, autoencoder_values, read_told, scheduler_values, text_values, unet_values
+
+SHOWN = 10  # keys of a kind, in an error
+YAMLS = (".yaml", ".yml")
+
+
+@dataclass(frozen=True, eq=False)
+class LazyTensors(Mapping[str, Tensor]):
+    """The tensors of a network by their keys in it, read from the file when they are asked for and kept by nobody.
+
+    They are views of the mapped file where they can be, in its dtypes and on the CPU.
+    """
+
+    path: Path
+    sources: Mapping[str, Source]
+
+    @cached_property
+    def _file(self) -> Any:
+        return cast("Any", safe_open)(self.path, framework="pt")
+
+    def __getitem__(self, key: str) -> Tensor:
+        source = self.sources[key]
+        return source.apply(self._file.get_tensor(source.key))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.sources)
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+
+@dataclass(frozen=True)
+class SingleFile:
+    """A file of weights, opened.
+
+    `configs`: by component, what the `config.json` of a diffusers folder would hold, and `scheduler` beside a UNet. `learnt`:
+    where the family and the kind of prediction were learnt. `family` and `prediction` may be the user's, against `found`.
+    """
+
+    path: Path
+    header: Header
+    found: Recognised
+    family: str
+    prediction: str | None
+    configs: Mapping[str, Mapping[str, Any]]
+    learnt: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def weights(self, component: str) -> LazyTensors:
+        """The tensors of a component, by the keys of our networks."""
+        return LazyTensors(self.path, self.found.components[component].keys.sources)
+
+
+def open_single_file(path: Path, *, family: str | None = None, prediction_type: str | None = None) -> SingleFile:
+    """The model, autoencoder or text encoder in a file. `family` and `prediction_type` (`epsilon`, `v_prediction`) override.
+
+    What shapes do not tell comes from the arguments, then from a yaml of the same name beside the file, then from the file's own
+    metadata, then from the rule of the family.
+
+    Raises:
+        CheckpointError: the file cannot be read, is damaged, is of no supported family, has keys that belong to nothing, or does
+            not tell what it predicts.
+    """
+    header = read_header(path)
+    found = recognise(header.shapes, header.metadata, str(path))
+    if found.refusal is not None:
+        raise CheckpointError(f"{path}: {found.refusal}")
+    if found.unknown:
+        shown = "\n    ".join(found.unknown[:SHOWN])
+        raise CheckpointError(f"{path}: {len(found.unknown)} keys belong to nothing in {NAMES[found.family]}:\n    {shown}")
+    told, learnt = _told(path), dict(found.learnt)
+    if family is not None:
+        learnt["family"] = "the argument family"
+    kind = _prediction(path, found, told, prediction_type, learnt) if "unet" in found.components else None
+    name = _known("family", family or found.family, tuple(NAMES))
+    try:
+        configs = _configs(name, kind, found, told)
+    except (LookupError, ValueError) as error:
+        what = "a tensor from which the size of a network is read is missing or of an odd shape"
+        raise CheckpointError(f"{path}: damaged, {what} ({error}); download it again") from None
+    return SingleFile(path, header, found, name, kind, MappingProxyType(configs), MappingProxyType(learnt))
+
+
+def _configs(family: str, prediction: str | None, found: Recognised, told: Told) -> dict[str, Mapping[str, Any]]:
+    configs: dict[str, Mapping[str, Any]] = {}
+    for name, component in found.components.items():
+        if name == "unet":
+            configs[name] = unet_values(family, prediction, found.components, told)
+        elif name == "vae":
+            configs[name] = autoencoder_values(family, component, told)
+        else:
+            configs[name] = text_values(component)
+    if prediction is not None:
+        configs["scheduler"] = scheduler_values(prediction, found.zero_terminal_snr, told)
+    return configs
+
+
+def _prediction(path: Path, found: Recognised, told: Told, given: str | None, learnt: dict[str, str]) -> str:
+    """What the UNet predicts, `eps` or `v`, from the strongest source that tells."""
+    if given is not None:
+        learnt["prediction"] = "the argument prediction_type"
+        names = {name: kind for kind, name in PREDICTIONS.items()}
+        return names[_known("prediction_type", given, tuple(names))]
+    if told.prediction is not None:
+        learnt["prediction"] = told.where
+        return told.prediction
+    if found.prediction is None:
+        raise CheckpointError(
+            f"{path}: nothing tells whether this model predicts the noise or v, and {NAMES[found.family]} comes in both kinds; "
+            f"pass prediction_type=epsilon or v_prediction (the 768 px models), or put its yaml beside it as {path.stem}.yaml"
+        )
+    return found.prediction
+
+
+def _told(path: Path) -> Told:
+    """What the yaml beside a file tells, if there is one."""
+    beside = next((yaml for end in YAMLS if (yaml := path.with_suffix(end)).is_file()), None)
+    return Told() if beside is None else read_told(beside)
+
+
+def _known(what: str, value: str, known: tuple[str, ...]) -> str:
+    if value not in known:
+        raise CheckpointError(f"{what} is {value!r}; expected one of {', '.join(known)}{nearest(value, known)}")
+    return value
