@@ -217,7 +217,7 @@ class Layout:
     def to_json(self) -> dict[str, Any]:
         """A plain dict: `{"regions": [{"phrase": ..., "box": [left, top, right, bottom]}, ...]}`.
 
-        A mask is the text of a PNG file (`data:image/png;base64,...`) where 8 or 16 bits keep all its values, else a list of rows.
+        A mask is the text of a PNG file (`data:image/png;base64,...`) where 8 or 16 bits keep its values, else a list of rows.
         """
         from .masks import mask_to_text
 

@@ -24,7 +24,7 @@ from .options import convert
 from .plugins import Plugins, discover
 from .report import Report, Result
 from .trace import AttentionTrace
-from .types import Image, Model, Run
+from .types import Image, Model, Run, StepReport
 
 GuidanceLike: TypeAlias = "Guidance | Mapping[str, Any] | str | Path | None"
 
@@ -106,7 +106,8 @@ class Pipeline:
         run = self._start(resolved, batch, size or self.model.default_size)
         tracer = self._tracer(run, trace)
         clock.lap("prepare")
-        z, pull = sample(run, terms, _both(tracer, on_step))
+        watch = _Watch(tracer, on_step)
+        z, pull = sample(run, terms, watch)
         clock.lap("sample")
         images = to_pil(self._decode(z, batch.seeds))
         clock.lap("decode")
@@ -118,6 +119,7 @@ class Pipeline:
             energies=tuple(pull.log),
             seconds=clock.laps,
             guided_passes=pull.passes,
+            steps_made=watch.steps,
             device=str(self.model.device),
             dtype=str(self.model.dtype).removeprefix("torch."),
         )
@@ -192,6 +194,21 @@ class Pipeline:
         return AttentionTrace(run, extractor, shots)
 
 
+@dataclass
+class _Watch:
+    """Counts the steps, and shows each to the trace and to whoever asked to see it."""
+
+    tracer: AttentionTrace | None
+    on_step: OnStep | None
+    steps: int = 0
+
+    def __call__(self, report: StepReport) -> bool | None:
+        self.steps += 1
+        if self.tracer is not None:
+            self.tracer(report)
+        return self.on_step(report) if self.on_step is not None else None
+
+
 class _Clock:
     """Seconds since the last lap, by name."""
 
@@ -240,14 +257,3 @@ def to_pil(images: Image) -> list[PILImage.Image]:
     """Images `[b 3 H W]` in [0, 1] as 8-bit pictures."""
     pixels = rearrange((images.clamp(0, 1) * 255).round().byte().cpu(), "b c h w -> b h w c").numpy()
     return [PILImage.fromarray(np.ascontiguousarray(picture)) for picture in pixels]
-
-
-def _both(first: AttentionTrace | None, second: OnStep | None) -> OnStep | None:
-    if first is None:
-        return second
-
-    def watch(report: Any) -> bool | None:
-        first(report)
-        return second(report) if second is not None else None
-
-    return watch

@@ -32,6 +32,7 @@ class Report:
     """Everything that is needed to understand a batch of images, and to make it again.
 
     `energies`: every evaluation of every term, in order. `seconds`: by phase. `guided_passes`: network passes made for guidance.
+    `steps_made`: fewer than the configuration's if `on_step` ended the run.
     """
 
     prompts: tuple[str, ...]
@@ -44,6 +45,7 @@ class Report:
     energies: tuple[LogEntry, ...]
     seconds: Mapping[str, float]
     guided_passes: int
+    steps_made: int
     device: str
     dtype: str
     versions: Mapping[str, str] = field(default_factory=versions)
@@ -61,6 +63,7 @@ class Report:
             "energies": plain(self.energies),
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
             "guided_passes": self.guided_passes,
+            "steps_made": self.steps_made,
             "device": self.device,
             "dtype": self.dtype,
             "versions": dict(self.versions),

@@ -204,6 +204,7 @@ def test_an_observer_may_stop_the_run(pipeline: Pipeline) -> None:
 
     result = pipeline(PROMPT, steps=10, seed=0, on_step=stop)
     assert [report.step.index for report in seen] == [0, 1]
+    assert result.report.steps_made == 2
     assert result.image.size == (64, 64)
 
 
