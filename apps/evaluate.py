@@ -106,9 +106,14 @@ def shapeworld(result: Path, **given: Any) -> None:
         click.echo(f"Interrupted; finished items are kept in {settings.folder}: the same command goes on from there.", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
     write_file(result, (json.dumps(data, indent=2) + "\n").encode())
+    from ..evaluation.shapeworld.classifier import FEATURES
     from ..evaluation.tables import markdown
 
     click.echo(markdown([data]), nl=False)
+    if settings.count <= FEATURES:
+        click.echo(
+            f"--count {settings.count}: too few for a Frechet distance, which needs more than {FEATURES} images.", err=True
+        )
 
 
 @command.command()

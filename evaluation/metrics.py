@@ -165,7 +165,7 @@ def precision_statistic(results: Sequence[ImageResult], iou: float = 0.5) -> Sta
     matched = [_match_class(results, phrase, iou) for phrase in classes]
 
     def of(draws: Draws) -> Floats:
-        times = _times_drawn(draws, len(results))
+        times = times_drawn(draws, len(results))
         per_class = [_class_precision(times[:, wanted].sum(axis=1), times[:, image], right) for wanted, image, right in matched]
         asked = np.stack([times[:, wanted].any(axis=1) for wanted, _, _ in matched])  # [classes resamples]
         return (np.stack(per_class) * asked).sum(axis=0) / asked.sum(axis=0).clip(min=1)
@@ -248,7 +248,7 @@ def _match_image(found: Sequence[FoundBox], boxes: Sequence[Corners], iou: float
     return right
 
 
-def _times_drawn(draws: Draws, items: int) -> Draws:
+def times_drawn(draws: Draws, items: int) -> Draws:
     """How often each item was drawn: `[resamples items]`."""
     rows = np.arange(len(draws))[:, None] * items
     return np.bincount((draws + rows).ravel(), minlength=len(draws) * items).reshape(len(draws), items)

@@ -15,10 +15,13 @@ from ...framework.errors import ConfigError
 from ...framework.layout import Layout
 from ...framework.report import versions
 from .. import metrics
+from ..memory import watch
 from ..metrics import FoundBox, ImageResult, Interval, Statistic
 from ..records import Record, Records
+from .classifier import image_features, weights_hash
 from .detect import Detection, detect
 from .geometry import Box
+from .quality import quality
 from .render import masks
 from .scene import Scene, sample_scene
 from .score import LEAST_SCORE, score_scene
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
 
 Make: TypeAlias = Callable[[Sequence[Scene]], Sequence[Image.Image]]
 SPLIT = "eval"
+DECIMALS = 4  # of the features that are kept, which have a deviation of about 1
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Contender:
 
     `guidance`: what it is called. `model`, `cfg`: as the table shows them. `settings`: everything that decides its images besides
     the scenes, as JSON types. `make`: the images of some scenes, in their order; the seed of an image is that of its scene.
+    `device`: where it works, by torch's name.
     """
 
     guidance: str
@@ -70,6 +75,7 @@ class Contender:
     cfg: float | None
     settings: Mapping[str, Any]
     make: Make
+    device: str = "cpu"
 
 
 def contender(
@@ -88,7 +94,7 @@ def contender(
     """
     resolved, _ = pipeline.resolve(guidance, steps=steps, cfg=cfg, sets=sets)
     config = {key: value for key, value in resolved.as_dict().items() if key != "seed"}  # every item has its own
-    described = pipeline.model.describe()
+    described, device = pipeline.model.describe(), str(pipeline.model.device)
 
     def make(scenes: Sequence[Scene]) -> Sequence[Image.Image]:
         return pipeline(
@@ -102,10 +108,10 @@ def contender(
     settings = {
         "model": dict(described),
         "config": config,
-        "device": str(pipeline.model.device),
+        "device": device,
         "versions": {package: version for package, version in versions().items() if package in ("lsregen", "torch")},
     }
-    return Contender(name, str(described.get("name", pipeline.model.name)), resolved.cfg, settings, make)
+    return Contender(name, str(described.get("name", pipeline.model.name)), resolved.cfg, settings, make, device)
 
 
 def requested_layout(scene: Scene) -> Layout:
@@ -124,9 +130,14 @@ class Row:
     """Of the row's files: its items and its images."""
 
     def statistics(self, seeds: Sequence[int] | None = None) -> dict[str, Statistic]:
-        """Every metric, over all items or those of some seeds; see `METRICS`."""
+        """Every metric that these items have, over all of them or those of some seeds; see `METRICS` and `quality`."""
         chosen = self.items if seeds is None else [item for item in self.items if item["seed"] in set(seeds)]
-        return {name: metric(chosen) for name, metric in METRICS.items()}
+        found = {name: metric(chosen) for name, metric in METRICS.items()}
+        features = np.array([item["features"] for item in chosen])
+        return {
+            **{name: statistic for name, statistic in found.items() if statistic is not None},
+            **quality(features, [self.scenes.scene(item["seed"]) for item in chosen]),
+        }
 
     def to_json(self) -> dict[str, Any]:
         """The row of the result, every metric with its interval."""
@@ -139,6 +150,7 @@ class Row:
             "cfg": self.contender.cfg,
             "count": len(self.items),
             "seed": self.scenes.seed,
+            "classifier": weights_hash(),
             "metrics": intervals,
         }
 
@@ -164,6 +176,7 @@ def run(
         ConfigError: the folder cannot be written to.
     """
     settings = {"world": "shapeworld", "split": SPLIT, "objects": scenes.objects, "size": list(scenes.size)}
+    settings["classifier"] = weights_hash()  # another one sees other features: nothing is mixed
     records = Records(folder, contender.guidance, {**settings, **contender.settings})
     pictures = folder / "images" / records.name
     kept = records.read()
@@ -171,11 +184,11 @@ def run(
     on_done(scenes.count - len(missing))
     for first in range(0, len(missing), batch):
         chosen = [scenes.scene(seed) for seed in missing[first : first + batch]]
-        made, seconds = _timed(contender.make, chosen)
+        made, cost = _watched(contender, chosen)
         if images:
             _save(made, [image_path(pictures, scene.seed) for scene in chosen])
-        timing = {"seconds": seconds / len(chosen), "batch": [chosen[0].seed, len(chosen)]}
-        records.append([{**score(scene, image), **timing} for scene, image in zip(chosen, made, strict=True)])
+        seen = [{"features": features} for features in image_features(made).round(DECIMALS).tolist()]
+        records.append([{**score(scene, image), **more, **cost} for scene, image, more in zip(chosen, made, seen, strict=True)])
         on_done(len(chosen))
     found = records.read()
     return Row(contender, scenes, tuple(found[seed] for seed in scenes.seeds), records.name)
@@ -185,10 +198,13 @@ def image_path(pictures: Path, seed: int) -> Path:
     return pictures / f"{seed}.png"
 
 
-def _timed(make: Make, scenes: Sequence[Scene]) -> tuple[Sequence[Image.Image], float]:
+def _watched(contender: Contender, scenes: Sequence[Scene]) -> tuple[Sequence[Image.Image], dict[str, Any]]:
+    """The images of a batch, and what each of their items says of its cost."""
+    peak = watch(contender.device)
     start = time.perf_counter()
-    images = make(scenes)
-    return images, time.perf_counter() - start
+    images = contender.make(scenes)
+    seconds = (time.perf_counter() - start) / len(scenes)
+    return images, {"seconds": seconds, "peak_bytes": peak(), "batch": [scenes[0].seed, len(scenes)]}
 
 
 def _save(images: Sequence[Image.Image], paths: Sequence[Path]) -> None:
@@ -253,15 +269,20 @@ def _precision(items: Sequence[Record]) -> Statistic:
     return metrics.precision_statistic([image_result(item) for item in items])
 
 
-def _seconds(items: Sequence[Record]) -> Statistic:
-    """Images of one batch took their time together, so whole batches are resampled."""
-    batches: dict[tuple[int, ...], list[float]] = {}
-    for item in items:
-        batches.setdefault(tuple(item["batch"]), []).append(float(item["seconds"]))
-    return metrics.ratio([sum(seconds) for seconds in batches.values()], [len(seconds) for seconds in batches.values()])
+def _cost(name: str) -> Callable[[Sequence[Record]], Statistic | None]:
+    """The mean over images of what was measured; those of one batch were made together, so whole batches are resampled."""
+
+    def statistic(items: Sequence[Record]) -> Statistic | None:
+        batches: dict[tuple[int, ...], list[float]] = {}
+        for item in items:
+            if item[name] is not None:
+                batches.setdefault(tuple(item["batch"]), []).append(float(item[name]))
+        return metrics.ratio(list(map(sum, batches.values())), list(map(len, batches.values()))) if batches else None
+
+    return statistic
 
 
-METRICS: Mapping[str, Callable[[Sequence[Record]], Statistic]] = {
+METRICS: Mapping[str, Callable[[Sequence[Record]], Statistic | None]] = {
     "present": _share("present"),
     "right": _share("right"),
     "all_right": _all_right,
@@ -269,7 +290,8 @@ METRICS: Mapping[str, Callable[[Sequence[Record]], Statistic]] = {
     "map50": _precision,
     "mask_iou": _share("mask_iou"),
     "count_right": _count_right,
-    "seconds_per_image": _seconds,
+    "seconds_per_image": _cost("seconds"),
+    "peak_bytes": _cost("peak_bytes"),
 }
 """How well a method did, from its items.
 
@@ -280,8 +302,11 @@ METRICS: Mapping[str, Callable[[Sequence[Record]], Statistic]] = {
 - `mask_iou`: see `mask_overlaps`.
 - `count_right`: the share of images with as many objects as were requested; every patch of colour that is not a speck counts.
 - `seconds_per_image`: wall clock of making a batch over its number of images, in seconds; neither loading nor scoring counts.
+- `peak_bytes`: the most memory that making its batch took; see `memory.watch`. Left out where it cannot be measured.
+
+Beside them stand the distances from true images of `quality`.
 """
-UNPAIRED = ("seconds_per_image",)  # batches need not be the same in two rows
+UNPAIRED = ("seconds_per_image", "peak_bytes", "frechet_true")  # batches need not be the same in two rows; true images are
 
 
 def image_result(item: Record) -> ImageResult:
@@ -305,7 +330,7 @@ def differences(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 continue
             one, other = first.statistics(shared), second.statistics(shared)
             intervals: dict[str, Interval] = {
-                name: metrics.paired_difference(one[name], other[name]) for name in METRICS if name not in UNPAIRED
+                name: metrics.paired_difference(one[name], other[name]) for name in one if name in other and name not in UNPAIRED
             }
             result.append(
                 {

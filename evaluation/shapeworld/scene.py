@@ -34,7 +34,7 @@ RADIUS_RANGE = (0.11, 0.22)
 SMALL_BELOW, LARGE_ABOVE = 0.15, 0.18
 """An object is called small below the first radius, and large above the second."""
 
-_SPLITS = {"train": 0, "eval": 1}
+_SPLITS = {"train": 0, "eval": 1, "reference": 2}
 _COUNT_PROBABILITY = (0.35, 0.45, 0.20)
 _SIZE_WORDS = ("", "small", "large")
 _SIZE_WORD_PROBABILITY = (0.70, 0.15, 0.15)
@@ -134,7 +134,7 @@ def scene_generator(seed: int, split: str, purpose: int) -> np.random.Generator:
 def sample_scene(seed: int, *, split: str = "train", objects: int | None = None, size: tuple[int, int] = (64, 64)) -> Scene:
     """Draw a scene: a pure function of its arguments.
 
-    `split`: `"train"` or `"eval"`. `objects`: how many, 1 to 3; drawn with probabilities .35, .45, .20 when
+    `split`: `"train"`, `"eval"` or `"reference"`. `objects`: how many, 1 to 3; drawn with probabilities .35, .45, .20 when
     None. `size`: width and height in pixels. The caption does not depend on it; radii and positions depend on
     the aspect ratio alone, so sizes of one aspect ratio give one scene at several resolutions.
     """

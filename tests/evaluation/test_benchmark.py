@@ -1,7 +1,7 @@
 """Rows of stand-in methods whose metrics are known, restarts, and the way from a pipeline to a row."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from lsregen.evaluation.metrics import average_precision
-from lsregen.evaluation.shapeworld import Scene, SceneObject, render
+from lsregen.evaluation.shapeworld import Scene, SceneObject, quality, render
 from lsregen.evaluation.shapeworld.benchmark import (
     METRICS,
     Contender,
@@ -23,10 +23,21 @@ from lsregen.evaluation.shapeworld.benchmark import (
     image_result,
     run,
 )
+from lsregen.evaluation.shapeworld.classifier import image_features
 from lsregen.evaluation.shapeworld.sheet import contact_sheet
 from lsregen.framework.errors import ConfigError
 
 SCENES = Scenes(objects=2, size=(64, 64), count=6, seed=0)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def smaller_reference() -> Iterator[None]:
+    """Two thousand true images take seconds to draw, and these tests need none of them exactly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(quality, "REFERENCE", 100)
+        quality.true_reference.cache_clear()
+        yield
+        quality.true_reference.cache_clear()
 
 
 def picture(scene: Scene) -> Image.Image:
@@ -118,9 +129,9 @@ def test_a_second_copy_costs_mask_overlap_and_count(tmp_path: Path) -> None:
 def test_row_as_json(tmp_path: Path) -> None:
     row = run(entrant(picture), SCENES, tmp_path)
     data = row.to_json()
-    assert list(data) == ["guidance", "model", "objects", "size", "cfg", "count", "seed", "metrics"]
+    assert list(data) == ["guidance", "model", "objects", "size", "cfg", "count", "seed", "classifier", "metrics"]
     assert (data["size"], data["count"], data["cfg"]) == ([64, 64], 6, 4.0)
-    assert set(data["metrics"]) == set(METRICS)
+    assert {*data["metrics"], "peak_bytes"} == {*METRICS, "kid"}, "six images are too few for a Frechet distance"
     assert data["metrics"]["map50"]["value"] == pytest.approx(average_precision([image_result(item) for item in row.items]))
     json.dumps(data, allow_nan=False)
 
@@ -139,6 +150,28 @@ def test_finished_items_are_kept(tmp_path: Path) -> None:
     run(entrant(stand_in), replace(SCENES, count=7), tmp_path, batch=2)
     assert run(entrant(stand_in), replace(SCENES, count=3), tmp_path).items == row.items[:3]
     assert stand_in.batches[2:] == [[6]]
+
+
+def test_features_and_costs_are_kept_with_their_item(tmp_path: Path) -> None:
+    row = run(entrant(picture), replace(SCENES, count=2), tmp_path)
+    again = run(entrant(StandIn(fail_at=0)), replace(SCENES, count=2), tmp_path)
+    assert again.items == row.items
+    features = np.array([item["features"] for item in row.items])
+    assert features == pytest.approx(image_features([picture(SCENES.scene(seed)) for seed in (0, 1)]), abs=1e-4)
+    assert all(item["seconds"] > 0 and item["batch"] == [0, 2] for item in row.items)
+    assert all(item["peak_bytes"] is None or item["peak_bytes"] >= 0 for item in row.items)
+
+
+def test_enough_images_have_a_frechet_distance(tmp_path: Path) -> None:
+    rows = [run(entrant(draw, name), replace(SCENES, count=70), tmp_path) for draw, name in ((picture, "true"), (noise, "noise"))]
+    true, broken = (row.to_json()["metrics"] for row in rows)
+    assert true["frechet"] == pytest.approx(true["frechet_true"], abs=1e-3), "features are kept rounded"
+    assert broken["frechet"]["low"] > true["frechet"]["high"]
+    assert broken["frechet_true"] == true["frechet_true"]
+    (difference,) = differences(rows)
+    assert difference["metrics"]["frechet"]["low"] > 0
+    assert difference["metrics"]["kid"]["low"] > 0
+    assert not {"frechet_true", "peak_bytes", "seconds_per_image"} & set(difference["metrics"])
 
 
 @pytest.mark.parametrize("change", ["settings", "size", "objects", "guidance"])

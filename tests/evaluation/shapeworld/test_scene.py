@@ -18,7 +18,7 @@ from lsregen.evaluation.shapeworld import (
 )
 
 seeds = st.integers(0, 2**31)
-splits = st.sampled_from(["train", "eval"])
+splits = st.sampled_from(["train", "eval", "reference"])
 counts = st.sampled_from([1, 2, 3, None])
 sizes = st.sampled_from([(64, 64), (96, 64), (64, 96), (192, 192), (128, 320)])
 
