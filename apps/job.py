@@ -244,7 +244,7 @@ def _described(metadata: Metadata, first: int) -> dict[str, Any]:
 
 
 def _energies(report: Report, index: int) -> tuple[dict[str, Any], ...]:
-    """One image's share of the log: every evaluation of every term, in order; None for an energy that is not finite."""
+    """One image's share of the log: every evaluation of every term, in order; None for an energy that was not measured."""
     return tuple(
         {
             "step": entry.step,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -71,7 +71,10 @@ def _named(terms: Sequence[Term]) -> Iterator[Term]:
 
 @dataclass(frozen=True)
 class LogEntry:
-    """One evaluation of one term: the watched energy of each sample, and whether the sample was updated by it."""
+    """One evaluation of one term: the watched energy of each sample, and whether the sample was updated by it.
+
+    The energy of a sample that was left out of the pass, being done, is NaN.
+    """
 
     step: int
     term: str
@@ -126,14 +129,27 @@ class _ActiveTerm:
         return self.term.distance(current, target)
 
 
+_Pending: TypeAlias = tuple[_ActiveTerm, TermStep]
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A view of the batch, and of which `samples` `[b]` it holds; the others were left out, being done."""
+
+    view: View
+    samples: Tensor
+
+
 @dataclass(frozen=True)
 class _Pull:
-    """One term at one latent: its energy, and the part of it that is minimised now `[b]`, zero for samples that are done."""
+    """One term at one latent: its energy, the part of it that is minimised now `[b]`, zero for samples that are done; and which
+    samples were `seen`."""
 
     active: _ActiveTerm
     progress: TermStep
     energy: Energy
     minimised: Tensor
+    seen: Tensor
 
     @property
     def name(self) -> str:
@@ -160,7 +176,7 @@ class GuidanceRun:
 
     def before(self, z: Latents, step: Step) -> Latents:
         """Pull `z` ahead of the denoising pass, as often as the schedules say."""
-        return self._descend(z, step, self._due(step, "before"), lambda leaf, terms: self._observe(leaf, step, terms))
+        return self._descend(z, step, self._due(step, "before"), lambda leaf, pending: self._observe(leaf, step, pending))
 
     def predict(self, z: Latents, step: Step) -> Prediction:
         """The denoiser's prediction, shifted by the terms that act on the noise or on z0; one pass serves both."""
@@ -169,7 +185,7 @@ class GuidanceRun:
         prediction = self._predict_with(z, step, shared) if shared else self.run.denoiser.predict(z, step)
         if direct:  # their gradient is taken at z0
             eps = prediction.eps
-            z0 = self._descend(prediction.z0, step, direct, lambda leaf, _: self._view_of(z, step, Prediction(eps, leaf)))
+            z0 = self._descend(prediction.z0, step, direct, lambda leaf, _: self._look_at(z, step, Prediction(eps, leaf)))
             prediction = Prediction(eps, z0)
         return prediction
 
@@ -185,29 +201,40 @@ class GuidanceRun:
             t for t in self.terms if t.term.schedule.site in sites and t.term.schedule.active(step) and not bool(t.stopped.all())
         ]
 
-    def _observe(self, leaf: Latents, step: Step, terms: Sequence[_ActiveTerm], *, full: bool = False) -> View:
-        """One pass for the union of what the terms need; none at all if they look at `z` only."""
-        points = frozenset[TapPoint]().union(*(t.points for t in terms))
-        full = full or any(t.wants_prediction for t in terms)
-        taps = Taps(points, full=full)
-        if not points and not full:
-            return View(leaf, step, taps, self.run.denoiser.layers)
-        self.passes += 1
-        return self.run.denoiser.observe(leaf, step, taps)
+    def _observe(self, leaf: Latents, step: Step, pending: Sequence[_Pending], *, shared: bool = False) -> _Look:
+        """One pass for the union of what the terms need; none at all if they look at `z` only.
 
-    def _view_of(self, z: Latents, step: Step, prediction: Prediction) -> View:
-        return View(z, step, Taps(()), self.run.denoiser.layers, prediction, self.run.model.decode)
+        Once half of the samples or more are done, the others are passed without them. `shared`: denoising uses the pass too, and
+        needs every sample.
+        """
+        points = frozenset[TapPoint]().union(*(active.points for active, _ in pending))
+        taps = Taps(points, full=shared or any(active.wants_prediction for active, _ in pending))
+        live = torch.stack([progress.updated for _, progress in pending]).any(dim=0)
+        everyone = torch.ones_like(live)
+        if not taps.wanted and not taps.full:
+            return _Look(View(leaf, step, taps, self.run.denoiser.layers), everyone)
+        self.passes += 1
+        if shared or 2 * int(live.sum()) > len(leaf):
+            return _Look(self.run.denoiser.observe(leaf, step, taps), everyone)
+        chosen = [i for i in range(len(leaf)) if bool(live[i])]
+        some = self.run.denoiser.select(chosen).observe(leaf[chosen], step, taps)
+        places = (live.cumsum(dim=0) - 1).clamp(min=0)  # what the others take counts for nothing
+        return _Look(some.spread(leaf, places), live)
+
+    def _look_at(self, z: Latents, step: Step, prediction: Prediction) -> _Look:
+        view = View(z, step, Taps(()), self.run.denoiser.layers, prediction, self.run.model.decode)
+        return _Look(view, torch.ones(len(z), dtype=torch.bool, device=z.device))
 
     def _descend(
-        self, variable: Tensor, step: Step, terms: list[_ActiveTerm], look: Callable[[Tensor, list[_ActiveTerm]], View]
+        self, variable: Tensor, step: Step, terms: list[_ActiveTerm], look: Callable[[Tensor, list[_Pending]], _Look]
     ) -> Tensor:
         """Repeat `variable -= sum_i gamma_i * g_i` until every term is done with every sample."""
         pending = [(t, TermStep(t.term.schedule, step, t.stopped)) for t in terms]
         while pending := [(t, progress) for t, progress in pending if progress.live]:
             leaf = variable.detach().requires_grad_()
             with torch.enable_grad():
-                view = look(leaf, [t for t, _ in pending])
-                pulls = [self._pull(t, progress, view, step) for t, progress in pending]
+                seen = look(leaf, pending)
+                pulls = [self._pull(t, progress, seen, step) for t, progress in pending]
             variable = variable - self._shift(pulls, leaf, step)
             self._advance(pulls, step)
         return variable
@@ -216,13 +243,14 @@ class GuidanceRun:
         """One differentiable pass gives the conditional prediction and the gradients of all the terms."""
         leaf = z.detach().requires_grad_()
         with torch.enable_grad():
-            view = self._observe(leaf, step, terms, full=True)
-            pulls = [self._pull(t, TermStep(t.term.schedule, step, t.stopped), view, step) for t in terms]
+            pending = [(t, TermStep(t.term.schedule, step, t.stopped)) for t in terms]
+            seen = self._observe(leaf, step, pending, shared=True)
+            pulls = [self._pull(t, progress, seen, step) for t, progress in pending]
         by_site = {site: [p for p in pulls if p.schedule.site == site] for site in dict.fromkeys(p.schedule.site for p in pulls)}
         last = list(by_site)[-1]  # after its gradient the graph is freed
         shifts = {site: self._shift(group, leaf, step, keep_graph=site != last) for site, group in by_site.items()}
-        conditional = Prediction(view.eps.detach(), view.z0.detach())
-        del view  # and with it the rest of the graph, before the other branch runs
+        conditional = Prediction(seen.view.eps.detach(), seen.view.z0.detach())
+        del seen  # and with it the rest of the graph, before the other branch runs
         prediction = self.run.denoiser.predict(z, step, conditional)
         self._advance(pulls, step)
         if "noise" in shifts:
@@ -232,13 +260,13 @@ class GuidanceRun:
         self._shift_after = shifts.get("after")
         return prediction
 
-    def _pull(self, active: _ActiveTerm, progress: TermStep, view: View, step: Step) -> _Pull:
-        energy = self._energy(active, view, step)
-        return _Pull(active, progress, energy, progress.minimised(energy))
+    def _pull(self, active: _ActiveTerm, progress: TermStep, seen: _Look, step: Step) -> _Pull:
+        energy = self._energy(active, seen, step)
+        return _Pull(active, progress, energy, progress.minimised(energy), seen.samples)
 
-    def _energy(self, term: _ActiveTerm, view: View, step: Step) -> Energy:
-        energy = term.energy(view)
-        if not bool((torch.isfinite(energy.value) & torch.isfinite(energy.watch)).all()):
+    def _energy(self, term: _ActiveTerm, seen: _Look, step: Step) -> Energy:
+        view, energy = seen.view, term.energy(seen.view)
+        if not bool((torch.isfinite(energy.value) & torch.isfinite(energy.watch))[seen.samples].all()):
             values = [float(value) for value in energy.value.detach()]
             raise NonFiniteError(
                 f"term {term.term.name!r} at step {step.index} (t={step.t}): its energy is {values} with the "
@@ -260,12 +288,12 @@ class GuidanceRun:
         """Write down the updates just made, and let the stop rules look at them."""
         for pull in pulls:
             watch, updated = pull.energy.watch.detach(), pull.progress.updated
-            self.energies[pull.name] = watch
+            self.energies[pull.name] = torch.where(pull.seen, watch, self.energies.get(pull.name, watch))
             self.log.append(
                 LogEntry(
                     step.index,
                     pull.name,
-                    energy=tuple(float(value) for value in watch.cpu()),
+                    energy=tuple(float(value) for value in torch.where(pull.seen, watch, torch.nan).cpu()),
                     updated=tuple(bool(value) for value in updated.cpu()),
                     strength=pull.schedule.strength(step),
                 )

@@ -90,6 +90,12 @@ class Taps:
             raise ConfigError(f"tap point {point} was not recorded in this pass (recorded: {known}); declare it in `needs`")
         return self._recorded[point]
 
+    def spread(self, places: Tensor) -> Taps:
+        """What was recorded, for other samples `[b]`: each takes that of the sample at its place."""
+        spread = Taps(self.wanted, full=self.full)
+        spread._recorded = {point: value[places] for point, value in self._recorded.items()}
+        return spread
+
 
 def select_layers(layers: Sequence[TapLayer], selectors: Sequence[str]) -> tuple[TapLayer, ...]:
     """The layers that any of the selectors picks, in the order of the forward pass.

@@ -142,6 +142,12 @@ class View:
             self._image = self._decode(self.z0)
         return self._image
 
+    def spread(self, z: Latents, places: Tensor) -> View:
+        """This look at some samples as one at the whole batch `z`: sample `i` takes what was seen of sample `places[i]`."""
+        known = self._prediction
+        prediction = None if known is None else Prediction(known.eps[places], known.z0[places])
+        return View(z, self.step, self.taps.spread(places), self.layers, prediction, self._decode)
+
 
 @dataclass(frozen=True)
 class Features:
@@ -250,6 +256,10 @@ class Denoiser(Protocol):
 
     def observe(self, z: Latents, step: Step, taps: Taps) -> View:
         """One differentiable pass of the conditional branch, grounding included; records `taps`, and ends as soon as it can."""
+        ...
+
+    def select(self, samples: Sequence[int]) -> Denoiser:
+        """The same for some samples of the batch, by their places in it."""
         ...
 
 

@@ -175,6 +175,18 @@ class BoundDenoiser:
                 return View(z, step, taps, self.layers)
             return View(z, step, taps, self.layers, self._prediction(z, raw.float(), step), self.model.decode)
 
+    def select(self, samples: Sequence[int]) -> BoundDenoiser:
+        """The same for some samples of the batch, by their places in it."""
+        places = list(samples)
+        return BoundDenoiser(
+            self.model,
+            tuple(self.prompts[i] for i in places),
+            tuple(self.tokens[i] for i in places),
+            self._context[places],
+            None if self._unconditional is None else self._unconditional[places],
+            self.cfg,
+        )
+
     def _guided(self, z: Latents, step: Step, conditional: Prediction | None) -> Tensor:
         """What the UNet says (eps or v, fp32), moved away from the unconditional branch (Ho & Salimans 2021)."""
         if self._unconditional is None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -83,6 +84,11 @@ class LinearDenoiser:
                 return View(z, step, taps, self.layers)
             return View(z, step, taps, self.layers, self.conditional(z, step), ToyModel().decode)
 
+    def select(self, samples: Sequence[int]) -> Self:
+        some = copy(self)  # its records are this one's
+        some.prompts, some.tokens = tuple(self.prompts[i] for i in samples), tuple(self.tokens[i] for i in samples)
+        return some
+
 
 NARROW = UNetConfig(
     in_channels=4,
@@ -124,6 +130,12 @@ class UNetDenoiser:
         with torch.enable_grad():
             eps = self.unet.observe(z, self._t(z, step), self.context, taps)
             return View(z, step, taps, self.layers, None if eps is None else Prediction.from_eps(z, eps, step))
+
+    def select(self, samples: Sequence[int]) -> Self:
+        some = copy(self)
+        some.prompts, some.tokens = tuple(self.prompts[i] for i in samples), tuple(self.tokens[i] for i in samples)
+        some.context = self.context[list(samples)]
+        return some
 
     def _t(self, z: Tensor, step: Step) -> Tensor:
         return torch.full((len(z),), step.t)
