@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..evaluation.tables import FORMAT
+from ..evaluation.tables import FORMAT, PARTS
 from ..framework.errors import ConfigError
 from .checks import check_folder, check_model, memory_errors, parse_size
 from .cli import INTERRUPTED, NamingGroup
@@ -58,12 +58,14 @@ class Settings:
     folder: Path
 
 
-def _names(ctx: click.Context, param: click.Parameter, value: str) -> tuple[str, ...]:
+def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    if value is None:
+        return None
     names = tuple(name.strip() for name in value.split(","))
     if not all(names):
-        raise click.BadParameter(f"{value!r}: expected names separated by commas, such as none,layout-guidance")
+        raise click.BadParameter(f"{value!r}: expected names separated by commas")
     if len(set(names)) < len(names):
-        raise click.BadParameter(f"{value!r}: a name is given twice; each is one row")
+        raise click.BadParameter(f"{value!r}: a name is given twice")
     return names
 
 
@@ -118,11 +120,13 @@ def shapeworld(result: Path, **given: Any) -> None:
 
 @command.command()
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-def table(files: tuple[Path, ...]) -> None:
+@click.option("--metrics", callback=_names, metavar="NAMES", help="Only these metrics, separated by commas, in this order.")
+@click.option("--part", type=click.Choice(PARTS), help="Only the rows, the paired differences or the diagnostics.")
+def table(files: tuple[Path, ...], metrics: tuple[str, ...] | None, part: str | None) -> None:
     """Print results as Markdown, with intervals."""
     from ..evaluation.tables import markdown, read_result
 
-    click.echo(markdown([read_result(path) for path in files]), nl=False)
+    click.echo(markdown([read_result(path) for path in files], metrics, (part,) if part else PARTS), nl=False)
 
 
 def require_extra() -> None:

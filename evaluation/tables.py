@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from ..framework.errors import ConfigError
+from ..framework.errors import ConfigError, nearest
 
 FORMAT = "lsregen-evaluation"
 """The `format` of a result file, by which lsregen knows its own."""
+PARTS = ("rows", "differences", "diagnostics")
 SETTINGS = ("guidance", "model", "objects", "size", "cfg", "count", "seed")
 
 
@@ -55,21 +56,39 @@ def _is_interval(interval: object) -> bool:
     return all(isinstance(values.get(key), int | float) for key in ("value", "low", "high"))
 
 
-def markdown(results: Iterable[Mapping[str, Any]]) -> str:
-    """The rows of all results in one table, then the differences and the diagnostics, if there are any."""
+def markdown(results: Iterable[Mapping[str, Any]], metrics: Sequence[str] | None = None, parts: Collection[str] = PARTS) -> str:
+    """The rows of all results in one table, then the differences and the diagnostics, if there are any.
+
+    Args:
+        metrics: which of them, in this order; all of them by default.
+        parts: which tables, out of `PARTS`.
+
+    Raises:
+        ConfigError: no result has one of the metrics.
+    """
     every = list(results)
     rows = [row for result in every for row in result["rows"]]
-    parts = [_table(rows, SETTINGS)]
-    if changes := [entry for result in every for entry in result.get("differences", [])]:
-        parts.append("Paired differences, second - first:\n\n" + _table(changes, ("first", "second", "count")))
-    if models := [{"model": name, **entry} for result in every for name, entry in result.get("diagnostics", {}).items()]:
-        parts.append("Diagnostics, on true images:\n\n" + _table(models, ("model", "objects", "size", "count")))
-    return "\n\n".join(parts) + "\n\nIn brackets: 95 % intervals, bootstrapped over images.\n"
+    changes = [entry for result in every for entry in result.get("differences", [])]
+    models = [{"model": name, **entry} for result in every for name, entry in result.get("diagnostics", {}).items()]
+    known = list(dict.fromkeys(name for entry in (*rows, *changes, *models) for name in entry["metrics"]))
+    if unknown := [name for name in metrics or () if name not in known]:
+        raise ConfigError(
+            f"metric {unknown[0]!r}: not in these results{nearest(unknown[0], known)}; they have {', '.join(known)}"
+        )
+    tables = {
+        "rows": _table(rows, SETTINGS, metrics),
+        "differences": "Paired differences, second - first:\n\n" + _table(changes, ("first", "second", "count"), metrics),
+        "diagnostics": "Diagnostics, on true images:\n\n" + _table(models, ("model", "objects", "size", "count"), metrics),
+    }
+    there = {"rows": True, "differences": bool(changes), "diagnostics": bool(models)}
+    shown = [tables[part] for part in PARTS if part in parts and there[part]]
+    return "\n\n".join([*shown, "In brackets: 95 % intervals, bootstrapped over images.\n"])
 
 
-def _table(rows: Sequence[Mapping[str, Any]], settings: Sequence[str]) -> str:
-    """One line per row; a metric that a row does not have is left blank."""
+def _table(rows: Sequence[Mapping[str, Any]], settings: Sequence[str], metrics: Sequence[str] | None) -> str:
+    """One line per row; a metric that a row does not have is left blank, and one that no row has is left out."""
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
+    names = names if metrics is None else [name for name in metrics if name in names]
     lines = [
         [*(_setting(row.get(key)) for key in settings), *(_interval(row["metrics"].get(name)) for name in names)] for row in rows
     ]

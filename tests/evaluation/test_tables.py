@@ -39,6 +39,18 @@ def test_differences_and_diagnostics_follow() -> None:
     assert "| m | 2 | 64x64 | 5 | 0.900 [0.800, 1.000] |" in text
 
 
+def test_chosen_metrics_in_their_order_and_one_part() -> None:
+    change = {"first": "none", "second": "box", "count": 300, "metrics": {"right": interval(0.2)}}
+    result = {"rows": [row("none", right=0.5, map50=0.1, kid=0.3)], "differences": [change]}
+    text = markdown([result], ["kid", "right"])
+    assert text.startswith("| guidance | model | objects | size | cfg | count | seed | kid | right |")
+    assert "| first | second | count | right |" in text
+    assert "first" not in markdown([result], ["kid"], ("rows",))
+    assert markdown([result], None, ("differences",)).startswith("Paired differences")
+    with pytest.raises(ConfigError, match=r"metric 'map5': not in these results \(did you mean 'map50'\?\)"):
+        markdown([result], ["map5"])
+
+
 def test_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     data = {"rows": [row("none", right=0.5)], "differences": [], "diagnostics": {}}
