@@ -356,6 +356,8 @@ def _summary(work: Work, old: Sequence[Path]) -> None:
         return
     for term, (first, last) in work.energies().items():
         _say(f"{term}: energy {first:.3g} -> {last:.3g}{f' (mean of {made} images)' if made > 1 else ''}")
+    if work.skipped_updates:
+        _say(f"Warning: {work.skipped_updates} updates were left out, because their gradients were not finite.")
     report = f"{'with' if work.reported else 'without a'} {work.job.report.name}"
     if made < wanted or not work.reported:
         ended = "Interrupted" if work.interrupted else "Failed"

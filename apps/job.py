@@ -122,6 +122,7 @@ class Work:
     made: list[Made] = field(default_factory=list[Made])
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     guided_passes: int = 0
+    skipped_updates: int = 0
     interrupted: bool = False
     reported: bool = False
     aside: Path | None = None
@@ -170,6 +171,7 @@ class Work:
         for phase, seconds in result.report.seconds.items():
             self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
         self.guided_passes += result.report.guided_passes
+        self.skipped_updates += result.report.skipped_updates
         for index, shot in enumerate(shots):
             if shot.kept:
                 with self.timed("write"), unbroken():  # an image that is there and not noted would be in no report
@@ -232,6 +234,7 @@ class Work:
             "requested": len(self.job.kept),
             "interrupted": self.interrupted,
             "guided_passes": self.guided_passes,
+            "skipped_updates": self.skipped_updates,
             "seconds": {phase: round(seconds, 4) for phase, seconds in self.seconds.items()},
             "images": [{**made.to_json(), **differing} for made, differing in zip(self.made, own, strict=True)],
         }

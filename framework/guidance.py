@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from .errors import ConfigError, NonFiniteError
+from .gradients import Backward, broken_samples, normalised
 from .layout import check_raster
 from .progress import TermStep
 from .schedule import Schedule
@@ -151,6 +152,10 @@ class _Pull:
     minimised: Tensor
     seen: Tensor
 
+    def settled(self) -> _Pull:
+        """The same without its graph."""
+        return replace(self, energy=Energy.of(self.energy.watch), minimised=self.minimised.detach())
+
     @property
     def name(self) -> str:
         return self.active.term.name
@@ -163,7 +168,8 @@ class _Pull:
 class GuidanceRun:
     """The mutable side of guidance in one run: prepared states, stopped samples, the log.
 
-    `log` holds every evaluation; `energies` the last watched energy `[b]` of every term; `passes` counts guided passes.
+    `log` holds every evaluation; `energies` the last watched energy `[b]` of every term; `passes` counts guided passes, and
+    `skipped` the updates of samples that were left out because their gradient was not finite.
     """
 
     def __init__(self, guidance: Guidance, run: Run) -> None:
@@ -172,6 +178,8 @@ class GuidanceRun:
         self.log: list[LogEntry] = []
         self.energies: dict[str, Tensor] = {}
         self.passes = 0
+        self.skipped = 0
+        self._backward = Backward(run.model.dtype)
         self._shift_after: Tensor | None = None
 
     def before(self, z: Latents, step: Step) -> Latents:
@@ -240,17 +248,8 @@ class GuidanceRun:
         return variable
 
     def _predict_with(self, z: Latents, step: Step, terms: list[_ActiveTerm]) -> Prediction:
-        """One differentiable pass gives the conditional prediction and the gradients of all the terms."""
-        leaf = z.detach().requires_grad_()
-        with torch.enable_grad():
-            pending = [(t, TermStep(t.term.schedule, step, t.stopped)) for t in terms]
-            seen = self._observe(leaf, step, pending, shared=True)
-            pulls = [self._pull(t, progress, seen, step) for t, progress in pending]
-        by_site = {site: [p for p in pulls if p.schedule.site == site] for site in dict.fromkeys(p.schedule.site for p in pulls)}
-        last = list(by_site)[-1]  # after its gradient the graph is freed
-        shifts = {site: self._shift(group, leaf, step, keep_graph=site != last) for site, group in by_site.items()}
-        conditional = Prediction(seen.view.eps.detach(), seen.view.z0.detach())
-        del seen  # and with it the rest of the graph, before the other branch runs
+        """The prediction, and the pulls of terms that share its pass."""
+        conditional, shifts, pulls = self._shared_pass(z, step, terms)  # its graph is gone before the other branch runs
         prediction = self.run.denoiser.predict(z, step, conditional)
         self._advance(pulls, step)
         if "noise" in shifts:
@@ -259,6 +258,18 @@ class GuidanceRun:
             prediction = Prediction(prediction.eps, prediction.z0 - shifts["z0"])
         self._shift_after = shifts.get("after")
         return prediction
+
+    def _shared_pass(self, z: Latents, step: Step, terms: list[_ActiveTerm]) -> tuple[Prediction, dict[str, Tensor], list[_Pull]]:
+        """One differentiable pass gives the conditional prediction and the shifts of all the terms, by site."""
+        leaf = z.detach().requires_grad_()
+        with torch.enable_grad():
+            pending = [(t, TermStep(t.term.schedule, step, t.stopped)) for t in terms]
+            seen = self._observe(leaf, step, pending, shared=True)
+            pulls = [self._pull(t, progress, seen, step) for t, progress in pending]
+        by_site = {site: [p for p in pulls if p.schedule.site == site] for site in dict.fromkeys(p.schedule.site for p in pulls)}
+        last = list(by_site)[-1]  # after its gradient the graph is freed
+        shifts = {site: self._shift(group, leaf, step, keep_graph=site != last) for site, group in by_site.items()}
+        return Prediction(seen.view.eps.detach(), seen.view.z0.detach()), shifts, [pull.settled() for pull in pulls]
 
     def _pull(self, active: _ActiveTerm, progress: TermStep, seen: _Look, step: Step) -> _Pull:
         energy = self._energy(active, seen, step)
@@ -280,9 +291,31 @@ class GuidanceRun:
         groups = [*([plain] if plain else []), *([pull] for pull in pulls if pull.schedule.normalise != "none")]
         shift = torch.zeros_like(leaf)
         for group in groups:
-            gradient = _gradient(group, leaf, step, keep_graph=keep_graph or group is not groups[-1])
-            shift = shift + _normalised(gradient, group[0].schedule, step)
+            gradient = self._gradient(group, leaf, step, keep_graph=keep_graph or group is not groups[-1])
+            shift = shift + normalised(gradient, group[0].schedule, step)
         return shift
+
+    def _gradient(self, group: Sequence[_Pull], leaf: Tensor, step: Step, *, keep_graph: bool) -> Tensor:
+        """The gradient `[b c h w]` of a group: of its energies times their strengths, or of one energy to be normalised."""
+        with torch.enable_grad():
+            # Samples never mix: the batch is summed only here, and each sample's energy depends on its own latent alone.
+            scaled = [p.minimised.sum() * (p.schedule.strength(step) if p.schedule.normalise == "none" else 1.0) for p in group]
+            total = torch.stack(scaled).sum()
+        names = ", ".join(repr(pull.name) for pull in group)
+        constant = ", ".join(repr(p.name) for p, energy in zip(group, scaled, strict=True) if not energy.requires_grad)
+        gradient = None if constant else self._backward(total, leaf, keep_graph=keep_graph)
+        if gradient is None:
+            raise ConfigError(f"term {constant or names}: its energy does not depend on the latent, so there is nothing to pull")
+        broken = broken_samples(gradient)
+        if not bool(broken.any()):
+            return gradient
+        if any(pull.schedule.non_finite == "error" for pull in group):
+            raise NonFiniteError(
+                f"term {names} at step {step.index} (t={step.t}): the gradient is not finite; try --dtype fp32, a lower gamma, "
+                "or non_finite: skip"
+            )
+        self.skipped += int(broken.sum())
+        return torch.where(broken.reshape(-1, 1, 1, 1), torch.zeros_like(gradient), gradient)
 
     def _advance(self, pulls: Sequence[_Pull], step: Step) -> None:
         """Write down the updates just made, and let the stop rules look at them."""
@@ -299,39 +332,6 @@ class GuidanceRun:
                 )
             )
             pull.active.stopped |= pull.progress.advance(watch)
-
-
-def _gradient(group: Sequence[_Pull], leaf: Tensor, step: Step, *, keep_graph: bool) -> Tensor:
-    """The gradient `[b c h w]` of a group: of its energies times their strengths, or of one energy that is to be normalised."""
-    with torch.enable_grad():
-        # Samples never mix: the batch is summed only here, and each sample's energy depends on its own latent alone.
-        scaled = [
-            pull.minimised.sum() * (pull.schedule.strength(step) if pull.schedule.normalise == "none" else 1.0) for pull in group
-        ]
-        total = torch.stack(scaled).sum()
-    constant = [pull.name for pull, energy in zip(group, scaled, strict=True) if not energy.requires_grad]
-    gradient = None
-    if not constant:
-        (gradient,) = torch.autograd.grad(total, leaf, retain_graph=keep_graph, allow_unused=True)
-    if gradient is None:
-        names = ", ".join(map(repr, constant or [pull.name for pull in group]))
-        raise ConfigError(f"term {names}: its energy does not depend on the latent, so there is nothing to pull")
-    if not bool(torch.isfinite(gradient).all()):
-        names = ", ".join(repr(pull.name) for pull in group)
-        raise NonFiniteError(
-            f"term {names} at step {step.index} (t={step.t}): the gradient is not finite; try --dtype fp32 or a lower gamma"
-        )
-    return gradient.detach()
-
-
-def _normalised(gradient: Tensor, schedule: Schedule, step: Step) -> Tensor:
-    """`gamma * g`: each sample's gradient by its own size where the schedule says so; a sample without a pull stays as it is."""
-    if schedule.normalise == "none":
-        return gradient  # gamma is in it already
-    flat = gradient.flatten(1)
-    size = flat.abs().amax(dim=1) if schedule.normalise == "linf" else flat.square().mean(dim=1).sqrt()
-    size = torch.where(size > 0, size, torch.inf).reshape(-1, 1, 1, 1)
-    return schedule.strength(step) * (gradient / size)
 
 
 def _shift_noise(prediction: Prediction, shift: Tensor, step: Step) -> Prediction:

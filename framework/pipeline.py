@@ -119,6 +119,7 @@ class Pipeline:
             energies=tuple(pull.log),
             seconds=clock.laps,
             guided_passes=pull.passes,
+            skipped_updates=pull.skipped,
             steps_made=watch.steps,
             device=str(self.model.device),
             dtype=str(self.model.dtype).removeprefix("torch."),

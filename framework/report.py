@@ -32,7 +32,8 @@ class Report:
     """Everything that is needed to understand a batch of images, and to make it again.
 
     `energies`: every evaluation of every term, in order. `seconds`: by phase. `guided_passes`: network passes made for guidance.
-    `steps_made`: fewer than the configuration's if `on_step` ended the run.
+    `skipped_updates`: of single samples, because a gradient was not finite (see `Schedule.non_finite`). `steps_made`: fewer
+    than the configuration's if `on_step` ended the run.
     """
 
     prompts: tuple[str, ...]
@@ -45,6 +46,7 @@ class Report:
     energies: tuple[LogEntry, ...]
     seconds: Mapping[str, float]
     guided_passes: int
+    skipped_updates: int
     steps_made: int
     device: str
     dtype: str
@@ -63,6 +65,7 @@ class Report:
             "energies": plain(self.energies),
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
             "guided_passes": self.guided_passes,
+            "skipped_updates": self.skipped_updates,
             "steps_made": self.steps_made,
             "device": self.device,
             "dtype": self.dtype,

@@ -13,6 +13,7 @@ from .types import Step
 
 SITES = ("before", "after", "noise", "z0")
 NORMALISATIONS = ("none", "linf", "rms")
+NON_FINITE = ("error", "skip")
 DECAYS: Mapping[str, Callable[[Step], float]] = MappingProxyType(
     {
         "constant": lambda step: 1.0,
@@ -54,10 +55,12 @@ class Schedule:
     )
     final_update: bool = option(True, "make the ordinary updates after a refinement too")
     normalise: str = option("none", f"divide each sample's gradient by its size: {', '.join(NORMALISATIONS)}")
+    non_finite: str = option("error", "a sample's gradient that is not finite is an error, or its update a counted skip")
     site: str = option("before", f"where the pull is applied: {', '.join(SITES)}")
 
     def __post_init__(self) -> None:
-        for name, known in (("decay", DECAYS), ("normalise", NORMALISATIONS), ("site", SITES)):
+        choices = ("decay", DECAYS), ("normalise", NORMALISATIONS), ("non_finite", NON_FINITE), ("site", SITES)
+        for name, known in choices:
             if getattr(self, name) not in known:
                 given = getattr(self, name)
                 raise ConfigError(f"{name}: {given!r} is not one of {', '.join(known)}{nearest(str(given), known)}")

@@ -76,6 +76,7 @@ class StandIn:
             energies=tuple(LogEntry(i, "layout", tuple(s + i / 10 for s in seed), (True,) * n, 30.0) for i in range(steps)),
             seconds={"prepare": 0.01, "sample": 0.2, "decode": 0.01},
             guided_passes=steps,
+            skipped_updates=0,
             steps_made=steps,
             device="cpu",
             dtype="float32",

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from lsregen.framework import Schedule, discover, option
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.options import build, convert, describe_options, plain, to_values, type_text
-from lsregen.framework.schedule import DECAYS, NORMALISATIONS, SITES
+from lsregen.framework.schedule import DECAYS, NON_FINITE, NORMALISATIONS, SITES
 
 CONFIGURABLE = [plugin for plugin in discover().all() if plugin.kind != "model"]
 
@@ -230,6 +230,7 @@ SCHEDULES = st.builds(
     final_update=st.booleans(),
     normalise=st.sampled_from(NORMALISATIONS),
     site=st.sampled_from([site for site in SITES if site not in ("after", "noise")]),
+    non_finite=st.sampled_from(NON_FINITE),
 )
 
 
