@@ -22,6 +22,7 @@ COMMANDS: Mapping[str, str] = {
     "layout": "Convert layouts between formats, and list what a file of them holds.",
     "plugins": "List extractors, distances, samplers and models, with their options.",
     "presets": "List the guidance presets, or show one as YAML.",
+    "show": "Show a run as one HTML page: images, attention, energies, timings, settings.",
     "tokens": "Show how a model splits a prompt into tokens.",
 }
 """lsregen's own commands, each the `command` of the module of that name, and what the list of commands says of them."""
@@ -49,7 +50,7 @@ class LazyGroup(NamingGroup):
     """A group that knows the names of its commands, and imports one only to run it or to show its own help."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS, *sorted(third_party())]
+        return [*COMMANDS, *sorted(third_party().keys() - COMMANDS.keys())]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
@@ -58,9 +59,11 @@ class LazyGroup(NamingGroup):
         return load_command(found) if found else None
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        others = {name: f"From the package {origin(found[0])}." for name, found in sorted(third_party().items())}
         with formatter.section("Commands"):
-            formatter.write_dl([*COMMANDS.items(), *others.items()])
+            formatter.write_dl([*COMMANDS.items(), *((name, said) for name, said in others() if name not in COMMANDS)])
+        if taken := [(name, said) for name, said in others() if name in COMMANDS]:
+            with formatter.section("Left out, because lsregen has a command of that name"):
+                formatter.write_dl(taken)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -73,17 +76,25 @@ class LazyGroup(NamingGroup):
 
 
 def third_party() -> dict[str, list[EntryPoint]]:
-    """The commands of other packages by name, not loaded; lsregen's own names cannot be taken.
+    """The commands of other packages by name, not loaded; those that have a name of lsregen's own are never run.
 
     The environment variable that limits plugins (`framework/plugins.py`) limits commands too.
     """
     allowed = allowed_packages()
     found: dict[str, list[EntryPoint]] = {}
     for point in entry_points(group=GROUP):
-        welcome = allowed is None or (point.dist is not None and normalised(point.dist.name) in allowed)
-        if welcome and point.name not in COMMANDS:
+        if allowed is None or (point.dist is not None and normalised(point.dist.name) in allowed):
             found.setdefault(point.name, []).append(point)
     return found
+
+
+def others() -> list[tuple[str, str]]:
+    """What the help says of the commands of other packages, whose modules it does not import."""
+    said = {
+        name: f"From the package {origin(found[0])}." if len(found) == 1 else f"Broken: {_offered_twice(found)}."
+        for name, found in third_party().items()
+    }
+    return sorted(said.items())
 
 
 def load_command(points: list[EntryPoint]) -> click.Command:
@@ -94,12 +105,11 @@ def load_command(points: list[EntryPoint]) -> click.Command:
     """
     point = points[0]
     if len(points) > 1:
-        packages = " and ".join(map(origin, points))
-        raise PluginError(f"command {point.name!r} is offered by {packages}; uninstall one of them")
+        raise PluginError(f"command {point.name!r} is {_offered_twice(points)}")
     where = f"command {point.name!r} of {origin(point)} (entry point {point.value})"
     try:
         command = point.load()
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # whatever a stranger's module raises
         raise PluginError(f"{where} cannot be loaded: {type(error).__name__}: {error}") from error
     if not isinstance(command, click.Command):
         raise PluginError(f"{where}: expected a click.Command, got {type(command).__name__}")
@@ -109,6 +119,10 @@ def load_command(points: list[EntryPoint]) -> click.Command:
 def origin(point: EntryPoint) -> str:
     """The distribution of an entry point, with its version."""
     return f"{point.dist.name} {point.dist.version}" if point.dist else "an unknown package"
+
+
+def _offered_twice(points: list[EntryPoint]) -> str:
+    return f"offered by {' and '.join(map(origin, points))}; uninstall one of them"
 
 
 def own_version() -> str:

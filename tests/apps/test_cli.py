@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from importlib.metadata import EntryPoint
+from pathlib import Path
 from types import ModuleType
 
 import click
@@ -118,6 +119,62 @@ def test_commands_obey_the_limit_on_plugins(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("LSREGEN_PLUGINS", "")
     assert "hello" not in invoke("--help").output
     assert "No such command 'hello'" in invoke("hello").stderr
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`installed(package, source, *commands)` leaves a package of one module as `pip install` would."""
+    monkeypatch.delenv("LSREGEN_PLUGINS", raising=False)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def install(package: str, source: str, *commands: str) -> None:
+        (tmp_path / f"{package}.py").write_text(source)
+        info = tmp_path / f"{package}-1.2.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.2\n")
+        points = "".join(f"{command} = {package}:{command}\n" for command in commands)
+        (info / "entry_points.txt").write_text(f"[lsregen.commands]\n{points}")
+        monkeypatch.delitem(sys.modules, package, raising=False)
+
+    return install
+
+
+HELLO = "import click\n@click.command()\ndef {0}(): click.echo('{0}')\n"
+
+
+@pytest.mark.parametrize("reason", ["1 / 0", "raise SystemExit(3)", "import a_module_that_is_missing", "def broken(:"])
+def test_a_broken_package_is_named_and_leaves_the_others_alone(installed: Callable[..., None], reason: str) -> None:
+    installed("acme_broken", reason, "crash")
+    installed("acme_sound", HELLO.format("greet"), "greet")
+    listed = invoke("--help")
+    assert listed.exit_code == 0
+    assert "From the package acme_broken 1.2." in listed.output
+    assert "acme_broken" not in sys.modules, "help imports nothing of others"
+    assert invoke("greet").output == "greet\n"
+    result = invoke("crash")
+    assert result.exit_code == 2
+    assert result.stderr.startswith(
+        "Error: command 'crash' of acme_broken 1.2 (entry point acme_broken:crash) cannot be loaded: "
+    )
+
+
+def test_the_help_names_both_packages_that_offer_a_command(installed: Callable[..., None]) -> None:
+    for package in ("acme_one", "acme_two"):
+        installed(package, HELLO.format("greet"), "greet")
+    both = {"acme_one 1.2 and acme_two 1.2", "acme_two 1.2 and acme_one 1.2"}
+    listed = " ".join(invoke("--help").output.split())
+    assert any(f"greet Broken: offered by {names}; uninstall one of them." in listed for names in both)
+    result = invoke("greet")
+    assert result.exit_code == 2
+    assert any(f"command 'greet' is offered by {names}; uninstall one of them" in result.stderr for names in both)
+
+
+def test_the_help_names_the_package_that_offers_a_command_of_ours(installed: Callable[..., None]) -> None:
+    assert "Left out" not in invoke("--help").output
+    installed("acme_bold", HELLO.format("generate"), "generate")
+    _, left_out = invoke("--help").output.split("Left out, because lsregen has a command of that name:")
+    assert left_out.split() == ["generate", "From", "the", "package", "acme_bold", "1.2."]
+    assert "--prompt" in invoke("generate", "--help").output
 
 
 @pytest.mark.usefixtures("others")

@@ -1,11 +1,18 @@
-"""The distance alone, and through a whole run."""
+"""The distance against the contract, alone, and through a whole run."""
 
 from pathlib import Path
 
+import pytest
 import torch
 from lsregen_centre import Centre, centre_of
 
 from lsregen.framework import Features, Layout, Pipeline, discover
+from lsregen.framework.testing import DISTANCE_PROPERTIES, check_distance
+
+
+@pytest.mark.parametrize("name", DISTANCE_PROPERTIES)
+def test_it_works_with_everybody_elses(name: str) -> None:
+    check_distance(Centre(), only=[name])
 
 
 def features(maps: torch.Tensor) -> Features:
@@ -18,6 +25,10 @@ def test_centre_of_one_cell_is_its_middle() -> None:
     maps = torch.zeros(1, 1, 1, 4, 8)
     maps[..., 1, 6] = 3.0
     assert centre_of(maps).flatten().tolist() == [1.5 / 4, 6.5 / 8]
+
+
+def test_centre_of_an_empty_map_is_the_middle() -> None:
+    assert centre_of(torch.zeros(1, 1, 1, 4, 8)).flatten().tolist() == [0.5, 0.5]
 
 
 def test_energy_is_zero_on_target_and_the_squared_way_elsewhere() -> None:

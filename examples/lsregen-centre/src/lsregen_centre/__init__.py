@@ -37,12 +37,13 @@ class Centre:
 def centre_of(maps: Tensor) -> Tensor:
     """Centre of mass `[b n k 2]`, as fractions of height and width, of maps `[b n k h w]`; the middle for an empty map."""
     h, w = maps.shape[-2:]
-    rows = (torch.arange(h, device=maps.device) + 0.5) / h
-    columns = (torch.arange(w, device=maps.device) + 0.5) / w
-    mass = maps.sum(dim=(-2, -1)).clamp(min=torch.finfo(maps.dtype).tiny)
+    rows = (torch.arange(h, dtype=maps.dtype, device=maps.device) + 0.5) / h - 0.5  # from the middle
+    columns = (torch.arange(w, dtype=maps.dtype, device=maps.device) + 0.5) / w - 0.5
+    mass = maps.sum(dim=(-2, -1))
+    mass = mass.masked_fill(mass == 0, 1)
     down = (maps.sum(dim=-1) * rows).sum(dim=-1) / mass
     across = (maps.sum(dim=-2) * columns).sum(dim=-1) / mass
-    return torch.stack([down, across], dim=-1)
+    return 0.5 + torch.stack([down, across], dim=-1)
 
 
 @hookimpl
