@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 from torch import Tensor
 
@@ -27,8 +29,11 @@ class Backward:
         """The gradient `[b c h w]` of a scalar; None if it does not depend on the leaf. It may not be finite at any scale."""
         while True:
             scale, *lower = self._scales
-            (gradient,) = torch.autograd.grad(
-                total, leaf, torch.full_like(total, scale), retain_graph=keep_graph or bool(lower), allow_unused=True
+            (gradient,) = cast(
+                "tuple[Tensor | None]",
+                torch.autograd.grad(
+                    total, leaf, torch.full_like(total, scale), retain_graph=keep_graph or bool(lower), allow_unused=True
+                ),
             )
             if gradient is None:
                 return None

@@ -1,31 +1,34 @@
-"""A model from a folder in the layout of diffusers, component by component."""
+"""A model's parts from a folder in the layout of diffusers: an index, and a folder for each component."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
 import torch
-from torch import nn
 
 from ..framework.errors import CheckpointError
 from . import INDEX
-from .autoencoder import Autoencoder
-from .checkpoint import fill, load_weights, read_config
-from .configs import autoencoder_config, noise_schedule, prediction_kind, sample_size, unet_config
+from .assemble import TEXT_ENCODERS, Parts, build_model
+from .checkpoint import Weights, load_weights, read_config, renamed
+from .key_maps import autoencoder_map
 from .latent_diffusion import LatentDiffusion
-from .text import load_text_encoder
-from .unet import UNet
+from .settings import Settings
+from .weight_files import WeightFiles, find_weights
+
+log = logging.getLogger(__name__)
 
 SETTINGS = "lsregen.json"  # ours, beside the index: diffusers complains about keys of the index that it does not know
-DEFAULT_CFG = 7.5  # what Stable Diffusion is mostly sampled with
 
 COMPONENTS = MappingProxyType(
     {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
 )
-OTHER_FAMILIES = ("text_encoder_2", "text_encoder_3", "transformer", "controlnet", "prior", "motion_adapter")
+SECOND = MappingProxyType({"text_encoder_2": "CLIPTextModelWithProjection", "tokenizer_2": "CLIPTokenizer"})  # SDXL's
+OTHER_FAMILIES = ("text_encoder_3", "transformer", "controlnet", "prior", "motion_adapter", "image_normalizer")
+REFINER = "this is the refiner of Stable Diffusion XL, which is not supported; take the base model"
 
 
 def load_folder(path: Path, device: torch.device, dtype: torch.dtype) -> LatentDiffusion:
@@ -34,54 +37,58 @@ def load_folder(path: Path, device: torch.device, dtype: torch.dtype) -> LatentD
     Raises:
         CheckpointError: the folder cannot be used; the message says which file or setting is at fault.
     """
+    return build_model(read_folder(path), device, dtype)
+
+
+def read_folder(path: Path) -> Parts:
+    """The parts of the model in a folder; no tensor is read yet.
+
+    Raises:
+        CheckpointError: no model folder, of an unsupported family, or files of it are missing or broken.
+    """
     if not (path / INDEX).is_file():
         raise CheckpointError(f"{path}: no model folder of diffusers; expected a folder with {INDEX}")
-    _check_index(read_config(path, INDEX), path / INDEX)
-    where = {part: str(path / part / "config.json") for part in ("unet", "vae")}
-    scheduler, scheduler_where = path / "scheduler", str(path / "scheduler" / "scheduler_config.json")
-    # Every config before any weights: a setting that is not supported is known at once.
-    unet_values = read_config(path / "unet")
-    unet_sizes = unet_config(unet_values, where["unet"])
-    autoencoder_sizes = autoencoder_config(read_config(path / "vae"), where["vae"])
-    schedule = read_config(scheduler, "scheduler_config.json")
-    noise, prediction = noise_schedule(schedule, scheduler_where), prediction_kind(schedule, scheduler_where)
-
-    with torch.device("meta"):
-        unet, autoencoder = UNet(unet_sizes), Autoencoder(autoencoder_sizes)
-    text, text_files = load_text_encoder(path / "tokenizer", path / "text_encoder", device, dtype)
-    files = {
-        "unet": _load(unet, path / "unet", device, dtype),
-        "vae": _load(autoencoder, path / "vae", device, dtype),
-        "text_encoder": text_files,
-    }
-    height, width = sample_size(unet_values, where["unet"])
-    factor = autoencoder_sizes.factor
-    return LatentDiffusion(
-        path.resolve().name,
-        unet,
-        autoencoder,
-        text,
-        noise,
-        prediction=prediction,
-        default_size=(width * factor, height * factor),
-        default_cfg=_default_cfg(path),
-        files=files,
+    index = read_config(path, INDEX)
+    _check_index(index, path / INDEX)
+    encoders = [name for name in TEXT_ENCODERS if _listed(index, name) is not None]
+    networks = ("unet", "vae", *encoders)
+    names = {**dict.fromkeys(networks, "config.json"), "scheduler": "scheduler_config.json"}
+    configs = {component: read_config(path / component, name) for component, name in names.items()}
+    files = {component: find_weights(path / component) for component in networks}
+    _tell_of_variants(path, files)
+    return Parts(
+        name=path.resolve().name,
+        configs=configs,
+        where={component: str(path / component / name) for component, name in names.items()},
+        weights=lambda component: _weights(component, files[component]),
+        tokenizers={name: path / name.replace("text_encoder", "tokenizer") for name in encoders},
+        cfg=_cfg(path),
+        zeros_for_empty=Settings(index, str(path / INDEX)).flag("force_zeros_for_empty_prompt", len(encoders) > 1),
     )
 
 
-def _load(network: nn.Module, folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Path, ...]:
-    weights = load_weights(folder)
-    fill(network, weights.tensors, weights.where, device=device, dtype=dtype)
-    return weights.files
+def _weights(component: str, files: WeightFiles) -> Weights:
+    weights = load_weights(files.paths)
+    # Autoencoders saved before diffusers 0.17 name their attention otherwise.
+    return Weights(renamed(weights.tensors, autoencoder_map(weights.tensors)), weights.files) if component == "vae" else weights
+
+
+def _tell_of_variants(path: Path, files: Mapping[str, WeightFiles]) -> None:
+    for variant in sorted({found.variant for found in files.values()} - {""}):
+        parts = ", ".join(name for name, found in files.items() if found.variant == variant)
+        log.warning("%s: took the variant %s of %s, for there is no plain one", path, variant, parts)
 
 
 def _check_index(index: Mapping[str, Any], where: Path) -> None:
     """Refuse other families by the components that they list."""
     family = index.get("_class_name", "a pipeline without a name")
+    second = any(_listed(index, part) is not None for part in SECOND)
+    if second and _listed(index, "text_encoder") is None:
+        raise CheckpointError(f"{where}: {REFINER}")
     for part in OTHER_FAMILIES:
         if (found := _listed(index, part)) is not None:
             raise CheckpointError(f"{where}: {family} has a component {part} ({found}), which is not supported")
-    for part, expected in COMPONENTS.items():
+    for part, expected in {**COMPONENTS, **(SECOND if second else {})}.items():
         found = _listed(index, part)
         if found is None or found.removesuffix("Fast") != expected:
             raise CheckpointError(f"{where}: component {part} of {family} is {found}; supported is {expected}")
@@ -94,11 +101,11 @@ def _listed(index: Mapping[str, Any], part: str) -> str | None:
     return str(pair[1]) if len(pair) == 2 and pair[1] else None
 
 
-def _default_cfg(path: Path) -> float:
+def _cfg(path: Path) -> float | None:
     """The classifier-free guidance scale that a model was made for, if its folder says so."""
     if not (path / SETTINGS).is_file():
-        return DEFAULT_CFG
-    given: object = read_config(path, SETTINGS).get("cfg", DEFAULT_CFG)
-    if not isinstance(given, int | float) or isinstance(given, bool) or not 0 <= given < float("inf"):
+        return None
+    given: object = read_config(path, SETTINGS).get("cfg")
+    if given is not None and (not isinstance(given, int | float) or isinstance(given, bool) or not 0 <= given < float("inf")):
         raise CheckpointError(f"{path / SETTINGS}: cfg is {given!r}; expected a number of at least 0")
-    return float(given)
+    return None if given is None else float(given)

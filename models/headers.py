@@ -1,7 +1,8 @@
-"""What is in a file of weights, by its header alone, and what a file is that has no such header."""
+"""What is in a file of weights, by its header alone, or in a JSON file beside it; and what a file is that is neither."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,6 +74,22 @@ def read_header(path: Path) -> Header:
         raise CheckpointError(f"{path} ({_size(path)}): truncated, or no safetensors file ({error}); download it again") from None
     _check_dtypes(path, entries)
     return Header(str(path), MappingProxyType(entries), MappingProxyType(metadata))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        CheckpointError: the file cannot be read, or is no JSON object.
+    """
+    try:
+        values: object = json.loads(path.read_bytes())
+    except (OSError, ValueError) as error:
+        kind = foreign(path) if isinstance(error, ValueError) else None
+        raise CheckpointError(f"{path} ({_size(path)}): {kind or f'not readable as JSON ({error})'}") from None
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found a {type(values).__name__}")
+    return cast("dict[str, Any]", values)
 
 
 def foreign(path: Path) -> str | None:

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..framework.errors import CheckpointError, ConfigError
+from ..framework.errors import ConfigError
 from ..framework.layout import Layout
 from ..framework.taps import Taps
 from ..framework.tokens import TokenTable
 from ..framework.types import Image, Latents, NoiseSchedule, Prediction, Step, View
 from .autoencoder import Autoencoder
 from .checkpoint import sha256
-from .text import TextEncoder
-from .unet import UNet
+from .conditioning import Conditioner, Conditioning
+from .unet import UNet, UNetConfig, size_features
 
 
 class LatentDiffusion:
@@ -28,9 +28,6 @@ class LatentDiffusion:
         prediction: what the UNet predicts, `eps` or `v`.
         default_size: width and height in pixels of an image when nothing is asked for.
         files: the weight files of each component, for reports.
-
-    Raises:
-        CheckpointError: the parts do not fit together.
     """
 
     def __init__(
@@ -38,7 +35,7 @@ class LatentDiffusion:
         name: str,
         unet: UNet,
         autoencoder: Autoencoder,
-        text: TextEncoder,
+        text: Conditioner,
         noise_schedule: NoiseSchedule,
         *,
         prediction: str,
@@ -54,7 +51,6 @@ class LatentDiffusion:
         self.latent_channels = autoencoder.config.latent_channels
         weight = unet.conv_in.weight
         self.device, self.dtype = weight.device, weight.dtype
-        _check_fit(self)
 
     def bind(
         self, prompts: Sequence[str], negatives: Sequence[str], layouts: Sequence[Layout], *, cfg: float, count: int
@@ -75,9 +71,9 @@ class LatentDiffusion:
         if not (math.isfinite(cfg) and cfg >= 0):
             raise ConfigError(f"cfg {cfg}: expected a number of at least 0; 1 switches classifier-free guidance off")
         tables = {prompt: self.tokens(prompt) for prompt in dict.fromkeys(prompts)}
-        context = self._embed(prompts)
-        unconditional = self._embed(negatives) if cfg != 1 else None
-        return BoundDenoiser(self, tuple(prompts), tuple(tables[p] for p in prompts), context, unconditional, cfg)
+        conditional = self.text.encode(prompts)
+        unconditional = self.text.encode_negatives(negatives) if cfg != 1 else None
+        return BoundDenoiser(self, tuple(prompts), tuple(tables[p] for p in prompts), conditional, unconditional, cfg)
 
     def tokens(self, prompt: str) -> TokenTable:
         return self.text.tokens(prompt)
@@ -99,19 +95,30 @@ class LatentDiffusion:
     def encode_image(self, images: Image) -> Latents:
         """Latents `[b c h w]` of images `[b 3 H W]` in [0, 1]; differentiable. Raises as `latent_shape`."""
         self.latent_shape((images.shape[-1], images.shape[-2]))
-        return self.autoencoder.encode((images * 2 - 1).to(self.device, self.dtype)).float()
+        return self.autoencoder.encode((images * 2 - 1).to(self.device, self.autoencoder.dtype)).float()
 
     def decode(self, z: Latents) -> Image:
         """Images `[b 3 H W]` in [0, 1] of latents; differentiable, except where a colour is clipped."""
-        return (self.autoencoder.decode(z.to(self.dtype)).float() / 2 + 0.5).clamp(0, 1)
+        return (self.autoencoder.decode(z.to(self.autoencoder.dtype)).float() / 2 + 0.5).clamp(0, 1)
+
+    def added(self, told: Conditioning, z: Latents) -> Tensor | None:
+        """What SDXL's UNet is told of the pooled text and of sizes, `[b added_channels]` in fp32; None for other families.
+
+        The canvas of `z` is all there is: its size is the original and the target size, and nothing is cropped.
+        """
+        if told.pooled is None or self.unet.config.size_channels is None:
+            return None
+        height, width = (side * self.factor for side in z.shape[-2:])
+        sizes = torch.tensor([height, width, 0, 0, height, width], device=z.device).expand(len(z), -1)
+        return torch.cat([told.pooled.float(), size_features(sizes, self.unet.config.size_channels)], dim=-1)
 
     def describe(self) -> Mapping[str, Any]:
         """What a report records: name, family, dtype, and per component its parameters and the sha256 of its files."""
-        networks = {"unet": self.unet, "vae": self.autoencoder, "text_encoder": self.text.network}
+        towers = dict(zip(("text_encoder", "text_encoder_2"), (one.network for one in self.text.encoders), strict=False))
+        networks = {"unet": self.unet, "vae": self.autoencoder, **towers}
         return {
             "name": self.name,
-            # The two families differ in structure, whatever their width: linear projections came with the second.
-            "family": "sd2" if self.unet.config.linear_projection else "sd1",
+            "family": family(self.unet.config),
             "prediction": self.prediction,
             "dtype": str(self.dtype).removeprefix("torch."),
             "components": {
@@ -123,16 +130,11 @@ class LatentDiffusion:
             },
         }
 
-    def _embed(self, prompts: Sequence[str]) -> Tensor:
-        """Embeddings `[b t d]`; each distinct prompt is encoded once."""
-        distinct = list(dict.fromkeys(prompts))
-        return self.text.encode(distinct)[[distinct.index(prompt) for prompt in prompts]]
-
 
 class BoundDenoiser:
     """A latent diffusion model bound to one batch of prompts.
 
-    `context`, `unconditional`: embeddings `[b t d]` of the prompts, and of the negatives unless `cfg` is 1.
+    `conditional`, `unconditional`: what the UNet is told of the prompts, and of the negatives unless `cfg` is 1.
     """
 
     def __init__(
@@ -140,14 +142,14 @@ class BoundDenoiser:
         model: LatentDiffusion,
         prompts: tuple[str, ...],
         tokens: tuple[TokenTable, ...],
-        context: Tensor,
-        unconditional: Tensor | None,
+        conditional: Conditioning,
+        unconditional: Conditioning | None,
         cfg: float,
     ) -> None:
         self.model, self.prompts, self.tokens = model, prompts, tokens
         self.layers = model.unet.layers
         self.cfg = cfg
-        self._context, self._unconditional = context, unconditional
+        self.conditional, self.unconditional = conditional, unconditional
 
     @torch.no_grad()
     def predict(self, z: Latents, step: Step, conditional: Prediction | None = None) -> Prediction:
@@ -169,8 +171,8 @@ class BoundDenoiser:
         if foreign := sorted(point for point in taps.wanted if point.layer not in known):
             raise ConfigError(f"tap point {foreign[0]}: {self.model.name} has no such layer; it has {', '.join(sorted(known))}")
         with torch.enable_grad():
-            t = self._timesteps(step, len(z))
-            raw = self.model.unet.observe(z.to(self.model.dtype), t, self._context, taps)
+            t, told = self._timesteps(step, len(z)), self.conditional
+            raw = self.model.unet.observe(z.to(self.model.dtype), t, told.context, taps, self.model.added(told, z))
             if raw is None:
                 return View(z, step, taps, self.layers)
             return View(z, step, taps, self.layers, self._prediction(z, raw.float(), step), self.model.decode)
@@ -182,24 +184,25 @@ class BoundDenoiser:
             self.model,
             tuple(self.prompts[i] for i in places),
             tuple(self.tokens[i] for i in places),
-            self._context[places],
-            None if self._unconditional is None else self._unconditional[places],
+            self.conditional.select(places),
+            None if self.unconditional is None else self.unconditional.select(places),
             self.cfg,
         )
 
     def _guided(self, z: Latents, step: Step, conditional: Prediction | None) -> Tensor:
         """What the UNet says (eps or v, fp32), moved away from the unconditional branch (Ho & Salimans 2021)."""
-        if self._unconditional is None:
-            return self._network(z, step, self._context) if conditional is None else self._raw(conditional, step)
+        if self.unconditional is None:
+            return self._network(z, step, self.conditional) if conditional is None else self._raw(conditional, step)
         if conditional is None:
-            both = self._network(torch.cat([z, z]), step, torch.cat([self._unconditional, self._context]))
+            both = self._network(torch.cat([z, z]), step, self.unconditional.joined(self.conditional))
             without, towards = both.chunk(2)
         else:
-            without, towards = self._network(z, step, self._unconditional), self._raw(conditional, step)
+            without, towards = self._network(z, step, self.unconditional), self._raw(conditional, step)
         return without + self.cfg * (towards - without)
 
-    def _network(self, z: Latents, step: Step, context: Tensor) -> Tensor:
-        return self.model.unet(z.to(self.model.dtype), self._timesteps(step, len(z)), context).float()
+    def _network(self, z: Latents, step: Step, told: Conditioning) -> Tensor:
+        added = self.model.added(told, z)
+        return self.model.unet(z.to(self.model.dtype), self._timesteps(step, len(z)), told.context, added).float()
 
     def _timesteps(self, step: Step, count: int) -> Tensor:
         return torch.full((count,), step.t, device=self.model.device)
@@ -214,18 +217,13 @@ class BoundDenoiser:
         return step.alpha_bar**0.5 * prediction.eps - (1 - step.alpha_bar) ** 0.5 * prediction.z0
 
 
-def _check_fit(model: LatentDiffusion) -> None:
-    unet, channels = model.unet.config, model.latent_channels
-    if unet.in_channels != channels or unet.out_channels != channels:
-        kind = {9: " (an inpainting model)", 8: " (an image editing model)", 5: " (a depth-guided model)"}
-        raise CheckpointError(
-            f"{model.name}: its UNet takes {unet.in_channels} channels and gives {unet.out_channels}, its autoencoder has "
-            f"{channels}{kind.get(unet.in_channels, '')}; supported are UNets that take and give latents"
-        )
+def family(unet: UNetConfig) -> str:
+    """The family of a model: it shows in the structure of its UNet, whatever its width."""
     if unet.added_channels is not None:
-        raise CheckpointError(f"{model.name}: its UNet is conditioned on pooled text and sizes (SDXL), which is not supported")
-    if unet.context_channels != model.text.channels:
-        raise CheckpointError(
-            f"{model.name}: its UNet attends to texts of width {unet.context_channels}, its text encoder's are of "
-            f"width {model.text.channels}"
-        )
+        return "sdxl"
+    return "sd2" if unet.linear_projection else "sd1"  # linear projections came with the second
+
+
+def default_cfg(unet: UNetConfig) -> float:
+    """The classifier-free guidance scale that a family is mostly sampled with."""
+    return {"sdxl": 5.0}.get(family(unet), 7.5)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,29 +12,44 @@ from torch import Tensor, nn
 
 from ..framework.errors import CheckpointError
 from ..framework.tokens import Piece, TokenTable
-from .checkpoint import fill, load_weights, read_config
-from .settings import Settings
-
-log = logging.getLogger(__name__)
+from .checkpoint import Weights, fill, renamed
+from .key_maps import clip_map
+from .settings import Settings, Values
 
 PREFIX = "text_model."
+PROJECTION = "text_projection."
 KIND = "clip_text_model"
 SIZES = (
     "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
+    "projection_dim",
 )  # fmt: skip
 
 
-class TextEncoder:
-    """Prompts to the embeddings that a UNet attends to, and to the tokens that they belong to.
+@dataclass(frozen=True, eq=False)
+class TextEmbedding:
+    """What a text tower says of prompts, in its dtype.
 
-    `length`: the tokens of every prompt, special tokens and padding included; `channels`: the width of an embedding.
+    `last`, `penultimate`: `[b t d]`, the last layer after the final norm, and the layer before it without. `pooled`: `[b p]`, the
+    last layer at the end token, after the final norm and the tower's projection if it has one.
     """
 
-    def __init__(self, tokenizer: Any, network: nn.Module, *, length: int, channels: int) -> None:
-        self.tokenizer, self.network, self.length, self.channels = tokenizer, network, length, channels
+    last: Tensor
+    penultimate: Tensor
+    pooled: Tensor
+
+
+class TextEncoder:
+    """Prompts to embeddings, and to the tokens that they belong to.
+
+    `length`: the tokens of every prompt, special tokens and padding included; `channels`, `pooled_channels`: widths.
+    """
+
+    def __init__(self, tokenizer: Any, network: nn.Module, *, length: int, channels: int, pooled_channels: int) -> None:
+        self.tokenizer, self.network, self.length = tokenizer, network, length
+        self.channels, self.pooled_channels = channels, pooled_channels
 
     def tokens(self, prompt: str) -> TokenTable:
-        """The tokens as the network sees them; a prompt that is too long is cut, with a warning."""
+        """The tokens as the network sees them; a prompt that is too long is cut."""
         encoding = self._tokenize([prompt]).encodings[0]
         pieces = tuple(
             Piece(index, text, 0 if special else start, 0 if special else end, bool(special))
@@ -43,45 +58,57 @@ class TextEncoder:
             )
         )
         cut = _first_character(encoding.overflowing[0]) if encoding.overflowing else None
-        if cut is not None:
-            log.warning("the prompt is too long for %d tokens; the model does not see its end: %r", self.length, prompt[cut:])
         return TokenTable(prompt, pieces, cut)
 
     @torch.no_grad()
-    def encode(self, prompts: Sequence[str]) -> Tensor:
-        """Embeddings `[b t d]` of prompts, in the network's dtype: its last hidden state, after the final norm."""
+    def encode(self, prompts: Sequence[str]) -> TextEmbedding:
+        """Embeddings of prompts."""
         ids = torch.tensor(self._tokenize(prompts)["input_ids"], device=next(self.network.parameters()).device)
-        return self.network(input_ids=ids).last_hidden_state
+        out = self.network(input_ids=ids, output_hidden_states=True)
+        pooled = out.text_embeds if "text_embeds" in out else out.pooler_output
+        return TextEmbedding(out.last_hidden_state, out.hidden_states[-2], pooled)
 
     def _tokenize(self, prompts: Sequence[str]) -> Any:
         return self.tokenizer(list(prompts), padding="max_length", truncation=True, max_length=self.length)
 
 
-def load_text_encoder(
-    tokenizer: Path, encoder: Path, device: torch.device, dtype: torch.dtype
-) -> tuple[TextEncoder, tuple[Path, ...]]:
-    """A text encoder from the folders `tokenizer` and `text_encoder` of a model, and the files of its weights.
+def build_text_encoder(values: Values, where: str, tokenizer: Path, *, projection: bool) -> TextEncoder:
+    """A text encoder without its weights, on the meta device; `fill_text_encoder` makes it whole.
+
+    Args:
+        values: its `config.json`; `where`: that file, for the messages.
+        tokenizer: the folder of its tokenizer.
+        projection: whether the pooled embedding is projected.
 
     Raises:
-        CheckpointError: files are missing, broken, or of another kind of text encoder.
+        CheckpointError: another kind of text encoder, settings that do not fit together, or a broken tokenizer.
     """
-    config, network = _network(encoder)
-    weights = load_weights(encoder)
-    fill(network, text_keys(weights.tensors, network.state_dict()), weights.where, device=device, dtype=dtype)
-    _restore_positions(network, device)
+    config, network = _network(values, where, projection)
     tokens = load_tokenizer(tokenizer)
-    length = min(tokens.model_max_length, config.max_position_embeddings)
     if len(tokens) > config.vocab_size:
         raise CheckpointError(f"{tokenizer}: {len(tokens)} tokens, but the text encoder beside it knows {config.vocab_size}")
-    return TextEncoder(tokens, network, length=length, channels=config.hidden_size), weights.files
+    width = config.hidden_size
+    return TextEncoder(
+        tokens,
+        network,
+        length=min(tokens.model_max_length, config.max_position_embeddings),
+        channels=width,
+        pooled_channels=config.projection_dim if projection else width,
+    )
 
 
-def _network(encoder: Path) -> tuple[Any, nn.Module]:
+def fill_text_encoder(encoder: TextEncoder, weights: Weights, device: torch.device, dtype: torch.dtype) -> None:
+    """Give a text encoder its weights. Raises as `checkpoint.fill`."""
+    network = encoder.network
+    fill(network, text_keys(weights.tensors, network.state_dict()), weights.where, device=device, dtype=dtype)
+    _restore_positions(network, device)
+
+
+def _network(values: Values, where: str, projection: bool) -> tuple[Any, nn.Module]:
     """The text tower that a `config.json` describes, on the meta device, and its config."""
     import transformers
 
     library: Any = transformers
-    values, where = read_config(encoder), str(encoder / "config.json")
     given = Settings(values, where)
     given.text("model_type", KIND, (KIND,))
     sizes = {key: given.whole(key, 64) for key in SIZES if key in given}
@@ -91,9 +118,9 @@ def _network(encoder: Path) -> tuple[Any, nn.Module]:
             f"{where}: num_attention_heads is {heads}; expected a divisor of hidden_size {sizes['hidden_size']}"
         )
     try:
-        config: Any = library.CLIPTextConfig.from_dict(values)
+        config: Any = library.CLIPTextConfig.from_dict(dict(values))
         with torch.device("meta"):
-            return config, library.CLIPTextModel(config)
+            return config, (library.CLIPTextModelWithProjection if projection else library.CLIPTextModel)(config)
     except Exception as error:  # transformers checks its other settings in its own ways, by version
         said = " ".join(str(error).split())
         raise CheckpointError(f"{where}: no CLIP text encoder can be built from it ({type(error).__name__}: {said})") from None
@@ -120,10 +147,9 @@ def load_tokenizer(folder: Path) -> Any:
 
 def text_keys(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A text tower's weights under the keys of the installed `transformers`, which has written them with and without a prefix."""
-    wanted = PREFIX if any(key.startswith(PREFIX) for key in expected) else ""
-    named = {wanted + key.removeprefix(PREFIX): tensor for key, tensor in weights.items()}
-    # A table of 0, 1, 2, ... that older versions saved among the weights.
-    return {key: tensor for key, tensor in named.items() if not key.endswith("embeddings.position_ids")}
+    named = renamed(weights, clip_map(weights, projection=any(key.startswith(PROJECTION) for key in expected)))
+    prefixed = any(key.startswith(PREFIX) for key in expected)
+    return named if prefixed else {key.removeprefix(PREFIX): tensor for key, tensor in named.items()}
 
 
 def _restore_positions(network: nn.Module, device: torch.device) -> None:

@@ -14,6 +14,8 @@ from ..framework.taps import EverythingRecorded, TapLayer, Taps
 from .attention import Transformer2D, TransformerBlock
 from .blocks import Downsample, ResnetBlock, TimestepEmbedding, Upsample, timestep_features
 
+SIZES = 6  # numbers of SDXL's size conditioning: height and width of the original, of the crop's corner and of the target
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -49,6 +51,13 @@ class UNetConfig:
     @property
     def time_channels(self) -> int:
         return self.widths[0] * 4
+
+    @property
+    def pooled_channels(self) -> int | None:
+        """Width of the pooled text of SDXL."""
+        if self.added_channels is None or self.size_channels is None:
+            return None
+        return self.added_channels - SIZES * self.size_channels
 
 
 class UNet(nn.Module):

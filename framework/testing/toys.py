@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from copy import copy
+from functools import cache
 from typing import Any, Self
 
 import torch
@@ -159,8 +160,13 @@ class ToyModel:
 
     def embed(self, prompt: str) -> Tensor:
         """`[t d]`: every word piece has an embedding of its own, moved a little by its position."""
-        places = 0.3 * draw(0, TOKENS, CONTEXT)
-        return places + torch.stack([2 * draw(sum(map(ord, p.text)) + 1, CONTEXT) for p in self.tokens(prompt).pieces])
+        return 0.3 * draw(0, TOKENS, CONTEXT) + torch.stack([_meaning(piece.text) for piece in self.tokens(prompt).pieces])
+
+
+@cache  # checks bind the same few prompts again and again
+def _meaning(text: str) -> Tensor:
+    """The embedding `[d]` of a word piece."""
+    return 2 * draw(sum(map(ord, text)) + 1, CONTEXT)
 
 
 class ToyDenoiser:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from lsregen.framework.types import Step
 from lsregen.models import DiffusersFolder
@@ -70,6 +71,24 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "text": {"hidden_size": 48, "num_hidden_layers": 3, "hidden_act": "gelu", **TEXT},
         "scheduler": {"set_alpha_to_one": False, "prediction_type": "v_prediction"},
     },
+    # Stable Diffusion XL: two text encoders, pooled text and sizes, transformers of several depths, none at the finest level.
+    "sdxl": {
+        "unet": unet_settings(
+            [PLAIN, CROSS, CROSS],
+            block_out_channels=(16, 32, 64),
+            attention_head_dim=[1, 2, 4],
+            cross_attention_dim=56,
+            use_linear_projection=True,
+            transformer_layers_per_block=[1, 2, 3],
+            addition_embed_type="text_time",
+            addition_time_embed_dim=8,
+            projection_class_embeddings_input_dim=20 + 6 * 8,
+        ),
+        "vae": vae_settings((16, 16, 32), layers_per_block=2, scaling_factor=0.13025),
+        "text": {"hidden_size": 32, "num_hidden_layers": 2, "hidden_act": "quick_gelu", **TEXT},
+        "text_2": {"hidden_size": 24, "num_hidden_layers": 3, "hidden_act": "gelu", "projection_dim": 20, **TEXT},
+        "scheduler": {"set_alpha_to_one": False},
+    },
     # shapeworld-base: no attention at the finest level nor in the autoencoder, more latent channels.
     "base": {
         "unet": unet_settings(
@@ -88,9 +107,9 @@ FAMILIES: dict[str, dict[str, Any]] = {
 }
 
 
-def write_tokenizer(folder: Path) -> None:
+def write_tokenizer(folder: Path, pad: str = "<|endoftext|>") -> None:
     """A CLIP tokenizer that knows letters and a few words, one of them in two pieces; the vocabulary files alone."""
-    letters = "abcdefghijklmnopqrstuvwxyz,!"
+    letters = "!abcdefghijklmnopqrstuvwxyz,"
     tokens = [*letters, *(letter + "</w>" for letter in letters)]
     merges: list[tuple[str, str]] = []
     for pieces in WORDS.values():
@@ -109,7 +128,7 @@ def write_tokenizer(folder: Path) -> None:
     (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in merges))
     special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
-    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": LENGTH, "pad_token": "<|endoftext|>", **special}
+    settings = {"tokenizer_class": "CLIPTokenizer", "model_max_length": LENGTH, "pad_token": pad, **special}
     (folder / "tokenizer_config.json").write_text(json.dumps(settings))
 
 
@@ -140,6 +159,24 @@ class Oracle:
         assert isinstance(model, LatentDiffusion)
         return model
 
+    def encode(self, prompts: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+        """The context that the UNet attends to, and SDXL's pooled text."""
+        found = self.pipe.encode_prompt(list(prompts), device="cpu", num_images_per_prompt=1, do_classifier_free_guidance=False)
+        return found[0], found[2] if len(found) == 4 else None
+
+    def added(self, pooled: Tensor | None, z: Tensor) -> dict[str, Any]:
+        """Further arguments of the UNet: SDXL's pooled text, and that nothing is cropped."""
+        if pooled is None:
+            return {}
+        height, width = (side * self.pipe.vae_scale_factor for side in z.shape[-2:])
+        sizes = torch.tensor([[height, width, 0, 0, height, width]] * len(z))
+        return {"added_cond_kwargs": {"text_embeds": pooled, "time_ids": sizes}}
+
+    def unet(self, z: Tensor, step: Step, prompts: Sequence[str]) -> Tensor:
+        """What the UNet says of one branch."""
+        context, pooled = self.encode(prompts)
+        return self.pipe.unet(z, step.t, context, **self.added(pooled, z)).sample
+
 
 def build(name: str, folder: Path) -> Oracle:
     import diffusers
@@ -152,17 +189,23 @@ def build(name: str, folder: Path) -> Oracle:
     ids = {"vocab_size": len(tokenizer), "bos_token_id": len(tokenizer) - 2, "eos_token_id": len(tokenizer) - 1}
     text = transformers.CLIPTextModel(transformers.CLIPTextConfig(**family["text"], **ids, pad_token_id=0))
     noise = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1, "clip_sample": False}
-    pipe = diffusers.StableDiffusionPipeline(
-        vae=diffusers.AutoencoderKL(**family["vae"]),
-        text_encoder=text,
-        tokenizer=tokenizer,
-        unet=diffusers.UNet2DConditionModel(**family["unet"]),
-        scheduler=diffusers.DDIMScheduler(**noise, **family["scheduler"]),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    for module in (pipe.unet, pipe.vae, pipe.text_encoder):
+    parts: dict[str, Any] = {
+        "vae": diffusers.AutoencoderKL(**family["vae"]),
+        "text_encoder": text,
+        "tokenizer": tokenizer,
+        "unet": diffusers.UNet2DConditionModel(**family["unet"]),
+        "scheduler": diffusers.DDIMScheduler(**noise, **family["scheduler"]),
+        "feature_extractor": None,
+    }
+    if "text_2" in family:
+        write_tokenizer(folder / "tokenizer-files-2", pad="!")  # as in the published folders
+        second = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**family["text_2"], **ids, pad_token_id=0))
+        tokenizer_2 = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer-files-2")
+        pipe = diffusers.StableDiffusionXLPipeline(**parts, text_encoder_2=second, tokenizer_2=tokenizer_2, add_watermarker=False)
+    else:
+        pipe = diffusers.StableDiffusionPipeline(**parts, safety_checker=None, requires_safety_checker=False)
+    encoders = [pipe.text_encoder, pipe.text_encoder_2] if "text_2" in family else [pipe.text_encoder]
+    for module in (pipe.unet, pipe.vae, *encoders):
         unsettle(module)
         module.eval().requires_grad_(False)
     pipe.set_progress_bar_config(disable=True)

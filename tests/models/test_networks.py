@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lsregen.models.autoencoder import Autoencoder
 from lsregen.models.blocks import timestep_features
+from lsregen.models.conditioning import Conditioning
 from lsregen.models.configs import autoencoder_config, unet_config
 from lsregen.models.latent_diffusion import LatentDiffusion
 from lsregen.models.unet import UNet
@@ -32,7 +33,10 @@ def faint(*shape: int) -> Tensor:
 def test_unet(oracle: Any, model: LatentDiffusion, grid: tuple[int, int]) -> None:
     z, t = torch.randn(2, model.latent_channels, *grid), torch.tensor([981, 7])
     context = torch.randn(2, 11, model.unet.config.context_channels)
-    assert error(model.unet(z, t, context), oracle.pipe.unet(z, t, context).sample) <= WHOLE
+    width = model.unet.config.pooled_channels
+    pooled = None if width is None else torch.randn(2, width)
+    ours = model.unet(z, t, context, model.added(Conditioning(context, pooled), z))
+    assert error(ours, oracle.pipe.unet(z, t, context, **oracle.added(pooled, z)).sample) <= WHOLE
 
 
 def test_autoencoder(oracle: Any, model: LatentDiffusion) -> None:

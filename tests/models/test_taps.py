@@ -34,14 +34,15 @@ class Explicit:
         return attn.to_out[0](attn.batch_to_head_dim(probs @ v))
 
 
-def explicit_pass(unet: Any, z: Tensor, step: Step, context: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+def explicit_pass(oracle: Any, z: Tensor, step: Step) -> tuple[Tensor, dict[str, Tensor]]:
     """The output and all attention probabilities `[(b heads) p t]` of diffusers' UNet, by the path of the attention."""
+    unet = oracle.pipe.unet
     kept: dict[str, Tensor] = {}
     before = unet.attn_processors
     names = {path: path.removesuffix(".processor") for path in before}
     unet.set_attn_processor({path: Explicit(name, kept) for path, name in names.items()})
     try:
-        return unet(z, step.t, context).sample, kept
+        return oracle.unet(z, step, PROMPTS), kept
     finally:
         unet.set_attn_processor(before)
 
@@ -66,14 +67,15 @@ def energy(maps: dict[str, Tensor]) -> Tensor:
 
 def test_recording_changes_nothing(model: LatentDiffusion, step: Step) -> None:
     """Every tap point alone, at its block, on what reaches the block in a pass; then all of them at once, in a whole pass."""
-    z, context, t = latents(model), bound(model)._context, torch.full((2,), step.t)
+    z, told, t = latents(model), bound(model).conditional, torch.full((2,), step.t)
+    context, added = told.context, model.added(told, z)
     inputs: dict[str, tuple[Any, ...]] = {}
     blocks = {name: module for name, module in model.unet.named_modules() if isinstance(module, TransformerBlock)}
     handles = [
         block.register_forward_pre_hook(lambda _, given, name=name: inputs.update({name: given}))
         for name, block in blocks.items()
     ]
-    untapped = model.unet(z, t, context)
+    untapped = model.unet(z, t, context, added)
     for handle in handles:
         handle.remove()
     assert set(inputs) == {layer.name for layer in model.unet.layers}
@@ -83,14 +85,14 @@ def test_recording_changes_nothing(model: LatentDiffusion, step: Step) -> None:
         tapped = blocks[point.layer](x, context, grid, taps)
         assert taps[point].shape[-2:] == grid
         assert (tapped - blocks[point.layer](x, context, grid)).abs().max() <= 1e-5, point
-    everywhere = model.unet.observe(z, t, context, Taps(points(model, *TAP_KINDS), full=True))
+    everywhere = model.unet.observe(z, t, context, Taps(points(model, *TAP_KINDS), full=True), added)
     assert (everywhere - untapped).abs().max() <= 1e-5
 
 
 def test_maps_are_those_of_explicit_attention(oracle: Any, model: LatentDiffusion, step: Step) -> None:
-    denoiser, z = bound(model), latents(model)
-    view = denoiser.observe(z, step, Taps(points(model, *TAP_KINDS)))
-    _, explicit = explicit_pass(oracle.pipe.unet, z, step, denoiser._context)
+    z = latents(model)
+    view = bound(model).observe(z, step, Taps(points(model, *TAP_KINDS)))
+    _, explicit = explicit_pass(oracle, z, step)
     assert len(explicit) == 2 * len(model.unet.layers)
     for layer in model.unet.layers:
         for kind, path in (("self_probs", "attn1"), ("cross_probs", "attn2")):
@@ -144,7 +146,7 @@ def test_gradients_agree(oracle: Any, model: LatentDiffusion, step: Step) -> Non
     full, everywhere = gradient(Taps(chosen, full=True)), gradient(Taps(points(model, *TAP_KINDS)))
     z = start.clone().requires_grad_()
     with torch.enable_grad():
-        _, explicit = explicit_pass(oracle.pipe.unet, z, step, denoiser._context)
+        _, explicit = explicit_pass(oracle, z, step)
         width = {layer.name: -(-12 // layer.downscale) for layer in model.unet.layers}
         maps = {
             str(p): rearrange(explicit[f"{p.layer}.attn2"], "(b heads) (h w) t -> b heads t h w", b=2, w=width[p.layer])
@@ -156,7 +158,7 @@ def test_gradients_agree(oracle: Any, model: LatentDiffusion, step: Step) -> Non
 
 
 def test_weights_are_frozen_and_the_prediction_is_differentiable(model: LatentDiffusion, step: Step) -> None:
-    for network in (model.unet, model.autoencoder, model.text.network):
+    for network in (model.unet, model.autoencoder, *(encoder.network for encoder in model.text.encoders)):
         assert not any(parameter.requires_grad for parameter in network.parameters())
         assert not network.training
     z = latents(model).requires_grad_()

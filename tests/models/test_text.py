@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from lsregen.framework.errors import CheckpointError, PhraseError
+from lsregen.models import DiffusersFolder
 from lsregen.models.latent_diffusion import LatentDiffusion
 from lsregen.models.text import load_tokenizer, text_keys
 
@@ -18,13 +20,21 @@ LONG = "a red circle and a blue circle and a red circle and a blue circle"
 
 def test_embeddings(oracle: Any, model: LatentDiffusion) -> None:
     prompts = ["a red circle", "", LONG, "a Blue,  circle!"]
-    pipe = oracle.pipe
-    ids = pipe.tokenizer(prompts, padding="max_length", max_length=16, truncation=True, return_tensors="pt").input_ids
-    theirs = pipe.text_encoder(ids).last_hidden_state
-    ours = model.text.encode(prompts)
-    assert ours.shape == (4, 16, model.text.channels)
-    assert (ours - theirs).abs().max() <= 2e-5
-    assert not ours.requires_grad
+    told = model.text.encode(prompts)
+    context, pooled = oracle.encode(prompts)
+    assert told.context.shape == (4, 16, model.text.channels)
+    assert (told.context - context).abs().max() <= 2e-5
+    assert not told.context.requires_grad
+    assert (told.pooled is None) == (pooled is None) == (oracle.name != "sdxl")
+    if told.pooled is not None:
+        assert told.pooled.shape == (4, model.text.pooled_channels)
+        assert (told.pooled - pooled).abs().max() <= 2e-5
+
+
+def test_the_pooled_text_of_one_encoder(oracles: Any, models: Any) -> None:
+    encoder, theirs = models("sd1").text.encoders[0], oracles("sd1").pipe.text_encoder
+    ids = torch.tensor(encoder._tokenize(["a red circle"])["input_ids"])
+    assert (encoder.encode(["a red circle"]).pooled - theirs(ids).pooler_output).abs().max() <= 2e-5
 
 
 def test_tokens(model: LatentDiffusion) -> None:
@@ -60,15 +70,20 @@ def test_a_short_prompt_warns_of_nothing(base: LatentDiffusion, caplog: pytest.L
 
 
 def test_keys_with_and_without_a_prefix() -> None:
-    with_prefix = {f"text_model.{key}": torch.zeros(1) for key in ("final.weight", "embeddings.position_ids")}
-    without = {"final.weight": torch.zeros(1)}
+    ends = ("final_layer_norm.weight", "embeddings.position_ids")
+    with_prefix = {f"text_model.{key}": torch.zeros(1) for key in ends}
+    without = {key: torch.zeros(1) for key in ends}
     for weights in (with_prefix, without):
-        assert list(text_keys(weights, {"final.weight": torch.zeros(1)})) == ["final.weight"]
-        assert list(text_keys(weights, {"text_model.final.weight": torch.zeros(1)})) == ["text_model.final.weight"]
+        for prefix in ("", "text_model."):
+            assert list(text_keys(weights, {f"{prefix}final_layer_norm.weight": torch.zeros(1)})) == [
+                f"{prefix}final_layer_norm.weight"
+            ]
+    projected = {**with_prefix, "text_projection.weight": torch.zeros(1)}
+    assert "text_projection.weight" in text_keys(projected, dict.fromkeys(projected, torch.zeros(1)))
 
 
 def test_positions_are_real_tensors(model: LatentDiffusion) -> None:
-    assert not any(buffer.is_meta for buffer in model.text.network.buffers())
+    assert not any(buffer.is_meta for encoder in model.text.encoders for buffer in encoder.network.buffers())
 
 
 def test_a_broken_tokenizer(tmp_path: Path) -> None:
@@ -78,8 +93,41 @@ def test_a_broken_tokenizer(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_of_another_model(oracles: Any, copied: Any) -> None:
-    from lsregen.models import DiffusersFolder
-
     folder = copied(oracles("base").folder, "text_encoder/config.json", {"vocab_size": 20})
     with pytest.raises(CheckpointError, match=r"token_embedding\.weight|tokens, but the text encoder"):
         DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+
+
+def test_an_empty_negative_of_sdxl_stands_for_nothing(models: Any) -> None:
+    text = models("sdxl").text
+    assert text.zeros_for_empty
+    told, plain = text.encode_negatives(["", "blue", " "]), text.encode(["", "blue", " "])
+    assert not told.context[0].any()
+    assert not told.pooled[0].any()
+    assert plain.context[0].any()
+    for i in (1, 2):
+        assert torch.equal(told.context[i], plain.context[i])
+        assert torch.equal(told.pooled[i], plain.pooled[i])
+    assert torch.equal(plain.context[0], plain.context[2])  # a space: the way to say that the empty text itself is meant
+    assert models("sd1").text.encode_negatives([""]).context.any()
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_the_index_says_whether_it_does(oracles: Any, copied: Any, zeros: bool) -> None:
+    folder = copied(oracles("sdxl").folder, "model_index.json", {"force_zeros_for_empty_prompt": zeros})
+    model: Any = DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+    assert bool(model.text.encode_negatives([""]).context.any()) is not zeros
+
+
+def test_both_tokenizers_must_agree_on_a_phrase(oracles: Any, models: Any, copied: Any) -> None:
+    folder = copied(oracles("sdxl").folder, "lsregen.json", {})
+    path = folder / "tokenizer_2" / "tokenizer.json"
+    words = json.loads(path.read_text())
+    words["model"]["merges"] = [pair for pair in words["model"]["merges"] if "".join(pair) != "le</w>"]
+    path.write_text(json.dumps(words))
+    table = DiffusersFolder().load(folder, device="cpu", dtype="fp32").tokens("a red circle and blue")
+    assert table.span("red") == models("sdxl").tokens("a red circle and blue").span("red") == (2,)
+    with pytest.raises(PhraseError, match=r"phrase 'circle': the model's tokenizers .* \(3, 4, and 3, 4, 5\), so no"):
+        table.span("circle")
+    with pytest.raises(PhraseError, match=r"phrase 'blue': .* \(6, and 7\)"):  # all that follows is moved
+        table.span("blue")

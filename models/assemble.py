@@ -1,0 +1,136 @@
+"""A model from its parts: configs as diffusers writes them, weights under the keys of our networks, tokenizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ..framework.errors import CheckpointError
+from .autoencoder import Autoencoder, AutoencoderConfig
+from .checkpoint import Weights, fill
+from .conditioning import Conditioner
+from .configs import autoencoder_config, noise_schedule, prediction_kind, sample_size, unet_config
+from .latent_diffusion import LatentDiffusion, default_cfg
+from .recognise import EXTRA_CHANNELS
+from .settings import Values
+from .text import TextEncoder, build_text_encoder, fill_text_encoder
+from .unet import UNet, UNetConfig
+
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A model before it is built.
+
+    Args:
+        name: what reports call it.
+        configs: by component, what the `config.json` of a diffusers folder holds: `unet`, `vae`, `scheduler`, `text_encoder`, and
+            `text_encoder_2` for a second text encoder.
+        where: by component, the file that says so, for the messages.
+        weights: reads the tensors of a component, by the keys of our networks; called once for each, when it is built.
+        tokenizers: by text encoder, the folder of its tokenizer.
+        cfg: the classifier-free guidance scale that the model was made for; None for that of its family.
+        zeros_for_empty: an empty negative prompt stands for nothing at all.
+    """
+
+    name: str
+    configs: Mapping[str, Values]
+    where: Mapping[str, str]
+    weights: Callable[[str], Weights]
+    tokenizers: Mapping[str, Path]
+    cfg: float | None = None
+    zeros_for_empty: bool = False
+
+
+def build_model(parts: Parts, device: torch.device, dtype: torch.dtype) -> LatentDiffusion:
+    """The model, frozen. Whatever its configs say wrong is known before any weights are read.
+
+    Raises:
+        CheckpointError: a setting that is not supported, parts that do not fit together, or weights that do not fit their config.
+    """
+    configs, where = parts.configs, parts.where
+    unet_sizes = unet_config(configs["unet"], where["unet"])
+    autoencoder_sizes = autoencoder_config(configs["vae"], where["vae"])
+    noise = noise_schedule(configs["scheduler"], where["scheduler"])
+    _check_channels(unet_sizes, autoencoder_sizes, where["unet"])
+    encoders = {name: _encoder(parts, name) for name in TEXT_ENCODERS if name in configs}
+    conditioner = Conditioner(tuple(encoders.values()), zeros_for_empty=parts.zeros_for_empty)
+    _check_texts(unet_sizes, conditioner, parts.name)
+    with torch.device("meta"):
+        unet, autoencoder = UNet(unet_sizes), Autoencoder(autoencoder_sizes)
+
+    files: dict[str, tuple[Path, ...]] = {}
+
+    def load(name: str, network: nn.Module, dtype: torch.dtype) -> None:
+        weights = parts.weights(name)
+        fill(network, weights.tensors, weights.where, device=device, dtype=dtype)
+        files[name] = weights.files
+
+    load("unet", unet, dtype)
+    load("vae", autoencoder, _autoencoder_dtype(unet_sizes, autoencoder_sizes, dtype))
+    for name, encoder in encoders.items():
+        weights = parts.weights(name)
+        fill_text_encoder(encoder, weights, device, dtype)
+        files[name] = weights.files
+    height, width = sample_size(configs["unet"], where["unet"])
+    factor = autoencoder_sizes.factor
+    return LatentDiffusion(
+        parts.name,
+        unet,
+        autoencoder,
+        conditioner,
+        noise,
+        prediction=prediction_kind(configs["scheduler"], where["scheduler"]),
+        default_size=(width * factor, height * factor),
+        default_cfg=default_cfg(unet_sizes) if parts.cfg is None else parts.cfg,
+        files=files,
+    )
+
+
+def _encoder(parts: Parts, name: str) -> TextEncoder:
+    tokenizer = parts.tokenizers[name]
+    return build_text_encoder(parts.configs[name], parts.where[name], tokenizer, projection=name != TEXT_ENCODERS[0])
+
+
+def _autoencoder_dtype(unet: UNetConfig, autoencoder: AutoencoderConfig, dtype: torch.dtype) -> torch.dtype:
+    """SDXL's autoencoder overflows in fp16, unless its config says that it was mended."""
+    # The autoencoders of the other families say the same by default, and do not overflow.
+    upcast = unet.added_channels is not None and autoencoder.force_upcast and dtype == torch.float16
+    return torch.float32 if upcast else dtype
+
+
+def _check_channels(unet: UNetConfig, autoencoder: AutoencoderConfig, where: str) -> None:
+    channels = autoencoder.latent_channels
+    if unet.in_channels != channels or unet.out_channels != channels:
+        kind = EXTRA_CHANNELS.get(unet.in_channels - channels, "a UNet of other inputs and outputs")
+        raise CheckpointError(
+            f"{where}: this is {kind}, with {unet.in_channels} channels in and {unet.out_channels} out beside an autoencoder of "
+            f"{channels}, which is not supported; supported are UNets that take and give latents"
+        )
+
+
+def _check_texts(unet: UNetConfig, text: Conditioner, name: str) -> None:
+    lengths = {encoder.length for encoder in text.encoders}
+    if len(lengths) > 1:
+        raise CheckpointError(
+            f"{name}: its text encoders take {' and '.join(map(str, sorted(lengths)))} tokens; expected as many"
+        )
+    if unet.context_channels != text.channels:
+        raise CheckpointError(
+            f"{name}: its UNet attends to texts of width {unet.context_channels}, its text encoder's are of width {text.channels}"
+        )
+    if (unet.added_channels is None) != (text.pooled_channels is None):
+        raise CheckpointError(
+            f"{name}: {'a second' if text.pooled_channels is None else 'no second'} text encoder is expected by its UNet, "
+            f"and it has {len(text.encoders)}"
+        )
+    if unet.added_channels is not None and unet.pooled_channels != text.pooled_channels:
+        raise CheckpointError(
+            f"{name}: its UNet takes pooled texts of width {unet.pooled_channels}, its text encoder's are of width "
+            f"{text.pooled_channels}"
+        )

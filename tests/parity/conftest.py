@@ -1,0 +1,7 @@
+"""The models of `tests/models`, and walks through whole pipelines of diffusers with our noise in their schedulers."""
+
+from __future__ import annotations
+
+from ..models.conftest import base, copied, model, models, oracle, oracles, seeded, step
+
+__all__ = ["base", "copied", "model", "models", "oracle", "oracles", "seeded", "step"]

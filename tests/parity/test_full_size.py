@@ -1,0 +1,38 @@
+"""The networks of every family at full size, on the meta device: the same keys and shapes as diffusers' own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from lsregen.models.autoencoder import Autoencoder
+from lsregen.models.configs import autoencoder_config, unet_config
+from lsregen.models.unet import UNet
+
+from ..models import ldm_layout as layout
+
+# Tensors and parameters, as published.
+COUNTS = {"sd1": (686, 859_520_964), "sd2": (686, 865_910_724), "sdxl": (1680, 2_567_463_684)}
+
+
+def ours(network: type[torch.nn.Module], config: Any) -> torch.nn.Module:
+    with torch.device("meta"):
+        return network(config)
+
+
+@pytest.mark.parametrize("family", list(COUNTS))
+def test_unets(family: str) -> None:
+    theirs = layout.unet(family, narrow=False)
+    unet = ours(UNet, unet_config(dict(theirs.config), family))
+    expected = layout.shapes(theirs.state_dict())
+    assert layout.shapes(unet.state_dict()) == expected
+    assert (len(expected), sum(parameter.numel() for parameter in unet.parameters())) == COUNTS[family]
+
+
+def test_the_autoencoder() -> None:
+    theirs = layout.autoencoder(narrow=False)
+    autoencoder = ours(Autoencoder, autoencoder_config(dict(theirs.config), "vae"))
+    assert layout.shapes(autoencoder.state_dict()) == layout.shapes(theirs.state_dict())
+    assert sum(parameter.numel() for parameter in autoencoder.parameters()) == 83_653_863

@@ -1,0 +1,157 @@
+"""Whole runs of every family beside diffusers' pipelines: from the same noise, with guidance, to the same latent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lsregen.framework.types import NoiseSchedule, Run, Sampler
+from lsregen.models.configs import noise_schedule
+from lsregen.models.latent_diffusion import LatentDiffusion
+from lsregen.samplers.ddim import DDIM
+from lsregen.samplers.ddpm import DDPM
+
+STEPS, CFG = 10, 4.0
+PROMPTS = ("a red circle", "a blue circle and a red circle")
+TOLERANCE, INVERSION = 1e-3, 2e-3
+
+
+@dataclass(frozen=True)
+class Case:
+    """A sampler of ours, and the scheduler of diffusers that does the same, with changes to the model's own settings."""
+
+    sampler: Sampler
+    scheduler: str
+    changes: dict[str, Any] = field(default_factory=dict[str, Any])
+    negatives: tuple[str, ...] | None = None
+
+
+CASES = {
+    "ddim": Case(DDIM(), "DDIMScheduler"),
+    "a negative prompt": Case(DDIM(), "DDIMScheduler", negatives=("a blue circle", "red")),
+    "eta 1": Case(DDIM(1.0), "DDIMScheduler"),
+    "trailing": Case(DDIM(), "DDIMScheduler", {"timestep_spacing": "trailing"}),
+    "linspace": Case(DDIM(), "DDIMScheduler", {"timestep_spacing": "linspace"}),
+    "no offset, clean end": Case(DDIM(), "DDIMScheduler", {"steps_offset": 0, "set_alpha_to_one": True}),
+    "clipped": Case(DDIM(), "DDIMScheduler", {"clip_sample": True, "clip_sample_range": 0.8}),
+    "zero terminal SNR": Case(
+        DDIM(),
+        "DDIMScheduler",
+        {"timestep_spacing": "trailing", "rescale_betas_zero_snr": True, "prediction_type": "v_prediction"},
+    ),
+    "ddpm": Case(DDPM(), "DDPMScheduler", {"variance_type": "fixed_small"}),
+    "ddpm, trailing, clipped": Case(
+        DDPM(), "DDPMScheduler", {"timestep_spacing": "trailing", "clip_sample": True, "clip_sample_range": 0.8}
+    ),
+}
+FAMILIES = ("sd1", "sd2", "sdxl", "base")
+# Every setting on every family takes minutes; these are the pairs in which they meet for the first time.
+QUICK = {
+    *((name, "ddim") for name in FAMILIES),
+    *(("base", case) for case in ("linspace", "no offset, clean end", "clipped", "ddpm", "ddpm, trailing, clipped")),
+    ("sd1", "eta 1"),
+    ("sd1", "a negative prompt"),
+    ("sd2", "ddpm"),
+    ("sd2", "zero terminal SNR"),
+    ("sdxl", "trailing"),
+    ("sdxl", "a negative prompt"),
+}
+WALKS = [pytest.param(name, case, marks=() if (name, case) in QUICK else pytest.mark.slow) for name in FAMILIES for case in CASES]
+
+
+def noise(index: int, z: Tensor) -> Tensor:
+    return torch.randn(z.shape, generator=torch.Generator().manual_seed(100 + index))
+
+
+def difference(ours: Tensor, theirs: Tensor) -> float:
+    assert ours.shape == theirs.shape
+    return ((ours - theirs).norm() / theirs.norm()).item()
+
+
+@pytest.fixture
+def schedules(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Gives a model and a pipeline the same changed settings of the scheduler; returns the kind of prediction."""
+    import diffusers
+
+    def change(oracle: Any, model: LatentDiffusion, case: Case) -> NoiseSchedule:
+        scheduler = getattr(diffusers, case.scheduler).from_config(oracle.pipe.scheduler.config, **case.changes)
+        values = {**scheduler.config, "_class_name": case.scheduler}
+        monkeypatch.setattr(oracle.pipe, "scheduler", scheduler)
+        monkeypatch.setattr(model, "noise_schedule", noise_schedule(values, "scheduler_config.json"))
+        monkeypatch.setattr(model, "prediction", {"epsilon": "eps", "v_prediction": "v"}[values["prediction_type"]])
+        return model.noise_schedule
+
+    return change
+
+
+@pytest.fixture
+def our_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hands our noise to diffusers' schedulers, which draw their own, one after another."""
+    import diffusers.schedulers.scheduling_ddim as ddim
+    import diffusers.schedulers.scheduling_ddpm as ddpm
+
+    calls = count()
+
+    def draw(shape: Any, **_: Any) -> Tensor:
+        return noise(next(calls), torch.empty(shape))
+
+    for module in (ddim, ddpm):
+        monkeypatch.setattr(module, "randn_tensor", draw)
+
+
+def their_walk(oracle: Any, z: Tensor, case: Case) -> Tensor:
+    height, width = (side * oracle.pipe.vae_scale_factor for side in z.shape[-2:])
+    return oracle.pipe(
+        list(PROMPTS),
+        negative_prompt=None if case.negatives is None else list(case.negatives),
+        height=height,
+        width=width,
+        latents=z,
+        num_inference_steps=STEPS,
+        guidance_scale=CFG,
+        eta=getattr(case.sampler, "eta", 0.0),
+        output_type="latent",
+    ).images
+
+
+@pytest.mark.parametrize(("name", "case"), WALKS, ids=str)
+@pytest.mark.usefixtures("our_noise")
+def test_trajectories(oracles: Any, models: Any, schedules: Any, name: str, case: str) -> None:
+    oracle, model, chosen = oracles(name), models(name), CASES[case]
+    schedule = schedules(oracle, model, chosen)
+    z = start = torch.randn(2, model.latent_channels, 8, 8)
+    denoiser = model.bind(PROMPTS, chosen.negatives or ("", ""), (), cfg=CFG, count=STEPS)
+    for step in chosen.sampler.schedule(schedule, STEPS):
+        drawn = noise(step.index, z) if chosen.sampler.stochastic else None
+        z = chosen.sampler.step(z, denoiser.predict(z, step), step, drawn)
+    assert z.isfinite().all()
+    assert difference(z, start) > 0.1
+    assert difference(z, their_walk(oracle, start, chosen)) <= TOLERANCE
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("spacing", ["leading", pytest.param("trailing", marks=pytest.mark.slow)])
+def test_inversion(oracles: Any, models: Any, schedules: Any, name: str, spacing: str) -> None:
+    """The latents that lead to an image, on the sampler's own timesteps, asked of the prompt alone."""
+    from diffusers import DDIMInverseScheduler
+
+    oracle, model = oracles(name), models(name)
+    case = Case(DDIM(), "DDIMScheduler", {"timestep_spacing": spacing})
+    schedule = schedules(oracle, model, case)
+    z0 = 0.5 * torch.randn(2, model.latent_channels, 8, 8)
+    denoiser = model.bind(PROMPTS, (), (), cfg=CFG, count=STEPS)
+    steps = case.sampler.schedule(schedule, STEPS)
+    found = Run(model, denoiser, case.sampler, steps, z0, (0, 1), (), (32, 32)).invert(z0)
+
+    inverse: Any = DDIMInverseScheduler.from_config(oracle.pipe.scheduler.config)
+    inverse.set_timesteps(STEPS)
+    z = z0
+    for step in reversed(steps):
+        z = inverse.step(oracle.unet(z, step, PROMPTS), step.t, z).prev_sample
+        assert difference(found[step.index], z) <= INVERSION
+    assert difference(found[0], z0) > 0.1
