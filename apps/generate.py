@@ -64,7 +64,14 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--from-image", type=PATH, metavar="FILE.png", help="Make a picture of lsregen's again, from the settings inside it."
 )
-@click.option("--model", metavar="NAME|DIR", help="A model that ships with lsregen, or a folder. [default: shapeworld-base]")
+@click.option(
+    "--model",
+    metavar="NAME|PATH",
+    help="A model that ships with lsregen, a folder of diffusers, or a safetensors file. [default: shapeworld-base]",
+)
+@click.option("--vae", type=PATH, metavar="PATH", help="Another autoencoder: a safetensors file, or a folder of diffusers.")
+@click.option("--family", metavar="NAME", help="Of a single file, if it is not what it looks like: sd1, sd2, sdxl.")
+@click.option("--prediction-type", metavar="NAME", help="If the model's files do not say it right: epsilon, v_prediction.")
 @click.option(
     "--guidance",
     metavar="PRESET|FILE.yaml|none",
@@ -290,7 +297,8 @@ def load(given: Options, job: Job, plugins: Plugins, request: Request) -> Pipeli
     if made is not None:  # the same device and precision, unless others are named
         device, dtype = (made.device if device == "auto" else device), (made.dtype if dtype == "auto" else dtype)
     with memory_errors("for the model", "use --dtype fp16, or a smaller --model"):
-        pipeline = Pipeline.load(job.model or DEFAULT_MODEL, device=device, dtype=dtype, plugins=plugins)
+        options = {"vae": given.vae, "family": given.family, "prediction_type": given.prediction_type}
+        pipeline = Pipeline.load(job.model or DEFAULT_MODEL, device=device, dtype=dtype, plugins=plugins, **options)
     for size in dict.fromkeys(shot.size for shot in job.shots):
         if size is not None:
             pipeline.model.latent_shape(size)

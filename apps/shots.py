@@ -36,6 +36,9 @@ class Options:
     on_bad_box: str
     from_image: Path | None
     model: str | None
+    vae: Path | None
+    family: str | None
+    prediction_type: str | None
     guidance: str | None
     sets: tuple[str, ...]
     steps: int | None

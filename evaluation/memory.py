@@ -21,8 +21,9 @@ def watch(device: str | torch.device) -> Peak:
 
     On an accelerator: the most that torch had allocated on the device, weights included. On a CPU: how far the process's private
     memory rose above what it was at the start, weights excluded; by the kernel's own mark of the most, so no short peak is
-    missed. Linux alone has that mark. Freed memory is given back first, so that an earlier piece of work does not lower the
-    number; an allocator other than glibc's (a preloaded jemalloc) may keep it, and then all but the first numbers are too low.
+    missed. Linux alone has that mark. Other threads of the process count too. Freed memory is given back first, so that an
+    earlier piece of work does not lower the number; an allocator other than glibc's (a preloaded jemalloc) may keep it, which
+    would make all but the first numbers too low, so that nothing is told.
     """
     module = torch.get_device_module(device)
     if not hasattr(module, "reset_peak_memory_stats"):
@@ -34,7 +35,9 @@ def watch(device: str | torch.device) -> Peak:
 def _watch_process() -> Peak:
     gc.collect()
     try:
-        _give_back()
+        if not _allocator().startswith("libc.so"):
+            return lambda: None
+        ctypes.CDLL(None).malloc_trim(0)  # gives freed memory back
         (_PROCESS / "clear_refs").write_text(_RESET_PEAK)
         before = _status()["RssAnon"]
     except (OSError, KeyError, TypeError, AttributeError):  # another system, or a sandbox without these files
@@ -48,9 +51,17 @@ def _watch_process() -> Peak:
     return peak
 
 
-def _give_back() -> None:
-    """Let glibc return its freed memory; without glibc an AttributeError."""
-    ctypes.CDLL(None).malloc_trim(0)
+class _Symbol(ctypes.Structure):
+    """What dladdr(3) tells of an address."""
+
+    _fields_ = (("file", ctypes.c_char_p), ("base", ctypes.c_void_p), ("name", ctypes.c_char_p), ("address", ctypes.c_void_p))
+
+
+def _allocator() -> str:
+    """The name of the library whose malloc this process uses: `libc.so.6` is glibc's own. Without dladdr an AttributeError."""
+    process, symbol = ctypes.CDLL(None), _Symbol()
+    process.dladdr(ctypes.cast(process.malloc, ctypes.c_void_p), ctypes.byref(symbol))
+    return Path((symbol.file or b"").decode()).name
 
 
 def _status() -> dict[str, int]:

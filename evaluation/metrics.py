@@ -87,6 +87,37 @@ def ratio(totals: Sequence[float], counts: Sequence[float]) -> Statistic:
     return Statistic(len(above), lambda draws: above[draws].sum(axis=1) / below[draws].sum(axis=1))
 
 
+@dataclass(frozen=True, eq=False)
+class Resampled:
+    """The `value` of a statistic, and its `values` `[n]` over resamples; the rest as in `Statistic`."""
+
+    items: int
+    value: float
+    values: Floats
+    centred: bool
+    bounds: tuple[float, float]
+
+    @property
+    def interval(self) -> Interval:
+        """See `bootstrap`."""
+        low, high = np.percentile(self.values, (2.5, 97.5))
+        if self.centred:
+            offset = self.values.mean() - self.value
+            low, high = np.clip((low - offset, high - offset), *self.bounds)
+        return Interval(self.value, float(low), float(high))
+
+
+def resample(values: Statistic | Sequence[float] | Floats, n: int = RESAMPLES, seed: int = 0) -> Resampled:
+    """A statistic over `n` resamples of its items; a sequence stands for its mean. Equal arguments draw equal items.
+
+    Raises:
+        ValueError: there are no items.
+    """
+    statistic = values if isinstance(values, Statistic) else mean(values)
+    drawn = statistic.of(draw(statistic.items, n, seed))
+    return Resampled(statistic.items, statistic.value, drawn, statistic.centred, statistic.bounds)
+
+
 def bootstrap(values: Statistic | Sequence[float] | Floats, n: int = RESAMPLES, seed: int = 0) -> Interval:
     """The value with its 95 % percentile interval over `n` resamples of the items; a sequence stands for its mean.
 
@@ -95,13 +126,7 @@ def bootstrap(values: Statistic | Sequence[float] | Floats, n: int = RESAMPLES, 
     Raises:
         ValueError: there are no items.
     """
-    statistic = values if isinstance(values, Statistic) else mean(values)
-    resampled, value = statistic.of(draw(statistic.items, n, seed)), statistic.value
-    low, high = np.percentile(resampled, (2.5, 97.5))
-    if statistic.centred:
-        offset = resampled.mean() - value
-        low, high = np.clip((low - offset, high - offset), *statistic.bounds)
-    return Interval(value, float(low), float(high))
+    return resample(values, n, seed).interval
 
 
 def paired_difference(
@@ -112,13 +137,21 @@ def paired_difference(
     Raises:
         ValueError: there are no items, or not equally many.
     """
-    one = first if isinstance(first, Statistic) else mean(first)
-    other = second if isinstance(second, Statistic) else mean(second)
-    if one.items != other.items:
-        raise ValueError(f"a paired difference needs the same items on both sides, got {one.items} and {other.items}")
-    bounds = other.bounds[0] - one.bounds[1], other.bounds[1] - one.bounds[0]
-    difference = Statistic(one.items, lambda draws: other.of(draws) - one.of(draws), one.centred or other.centred, bounds)
-    return bootstrap(difference, n, seed)
+    return difference(resample(first, n, seed), resample(second, n, seed))
+
+
+def difference(first: Resampled, second: Resampled) -> Interval:
+    """`paired_difference` of what was resampled before, with equal `n` and `seed`.
+
+    Raises:
+        ValueError: there are not equally many items.
+    """
+    if first.items != second.items:
+        raise ValueError(f"a paired difference needs the same items on both sides, got {first.items} and {second.items}")
+    bounds = second.bounds[0] - first.bounds[1], second.bounds[1] - first.bounds[0]
+    return Resampled(
+        first.items, second.value - first.value, second.values - first.values, first.centred or second.centred, bounds
+    ).interval
 
 
 def draw(items: int, n: int, seed: int) -> Draws:

@@ -53,16 +53,26 @@ class Pipeline:
 
     @classmethod
     def load(
-        cls, model: str | Path = DEFAULT_MODEL, *, device: str = "auto", dtype: str = "auto", plugins: Plugins | None = None
+        cls,
+        model: str | Path = DEFAULT_MODEL,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        plugins: Plugins | None = None,
+        **options: Any,
     ) -> Pipeline:
-        """Load the weights of an embedded model by name, or of a model folder by path.
+        """Load the weights of an embedded model by name, or of a model's folder or file by path.
+
+        Args:
+            options: of the plugin that loads it; lsregen's own take `vae` (the path of another autoencoder), `prediction_type`
+                (`epsilon` or `v_prediction`), and for a single file `family` (`sd1`, `sd2`, `sdxl`).
 
         Raises:
-            ConfigError: no such model, device or dtype.
-            CheckpointError: the folder or its weights cannot be used.
+            ConfigError: no such model, device, dtype or option.
+            CheckpointError: the files cannot be used.
         """
         plugins = plugins or discover()
-        return cls(plugins.load_model(model, device=device, dtype=dtype), plugins)
+        return cls(plugins.load_model(model, device=device, dtype=dtype, **options), plugins)
 
     def __call__(
         self,

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, is_dataclass
 from functools import partial
 from importlib.metadata import EntryPoint, distributions
+from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
@@ -123,17 +124,20 @@ class Plugins:
             for name, path in cast("hookspecs.ModelLoader", registered.cls).embedded.items()
         }
 
-    def load_model(self, model: str | Path, *, device: str = "auto", dtype: str = "auto") -> Model:
-        """Load an embedded model by name or a model folder by path.
+    def load_model(self, model: str | Path, *, device: str = "auto", dtype: str = "auto", **options: Any) -> Model:
+        """Load an embedded model by name, or a model's folder or file by path.
+
+        Args:
+            options: keyword arguments of the loader that recognises it, such as `vae`; those that are None are left out.
 
         Raises:
-            ConfigError: neither, or a device or dtype that does not exist.
+            ConfigError: neither, a device or dtype that does not exist, or an option that the loader does not have.
             CheckpointError: the folder or its weights cannot be used.
         """
         embedded = self.embedded_models()
         if str(model) in embedded:
             path, registered = embedded[str(model)]
-            return registered.cls.load(path, device=device, dtype=dtype)
+            return _load_model(registered, path, device, dtype, options)
         try:
             path = Path(model).expanduser()
             there = path.exists()
@@ -148,11 +152,22 @@ class Plugins:
             )
         for registered in self.models.values():
             if _recognises(registered, path):
-                return registered.cls.load(path, device=device, dtype=dtype)
+                return _load_model(registered, path, device, dtype, options)
         raise ConfigError(
             f"model {path}: not recognised by any installed model plugin ({', '.join(sorted(self.models)) or 'none'}); "
-            f"expected a diffusers folder, with model_index.json in it{self._failed()}"
+            f"expected a diffusers folder, with model_index.json in it, or a file of weights{self._failed()}"
         )
+
+
+def _load_model(loader: Registered, path: Path, device: str, dtype: str, options: Mapping[str, Any]) -> Model:
+    given = {name: value for name, value in options.items() if value is not None}
+    known = [name for name in signature(loader.cls.load).parameters if name not in ("path", "device", "dtype")]
+    if unknown := [name for name in given if name not in known]:
+        raise ConfigError(
+            f"model {path}: {unknown[0]} is no option of {loader.name!r}, which loads it{nearest(unknown[0], known)}; options: "
+            f"{', '.join(known) or 'none'}"
+        )
+    return loader.cls.load(path, device=device, dtype=dtype, **given)
 
 
 def _recognises(loader: Registered, path: Path) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..framework.errors import CheckpointError
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from ..framework.types import Model
 
 INDEX = "model_index.json"
+SAFE, PICKLES = ".safetensors", (".ckpt", ".pt", ".pth", ".bin")
 EMBEDDED = Path(__file__).parent / "shapeworld"
 
 
@@ -33,24 +36,86 @@ class DiffusersFolder:
         except OSError:  # a folder that may not be entered: `load` says so, while no other loader could say more
             return True
 
-    def load(self, path: Path, *, device: str, dtype: str) -> Model:
-        """The model in a folder, frozen. `device`, `dtype`: names, as `devices.resolve` takes them.
+    def load(
+        self, path: Path, *, device: str, dtype: str, vae: str | Path | None = None, prediction_type: str | None = None
+    ) -> Model:
+        """The model in a folder, frozen.
+
+        Args:
+            device, dtype: names, as `devices.resolve` takes them.
+            vae: an autoencoder to take instead of the folder's own; see `sources.with_autoencoder`.
+            prediction_type: `epsilon` or `v_prediction`, if its scheduler says something else.
 
         Raises:
             ConfigError: no such device or dtype.
             CheckpointError: the folder cannot be used; the message says which file or setting is at fault.
         """
+        from .assemble import build_model
         from .devices import resolve
-        from .diffusers_folder import load_folder
+        from .diffusers_folder import read_folder
+        from .sources import with_autoencoder, with_prediction
 
-        try:
-            return load_folder(path, *resolve(device, dtype))
-        except OSError as error:  # permissions, a disk that fails
-            why = error.strerror or type(error).__name__
-            raise CheckpointError(f"model {path}: {error.filename or 'a file of it'} cannot be read ({why})") from None
+        place, precision = resolve(device, dtype)
+        with _readable(path):
+            parts = read_folder(path)
+            parts = parts if vae is None else with_autoencoder(parts, Path(vae).expanduser())
+            parts = parts if prediction_type is None else with_prediction(parts, prediction_type)
+            return build_model(parts, place, precision)
+
+
+class CheckpointFile:
+    """Loads a whole model from one safetensors file in the names of LDM or sgm. Pickles are recognised, and refused."""
+
+    embedded: Mapping[str, Path] = MappingProxyType({})
+
+    def recognises(self, path: Path) -> bool:
+        """Whether `path` is a file of weights, by its ending; nothing is read."""
+        return path.suffix.lower() in (SAFE, *PICKLES) and not path.is_dir()
+
+    def load(
+        self,
+        path: Path,
+        *,
+        device: str,
+        dtype: str,
+        vae: str | Path | None = None,
+        family: str | None = None,
+        prediction_type: str | None = None,
+    ) -> Model:
+        """The model in a file, frozen; its tokenizers come from beside it or from the hub's cache (`tokenizers.py`).
+
+        Args:
+            device, dtype: names, as `devices.resolve` takes them.
+            vae: an autoencoder to take instead of the file's own; see `sources.with_autoencoder`.
+            family, prediction_type: override what was recognised; see `single_file.open_single_file`.
+
+        Raises:
+            ConfigError: no such device or dtype.
+            CheckpointError: the file cannot be used, or is a pickle.
+        """
+        from .assemble import build_model
+        from .devices import resolve
+        from .sources import read_file
+
+        place, precision = resolve(device, dtype)
+        with _readable(path):
+            autoencoder = None if vae is None else Path(vae).expanduser()
+            parts = read_file(path, vae=autoencoder, family=family, prediction_type=prediction_type)
+            return build_model(parts, place, precision)
+
+
+@contextmanager
+def _readable(path: Path) -> Generator[None]:
+    """Say in words what the disk says."""
+    try:
+        yield
+    except OSError as error:  # permissions, a disk that fails
+        why = error.strerror or type(error).__name__
+        raise CheckpointError(f"model {path}: {error.filename or 'a file of it'} cannot be read ({why})") from None
 
 
 @hookimpl
 def register_models(register: Callable[[str, ModelLoader], None]) -> None:
     """Offer this folder's loaders to plugin discovery."""
     register("diffusers_folder", DiffusersFolder())
+    register("checkpoint_file", CheckpointFile())

@@ -8,14 +8,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
-import torch
-
 from ..framework.errors import CheckpointError
 from . import INDEX
-from .assemble import TEXT_ENCODERS, Parts, build_model
+from .assemble import TEXT_ENCODERS, Parts
 from .checkpoint import Weights, load_weights, read_config, renamed
 from .key_maps import autoencoder_map
-from .latent_diffusion import LatentDiffusion
 from .settings import Settings
 from .weight_files import WeightFiles, find_weights
 
@@ -29,15 +26,6 @@ COMPONENTS = MappingProxyType(
 SECOND = MappingProxyType({"text_encoder_2": "CLIPTextModelWithProjection", "tokenizer_2": "CLIPTokenizer"})  # SDXL's
 OTHER_FAMILIES = ("text_encoder_3", "transformer", "controlnet", "prior", "motion_adapter", "image_normalizer")
 REFINER = "this is the refiner of Stable Diffusion XL, which is not supported; take the base model"
-
-
-def load_folder(path: Path, device: torch.device, dtype: torch.dtype) -> LatentDiffusion:
-    """The model in a folder, frozen.
-
-    Raises:
-        CheckpointError: the folder cannot be used; the message says which file or setting is at fault.
-    """
-    return build_model(read_folder(path), device, dtype)
 
 
 def read_folder(path: Path) -> Parts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,7 +17,7 @@ from ...framework.layout import Layout
 from ...framework.report import versions
 from .. import metrics
 from ..memory import watch
-from ..metrics import FoundBox, ImageResult, Interval, Statistic
+from ..metrics import FoundBox, ImageResult, Resampled, Statistic
 from ..records import Record, Records
 from .classifier import image_features, weights_hash
 from .detect import Detection, detect
@@ -131,7 +132,8 @@ class Row:
 
     def statistics(self, seeds: Sequence[int] | None = None) -> dict[str, Statistic]:
         """Every metric that these items have, over all of them or those of some seeds; see `METRICS` and `quality`."""
-        chosen = self.items if seeds is None else [item for item in self.items if item["seed"] in set(seeds)]
+        wanted = self.scenes.seeds if seeds is None else frozenset(seeds)
+        chosen = [item for item in self.items if item["seed"] in wanted]
         found = {name: metric(chosen) for name, metric in METRICS.items()}
         features = np.array([item["features"] for item in chosen])
         return {
@@ -323,15 +325,19 @@ def _corners(values: Sequence[float]) -> Box:
 def differences(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """`second - first` of every pair of rows that share scenes, with paired intervals, in the order of the rows."""
     result: list[dict[str, Any]] = []
-    for i, first in enumerate(rows):
-        for second in rows[i + 1 :]:
-            shared = first.scenes.shared(second.scenes)
-            if not shared:
-                continue
-            one, other = first.statistics(shared), second.statistics(shared)
-            intervals: dict[str, Interval] = {
-                name: metrics.paired_difference(one[name], other[name]) for name in one if name in other and name not in UNPAIRED
-            }
+    known: dict[tuple[int, tuple[int, ...]], dict[str, Resampled]] = {}  # a row stands in several pairs
+
+    def resampled(number: int, seeds: tuple[int, ...]) -> dict[str, Resampled]:
+        if (number, seeds) not in known:
+            statistics = rows[number].statistics(seeds)
+            known[number, seeds] = {name: metrics.resample(of) for name, of in statistics.items() if name not in UNPAIRED}
+        return known[number, seeds]
+
+    for (i, first), (j, second) in combinations(enumerate(rows), 2):
+        shared = tuple(first.scenes.shared(second.scenes))
+        if shared:
+            one, other = resampled(i, shared), resampled(j, shared)
+            intervals = {name: metrics.difference(one[name], other[name]) for name in one if name in other}
             result.append(
                 {
                     "first": first.contender.guidance,

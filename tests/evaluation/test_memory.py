@@ -29,6 +29,11 @@ def test_a_system_that_does_not_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     assert memory.watch("cpu")() is None
 
 
+def test_nothing_is_told_under_an_allocator_that_may_keep_its_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "_allocator", lambda: "libjemalloc.so.2")
+    assert memory.watch("cpu")() is None
+
+
 def test_an_accelerator_is_asked_for_its_own_mark(monkeypatch: pytest.MonkeyPatch) -> None:
     class Module:
         asked: list[str] = []  # noqa: RUF012

@@ -213,10 +213,12 @@ def _inner(rest: str, names: tuple[tuple[str, str], ...]) -> str:
     return next((theirs + rest.removeprefix(ours) for ours, theirs in names if rest.startswith(ours)), rest)
 
 
-def single_file(family: str, narrow: bool = True, vae: dict[str, Any] | None = None, **settings: Any) -> State:
+def single_file(
+    family: str, narrow: bool = True, vae: dict[str, Any] | None = None, vocabulary: int = 32, **settings: Any
+) -> State:
     """A whole model in one file: of full size on the meta device, or narrow and random."""
     device = {} if narrow else {"device": "meta"}
-    words: dict[str, Any] = {**device, "vocabulary": 32} if narrow else device
+    words: dict[str, Any] = {**device, "vocabulary": vocabulary} if narrow else device
     file = prefixed("model.diffusion_model.", ldm_unet(unet(family, narrow, **settings).state_dict()))
     file |= prefixed("first_stage_model.", ldm_autoencoder(autoencoder(narrow, **(vae or {})).state_dict()))
     if family == "sd2":

@@ -17,11 +17,12 @@ SCENES = [sample_scene(seed, split="eval", objects=2) for seed in range(COUNT)]
 TRUE = [Image.fromarray(render(scene)) for scene in SCENES]
 
 
-@pytest.fixture(autouse=True)
-def smaller_reference(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(module, "REFERENCE", 400)
+@pytest.fixture(autouse=True, scope="module")
+def smaller_reference() -> Iterator[None]:
     module.true_reference.cache_clear()
-    yield
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "REFERENCE", 400)
+        yield
     module.true_reference.cache_clear()
 
 

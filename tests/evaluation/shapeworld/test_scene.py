@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsregen.evaluation.shapeworld import (
@@ -23,6 +23,7 @@ counts = st.sampled_from([1, 2, 3, None])
 sizes = st.sampled_from([(64, 64), (96, 64), (64, 96), (192, 192), (128, 320)])
 
 
+@settings(deadline=None)
 @given(seeds, splits, counts, sizes)
 def test_a_scene_is_a_pure_function_of_its_arguments(seed: int, split: str, objects: int | None, size: tuple[int, int]) -> None:
     first = sample_scene(seed, split=split, objects=objects, size=size)
@@ -31,6 +32,7 @@ def test_a_scene_is_a_pure_function_of_its_arguments(seed: int, split: str, obje
     assert objects is None or len(first.objects) == objects
 
 
+@settings(deadline=None)
 @given(seeds, splits, counts, sizes)
 def test_objects_are_inside_apart_and_truly_described(seed: int, split: str, objects: int | None, size: tuple[int, int]) -> None:
     scene = sample_scene(seed, split=split, objects=objects, size=size)
@@ -49,6 +51,7 @@ def test_objects_are_inside_apart_and_truly_described(seed: int, split: str, obj
     assert all(phrase in scene.caption for phrase in scene.phrases)
 
 
+@settings(deadline=None)
 @given(seeds, splits, st.integers(2, 4))
 def test_size_changes_only_the_resolution(seed: int, split: str, factor: int) -> None:
     for width, height in ((64, 64), (96, 64), (64, 96)):
