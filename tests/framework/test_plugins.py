@@ -259,7 +259,7 @@ def test_an_unknown_model_is_answered_with_the_nearest_and_with_all() -> None:
 
 
 def test_a_path_that_no_loader_recognises_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"not recognised by any installed model plugin \(diffusers_folder\)"):
+    with pytest.raises(ConfigError, match=r"not recognised by any installed model plugin \(checkpoint_file, diffusers_folder\)"):
         discover(only=()).load_model(tmp_path)
 
 
