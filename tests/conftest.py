@@ -1,6 +1,7 @@
 """Tests are stricter than production: deterministic kernels, few threads, warnings are errors (see pyproject.toml)."""
 
 import os
+import signal
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
@@ -8,3 +9,5 @@ import torch
 
 torch.use_deterministic_algorithms(True)
 torch.set_num_threads(1)  # tiny tensors: on busy cores, threads that wait for each other cost a hundredfold
+# A shell starts its background jobs deaf to Ctrl-C, and so would be the processes that the tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
