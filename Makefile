@@ -25,7 +25,7 @@ check: lint
 lint: $(VENV)/.installed-test types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # The built wheel in an environment of its own: the only thing that shows a missing package or data file.
 wheel-test: $(VENV)/.installed-test
