@@ -73,6 +73,12 @@ PATH = click.Path(path_type=Path)
 @click.option("--family", metavar="NAME", help="Of a single file, if it is not what it looks like: sd1, sd2, sdxl.")
 @click.option("--prediction-type", metavar="NAME", help="If the model's files do not say it right: epsilon, v_prediction.")
 @click.option(
+    "--grounding",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Of a GLIGEN model: in which share of the steps, from the first, it sees the boxes. [default: its own, mostly 0.3]",
+)
+@click.option(
     "--guidance",
     metavar="PRESET|FILE.yaml|none",
     help="What pulls, and how: see `lsregen presets`. [default: layout-guidance with a --box, attend-and-excite with only a "
@@ -297,7 +303,7 @@ def load(given: Options, job: Job, plugins: Plugins, request: Request) -> Pipeli
     if made is not None:  # the same device and precision, unless others are named
         device, dtype = (made.device if device == "auto" else device), (made.dtype if dtype == "auto" else dtype)
     with memory_errors("for the model", "use --dtype fp16, or a smaller --model"):
-        options = {"vae": given.vae, "family": given.family, "prediction_type": given.prediction_type}
+        options = {name: getattr(given, name) for name in ("vae", "family", "prediction_type", "grounding")}
         pipeline = Pipeline.load(job.model or DEFAULT_MODEL, device=device, dtype=dtype, plugins=plugins, **options)
     for size in dict.fromkeys(shot.size for shot in job.shots):
         if size is not None:

@@ -39,6 +39,7 @@ class Options:
     vae: Path | None
     family: str | None
     prediction_type: str | None
+    grounding: float | None
     guidance: str | None
     sets: tuple[str, ...]
     steps: int | None

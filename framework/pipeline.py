@@ -65,7 +65,8 @@ class Pipeline:
 
         Args:
             options: of the plugin that loads it; lsregen's own take `vae` (the path of another autoencoder), `prediction_type`
-                (`epsilon` or `v_prediction`), and for a single file `family` (`sd1`, `sd2`, `sdxl`).
+                (`epsilon` or `v_prediction`), for a single file `family` (`sd1`, `sd2`, `sdxl`), and for GLIGEN `grounding` (the
+                share of the steps, from the first, in which it sees the boxes).
 
         Raises:
             ConfigError: no such model, device, dtype or option.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
@@ -37,7 +38,14 @@ class DiffusersFolder:
             return True
 
     def load(
-        self, path: Path, *, device: str, dtype: str, vae: str | Path | None = None, prediction_type: str | None = None
+        self,
+        path: Path,
+        *,
+        device: str,
+        dtype: str,
+        vae: str | Path | None = None,
+        prediction_type: str | None = None,
+        grounding: float | None = None,
     ) -> Model:
         """The model in a folder, frozen.
 
@@ -45,6 +53,7 @@ class DiffusersFolder:
             device, dtype: names, as `devices.resolve` takes them.
             vae: an autoencoder to take instead of the folder's own; see `sources.with_autoencoder`.
             prediction_type: `epsilon` or `v_prediction`, if its scheduler says something else.
+            grounding: of a GLIGEN model, the share of the steps, from the first, in which it sees the boxes; else its own.
 
         Raises:
             ConfigError: no such device or dtype.
@@ -60,6 +69,7 @@ class DiffusersFolder:
             parts = read_folder(path)
             parts = parts if vae is None else with_autoencoder(parts, Path(vae).expanduser())
             parts = parts if prediction_type is None else with_prediction(parts, prediction_type)
+            parts = parts if grounding is None else replace(parts, grounding=grounding)
             return build_model(parts, place, precision)
 
 
@@ -81,6 +91,7 @@ class CheckpointFile:
         vae: str | Path | None = None,
         family: str | None = None,
         prediction_type: str | None = None,
+        grounding: float | None = None,
     ) -> Model:
         """The model in a file, frozen; its tokenizers come from beside it or from the hub's cache (`tokenizers.py`).
 
@@ -88,6 +99,7 @@ class CheckpointFile:
             device, dtype: names, as `devices.resolve` takes them.
             vae: an autoencoder to take instead of the file's own; see `sources.with_autoencoder`.
             family, prediction_type: override what was recognised; see `single_file.open_single_file`.
+            grounding: as `DiffusersFolder.load`.
 
         Raises:
             ConfigError: no such device or dtype.
@@ -101,7 +113,7 @@ class CheckpointFile:
         with _readable(path):
             autoencoder = None if vae is None else Path(vae).expanduser()
             parts = read_file(path, vae=autoencoder, family=family, prediction_type=prediction_type)
-            return build_model(parts, place, precision)
+            return build_model(replace(parts, grounding=grounding), place, precision)
 
 
 @contextmanager

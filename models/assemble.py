@@ -14,7 +14,8 @@ from .autoencoder import Autoencoder, AutoencoderConfig
 from .checkpoint import Weights, fill
 from .conditioning import Conditioner
 from .configs import autoencoder_config, noise_schedule, prediction_kind, sample_size, unet_config
-from .latent_diffusion import LatentDiffusion, default_cfg
+from .grounding import SHARE, Grounder
+from .latent_diffusion import LatentDiffusion, default_cfg, family
 from .recognise import EXTRA_CHANNELS
 from .settings import Values
 from .text import TextEncoder, build_text_encoder, fill_text_encoder
@@ -35,6 +36,7 @@ class Parts:
         weights: reads the tensors of a component, by the keys of our networks; called once for each, when it is built.
         tokenizers: by text encoder, the folder of its tokenizer.
         cfg: the classifier-free guidance scale that the model was made for; None for that of its family.
+        grounding: the share of the steps, from the first, in which a GLIGEN model sees the boxes; None for GLIGEN's own.
         zeros_for_empty: an empty negative prompt stands for nothing at all.
     """
 
@@ -44,6 +46,7 @@ class Parts:
     weights: Callable[[str], Weights]
     tokenizers: Mapping[str, Path]
     cfg: float | None = None
+    grounding: float | None = None
     zeros_for_empty: bool = False
 
 
@@ -61,6 +64,7 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype) -> Laten
     encoders = {name: _encoder(parts, name) for name in TEXT_ENCODERS if name in configs}
     conditioner = Conditioner(tuple(encoders.values()), zeros_for_empty=parts.zeros_for_empty)
     _check_texts(unet_sizes, conditioner, parts.name)
+    _check_grounding(unet_sizes, conditioner, parts)
     with torch.device("meta"):
         unet, autoencoder = UNet(unet_sizes), Autoencoder(autoencoder_sizes)
 
@@ -89,12 +93,32 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype) -> Laten
         default_size=(width * factor, height * factor),
         default_cfg=default_cfg(unet_sizes) if parts.cfg is None else parts.cfg,
         files=files,
+        grounder=_grounder(unet, conditioner, parts.grounding),
     )
 
 
 def _encoder(parts: Parts, name: str) -> TextEncoder:
     tokenizer = parts.tokenizers[name]
     return build_text_encoder(parts.configs[name], parts.where[name], tokenizer, projection=name != TEXT_ENCODERS[0])
+
+
+def _grounder(unet: UNet, text: Conditioner, share: float | None) -> Grounder | None:
+    return None if unet.position_net is None else Grounder(text.encoders[0], unet.position_net, SHARE if share is None else share)
+
+
+def _check_grounding(unet: UNetConfig, text: Conditioner, parts: Parts) -> None:
+    if unet.grounded is None and parts.grounding is not None:
+        raise CheckpointError(
+            f"{parts.name}: grounding is {parts.grounding}, but this is {family(unet)}, which is not grounded on boxes; expected "
+            "GLIGEN, or no such setting"
+        )
+    if parts.grounding is not None and not 0 <= parts.grounding <= 1:
+        raise CheckpointError(f"{parts.name}: grounding is {parts.grounding}; expected a share of the steps, from 0 to 1")
+    if unet.grounded is not None and text.encoders[0].pooled_channels != unet.context_channels:
+        raise CheckpointError(
+            f"{parts.name}: its position net takes phrases of width {unet.context_channels}, its text encoder's are of width "
+            f"{text.encoders[0].pooled_channels}"
+        )
 
 
 def _autoencoder_dtype(unet: UNetConfig, autoencoder: AutoencoderConfig, dtype: torch.dtype) -> torch.dtype:

@@ -20,11 +20,13 @@ log = logging.getLogger(__name__)
 class Conditioning:
     """What a UNet is told about a batch.
 
-    `context`: text embeddings `[b t d]`. `pooled`: the pooled text `[b p]` of SDXL; None elsewhere.
+    `context`: text embeddings `[b t d]`. `pooled`: the pooled text `[b p]` of SDXL, `grounding`: the tokens `[b m d]` of GLIGEN;
+    None elsewhere.
     """
 
     context: Tensor
     pooled: Tensor | None = None
+    grounding: Tensor | None = None
 
     def select(self, places: Sequence[int]) -> Conditioning:
         """The same for some samples, by their places in the batch."""

@@ -13,6 +13,7 @@ from typing import Any
 from ..framework.errors import CheckpointError
 from ..framework.types import NoiseSchedule
 from .autoencoder import AutoencoderConfig
+from .gligen import Grounded
 from .settings import Settings, Values
 from .unet import UNetConfig
 
@@ -20,13 +21,13 @@ log = logging.getLogger(__name__)
 
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v"}
 DOWN_BLOCKS = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}  # type -> whether it has attention
+GROUNDED: Mapping[str, Grounded | None] = {"default": None, "gated": "text", "gated-text-image": "text-image"}
 UP_BLOCKS = {"UpBlock2D": False, "CrossAttnUpBlock2D": True}
 
 # Values that leave our networks as they are. The first one is diffusers' default, which also stands for an absent key.
 UNET_FIXED: Mapping[str, tuple[Any, ...]] = {
     "_class_name": ("UNet2DConditionModel",),
     "act_fn": ("silu", "swish"),
-    "attention_type": ("default",),
     "center_input_sample": (False,),
     "class_embed_type": (None,),
     "class_embeddings_concat": (False,),
@@ -59,7 +60,7 @@ UNET_READ = (
     "in_channels", "out_channels", "block_out_channels", "down_block_types", "up_block_types", "attention_head_dim",
     "transformer_layers_per_block", "cross_attention_dim", "layers_per_block", "norm_num_groups", "norm_eps",
     "use_linear_projection", "addition_embed_type", "addition_time_embed_dim", "projection_class_embeddings_input_dim",
-    "sample_size",
+    "sample_size", "attention_type",
 )  # fmt: skip
 # Without effect here: nothing is dropped out at inference, and tapped attention is computed in fp32 anyway.
 UNET_IGNORED = ("dropout", "upcast_attention", "addition_embed_type_num_heads")
@@ -104,6 +105,7 @@ def unet_config(values: Values, where: str) -> UNetConfig:
         "groups": given.whole("norm_num_groups", 32),
         "eps": given.number("norm_eps", 1e-5),
         "linear_projection": given.flag("use_linear_projection", False),
+        "grounded": GROUNDED[given.text("attention_type", "default", tuple(GROUNDED))],
         **_added(given),
     }
     try:
@@ -130,6 +132,7 @@ def unet_values(config: UNetConfig, sample_size: int) -> dict[str, Any]:
         "norm_num_groups": config.groups,
         "norm_eps": config.eps,
         "use_linear_projection": config.linear_projection,
+        "attention_type": next(name for name, grounded in GROUNDED.items() if grounded == config.grounded),
         "addition_embed_type": None if config.added_channels is None else "text_time",
         "addition_time_embed_dim": config.size_channels,
         "projection_class_embeddings_input_dim": config.added_channels,

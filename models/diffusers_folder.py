@@ -50,7 +50,7 @@ def read_folder(path: Path) -> Parts:
         where={component: str(path / component / name) for component, name in names.items()},
         weights=lambda component: _weights(component, files[component]),
         tokenizers={name: path / name.replace("text_encoder", "tokenizer") for name in encoders},
-        cfg=_cfg(path),
+        **_own(path),
         zeros_for_empty=Settings(index, str(path / INDEX)).flag("force_zeros_for_empty_prompt", len(encoders) > 1),
     )
 
@@ -89,11 +89,18 @@ def _listed(index: Mapping[str, Any], part: str) -> str | None:
     return str(pair[1]) if len(pair) == 2 and pair[1] else None
 
 
-def _cfg(path: Path) -> float | None:
-    """The classifier-free guidance scale that a model was made for, if its folder says so."""
+def _own(path: Path) -> dict[str, float]:
+    """What a folder says of itself in our own file: the classifier-free guidance scale that the model was made for, and the share
+    of the steps that see GLIGEN's boxes.
+    """
     if not (path / SETTINGS).is_file():
-        return None
-    given: object = read_config(path, SETTINGS).get("cfg")
-    if given is not None and (not isinstance(given, int | float) or isinstance(given, bool) or not 0 <= given < float("inf")):
-        raise CheckpointError(f"{path / SETTINGS}: cfg is {given!r}; expected a number of at least 0")
-    return None if given is None else float(given)
+        return {}
+    values, found = read_config(path, SETTINGS), dict[str, float]()
+    for key in ("cfg", "grounding"):
+        given: object = values.get(key)
+        if given is None:
+            continue
+        if not isinstance(given, int | float) or isinstance(given, bool) or not 0 <= given < float("inf"):
+            raise CheckpointError(f"{path / SETTINGS}: {key} is {given!r}; expected a number of at least 0")
+        found[key] = float(given)
+    return found

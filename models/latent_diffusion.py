@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from ..framework.types import Image, Latents, NoiseSchedule, Prediction, Step, V
 from .autoencoder import Autoencoder
 from .checkpoint import sha256
 from .conditioning import Conditioner, Conditioning
+from .grounding import Grounder
 from .unet import UNet, UNetConfig, size_features
 
 
@@ -28,6 +30,7 @@ class LatentDiffusion:
         prediction: what the UNet predicts, `eps` or `v`.
         default_size: width and height in pixels of an image when nothing is asked for.
         files: the weight files of each component, for reports.
+        grounder: of a GLIGEN model, what makes its tokens of layouts.
     """
 
     def __init__(
@@ -42,7 +45,9 @@ class LatentDiffusion:
         default_size: tuple[int, int],
         default_cfg: float,
         files: Mapping[str, Sequence[Path]],
+        grounder: Grounder | None = None,
     ) -> None:
+        self.grounder = grounder
         self.name, self.unet, self.autoencoder, self.text = name, unet, autoencoder, text
         self.noise_schedule, self.prediction = noise_schedule, prediction
         self.default_size, self.default_cfg = default_size, default_cfg
@@ -57,10 +62,12 @@ class LatentDiffusion:
     ) -> BoundDenoiser:
         """A denoiser for one batch; the texts are encoded here, once.
 
-        `negatives`: one per prompt, or none at all for the empty prompt. `layouts` and `count` are for models with grounding;
-        this one sees the text alone.
+        `negatives`: one per prompt, or none at all for the empty prompt. `layouts` (one per prompt, or none) and `count`, the
+        number of steps, matter to a grounded model alone: it sees the boxes in the first share of the steps, and null tokens
+        in its unconditional branch.
 
         Raises:
+            LayoutError, PhraseError: as `Grounder.tokens`.
             ConfigError: an empty prompt, a number of negatives that is not that of prompts, or a `cfg` that is no strength.
         """
         negatives = tuple(negatives) or ("",) * len(prompts)
@@ -73,7 +80,14 @@ class LatentDiffusion:
         tables = {prompt: self.tokens(prompt) for prompt in dict.fromkeys(prompts)}
         conditional = self.text.encode(prompts)
         unconditional = self.text.encode_negatives(negatives) if cfg != 1 else None
-        return BoundDenoiser(self, tuple(prompts), tuple(tables[p] for p in prompts), conditional, unconditional, cfg)
+        grounded_steps = 0
+        if self.grounder is not None:
+            grounded_steps = self.grounder.steps(count)
+            conditional = replace(conditional, grounding=self.grounder.tokens(layouts or (Layout(),) * len(prompts)))
+            if unconditional is not None:
+                unconditional = replace(unconditional, grounding=self.grounder.nothing(len(prompts)))
+        words = tuple(tables[prompt] for prompt in prompts)
+        return BoundDenoiser(self, tuple(prompts), words, conditional, unconditional, cfg, grounded_steps)
 
     def tokens(self, prompt: str) -> TokenTable:
         return self.text.tokens(prompt)
@@ -120,6 +134,7 @@ class LatentDiffusion:
             "name": self.name,
             "family": family(self.unet.config),
             "prediction": self.prediction,
+            **({} if self.grounder is None else {"grounding": self.grounder.share}),
             "dtype": str(self.dtype).removeprefix("torch."),
             "components": {
                 part: {
@@ -135,6 +150,7 @@ class BoundDenoiser:
     """A latent diffusion model bound to one batch of prompts.
 
     `conditional`, `unconditional`: what the UNet is told of the prompts, and of the negatives unless `cfg` is 1.
+    `grounded_steps`: how many steps, from the first, see the grounding.
     """
 
     def __init__(
@@ -145,7 +161,9 @@ class BoundDenoiser:
         conditional: Conditioning,
         unconditional: Conditioning | None,
         cfg: float,
+        grounded_steps: int = 0,
     ) -> None:
+        self.grounded_steps = grounded_steps
         self.model, self.prompts, self.tokens = model, prompts, tokens
         self.layers = model.unet.layers
         self.cfg = cfg
@@ -172,7 +190,8 @@ class BoundDenoiser:
             raise ConfigError(f"tap point {foreign[0]}: {self.model.name} has no such layer; it has {', '.join(sorted(known))}")
         with torch.enable_grad():
             t, told = self._timesteps(step, len(z)), self.conditional
-            raw = self.model.unet.observe(z.to(self.model.dtype), t, told.context, taps, self.model.added(told, z))
+            added, grounding = self.model.added(told, z), self._grounding(told, step)
+            raw = self.model.unet.observe(z.to(self.model.dtype), t, told.context, taps, added, grounding)
             if raw is None:
                 return View(z, step, taps, self.layers)
             return View(z, step, taps, self.layers, self._prediction(z, raw.float(), step), self.model.decode)
@@ -187,6 +206,7 @@ class BoundDenoiser:
             self.conditional.select(places),
             None if self.unconditional is None else self.unconditional.select(places),
             self.cfg,
+            self.grounded_steps,
         )
 
     def _guided(self, z: Latents, step: Step, conditional: Prediction | None) -> Tensor:
@@ -201,8 +221,12 @@ class BoundDenoiser:
         return without + self.cfg * (towards - without)
 
     def _network(self, z: Latents, step: Step, told: Conditioning) -> Tensor:
-        added = self.model.added(told, z)
-        return self.model.unet(z.to(self.model.dtype), self._timesteps(step, len(z)), told.context, added).float()
+        added, grounding = self.model.added(told, z), self._grounding(told, step)
+        t = self._timesteps(step, len(z))
+        return self.model.unet(z.to(self.model.dtype), t, told.context, added, grounding=grounding).float()
+
+    def _grounding(self, told: Conditioning, step: Step) -> Tensor | None:
+        return told.grounding if step.index < self.grounded_steps else None
 
     def _timesteps(self, step: Step, count: int) -> Tensor:
         return torch.full((count,), step.t, device=self.model.device)
@@ -219,6 +243,8 @@ class BoundDenoiser:
 
 def family(unet: UNetConfig) -> str:
     """The family of a model: it shows in the structure of its UNet, whatever its width."""
+    if unet.grounded is not None:
+        return "gligen" if unet.grounded == "text" else "gligen-text-image"
     if unet.added_channels is not None:
         return "sdxl"
     return "sd2" if unet.linear_projection else "sd1"  # linear projections came with the second

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ..framework.errors import CheckpointError
 from ..framework.taps import EverythingRecorded, TapLayer, Taps
-from .attention import Transformer2D, TransformerBlock
 from .blocks import Downsample, ResnetBlock, TimestepEmbedding, Upsample, timestep_features
+from .gligen import Grounded, PositionNet
+from .transformer import Transformer2D, TransformerBlock
 
 SIZES = 6  # numbers of SDXL's size conditioning: height and width of the original, of the crop's corner and of the target
 
@@ -38,6 +39,7 @@ class UNetConfig:
     linear_projection: bool = False
     added_channels: int | None = None  # SDXL: width of the pooled text beside the size features
     size_channels: int | None = None  # SDXL: features per size number
+    grounded: Grounded | None = None  # GLIGEN: on what, besides boxes
 
     def __post_init__(self) -> None:
         levels = len(self.widths)
@@ -63,7 +65,8 @@ class UNetConfig:
 class UNet(nn.Module):
     """Predicts the noise (or v) in latents `[b c h w]` at timesteps `[b]`, given a text context `[b tokens d]`.
 
-    `added` `[b added_channels]`: SDXL's pooled text and size features. Any h and w work: the up path meets each skip's size.
+    `added` `[b added_channels]`: SDXL's pooled text and size features. `grounding` `[b m d]`: GLIGEN's tokens, of `position_net`;
+    without them its fusers do nothing. Any h and w work: the up path meets each skip's size.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -75,6 +78,7 @@ class UNet(nn.Module):
         self.add_embedding = (
             TimestepEmbedding(config.added_channels, config.time_channels) if config.added_channels is not None else None
         )
+        self.position_net = PositionNet(config.context_channels, config.grounded) if config.grounded is not None else None
         levels = range(len(widths))
         self.down_blocks = nn.ModuleList(DownBlock(config, level) for level in levels)
         self.mid_block = MidBlock(config)
@@ -83,7 +87,15 @@ class UNet(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], config.out_channels, 3, padding=1)
         self.layers = self._name_layers()
 
-    def forward(self, z: Tensor, t: Tensor, context: Tensor, added: Tensor | None = None, taps: Taps | None = None) -> Tensor:
+    def forward(
+        self,
+        z: Tensor,
+        t: Tensor,
+        context: Tensor,
+        added: Tensor | None = None,
+        taps: Taps | None = None,
+        grounding: Tensor | None = None,
+    ) -> Tensor:
         time = self.time_embedding(timestep_features(t, self.config.widths[0]).to(z.dtype))  # [b time_channels]
         if self.add_embedding is not None:
             if added is None:
@@ -92,16 +104,24 @@ class UNet(nn.Module):
         x = self.conv_in(z)
         skips = [x]
         for block in self.down_blocks:
-            x = block(x, time, context, skips, taps)
-        x = self.mid_block(x, time, context, taps)
+            x = block(x, time, context, skips, taps, grounding)
+        x = self.mid_block(x, time, context, taps, grounding)
         for block in self.up_blocks:
-            x = block(x, time, context, skips, taps)
+            x = block(x, time, context, skips, taps, grounding)
         return self.conv_out(F.silu(self.conv_norm_out(x)))
 
-    def observe(self, z: Tensor, t: Tensor, context: Tensor, taps: Taps, added: Tensor | None = None) -> Tensor | None:
+    def observe(
+        self,
+        z: Tensor,
+        t: Tensor,
+        context: Tensor,
+        taps: Taps,
+        added: Tensor | None = None,
+        grounding: Tensor | None = None,
+    ) -> Tensor | None:
         """Run until everything wanted is recorded; the prediction if `taps.full`, else None."""
         try:
-            return self(z, t, context, added, taps)
+            return self(z, t, context, added, taps, grounding)
         except EverythingRecorded:
             return None
 
@@ -134,6 +154,7 @@ def _transformer(config: UNetConfig, level: int) -> Transformer2D:
         depth=config.depths[level],
         groups=config.groups,
         linear_projection=config.linear_projection,
+        grounded=config.grounded is not None,
     )
 
 
@@ -149,11 +170,13 @@ class DownBlock(nn.Module):
         last = level == len(config.widths) - 1
         self.downsamplers = nn.ModuleList([] if last else [Downsample(width, symmetric=True)])
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor, skips: list[Tensor], taps: Taps | None) -> Tensor:
+    def forward(
+        self, x: Tensor, time: Tensor, context: Tensor, skips: list[Tensor], taps: Taps | None, grounding: Tensor | None
+    ) -> Tensor:
         for j, resnet in enumerate(self.resnets):
             x = resnet(x, time)
             if self.attentions:
-                x = self.attentions[j](x, context, taps)
+                x = self.attentions[j](x, context, taps, grounding)
             skips.append(x)
         for downsample in self.downsamplers:
             x = downsample(x)
@@ -170,9 +193,9 @@ class MidBlock(nn.Module):
         self.resnets = nn.ModuleList(_resnet(config, width, width) for _ in range(2))
         self.attentions = nn.ModuleList([_transformer(config, len(config.widths) - 1)])
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor, taps: Taps | None) -> Tensor:
+    def forward(self, x: Tensor, time: Tensor, context: Tensor, taps: Taps | None, grounding: Tensor | None) -> Tensor:
         x = self.resnets[0](x, time)
-        x = self.attentions[0](x, context, taps)
+        x = self.attentions[0](x, context, taps, grounding)
         return self.resnets[1](x, time)
 
 
@@ -191,11 +214,13 @@ class UpBlock(nn.Module):
         self.attentions = nn.ModuleList(_transformer(config, level) for _ in range(count) if config.attention_up[level])
         self.upsamplers = nn.ModuleList([] if level == 0 else [Upsample(width)])
 
-    def forward(self, x: Tensor, time: Tensor, context: Tensor, skips: list[Tensor], taps: Taps | None) -> Tensor:
+    def forward(
+        self, x: Tensor, time: Tensor, context: Tensor, skips: list[Tensor], taps: Taps | None, grounding: Tensor | None
+    ) -> Tensor:
         for j, resnet in enumerate(self.resnets):
             x = resnet(torch.cat([x, skips.pop()], dim=1), time)
             if self.attentions:
-                x = self.attentions[j](x, context, taps)
+                x = self.attentions[j](x, context, taps, grounding)
         for upsample in self.upsamplers:
             x = upsample(x, (skips[-1].shape[-2], skips[-1].shape[-1]))
         return x

@@ -71,6 +71,19 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "text": {"hidden_size": 48, "num_hidden_layers": 3, "hidden_act": "gelu", **TEXT},
         "scheduler": {"set_alpha_to_one": False, "prediction_type": "v_prediction"},
     },
+    # GLIGEN: fusers and a position net in a Stable Diffusion 1.x.
+    "gligen": {
+        "unet": unet_settings(
+            [CROSS, CROSS, PLAIN],
+            block_out_channels=(16, 32, 32),
+            attention_head_dim=4,
+            cross_attention_dim=32,
+            attention_type="gated",
+        ),
+        "vae": vae_settings((16, 16, 32, 32), layers_per_block=2),
+        "text": {"hidden_size": 32, "num_hidden_layers": 2, "hidden_act": "quick_gelu", **TEXT},
+        "scheduler": {"set_alpha_to_one": False},
+    },
     # Stable Diffusion XL: two text encoders, pooled text and sizes, transformers of several depths, none at the finest level.
     "sdxl": {
         "unet": unet_settings(
@@ -136,6 +149,8 @@ def write_tokenizer(folder: Path, pad: str = "<|endoftext|>") -> None:
 def unsettle(module: torch.nn.Module) -> None:
     """Move weights off their initial values: a norm that scales by 1 and shifts by 0 would hide mistakes."""
     for parameter in module.parameters():
+        if parameter.ndim == 0:  # a gate, which is closed at first
+            parameter.fill_(0.7 + 0.2 * torch.rand(()))
         parameter.add_(0.1 * torch.randn_like(parameter) * (parameter.abs().mean() + 0.1))
 
 
@@ -203,7 +218,8 @@ def build(name: str, folder: Path) -> Oracle:
         tokenizer_2 = transformers.CLIPTokenizer.from_pretrained(folder / "tokenizer-files-2")
         pipe = diffusers.StableDiffusionXLPipeline(**parts, text_encoder_2=second, tokenizer_2=tokenizer_2, add_watermarker=False)
     else:
-        pipe = diffusers.StableDiffusionPipeline(**parts, safety_checker=None, requires_safety_checker=False)
+        kind = diffusers.StableDiffusionGLIGENPipeline if name == "gligen" else diffusers.StableDiffusionPipeline
+        pipe = kind(**parts, safety_checker=None, requires_safety_checker=False)
     encoders = [pipe.text_encoder, pipe.text_encoder_2] if "text_2" in family else [pipe.text_encoder]
     for module in (pipe.unet, pipe.vae, *encoders):
         unsettle(module)

@@ -63,7 +63,10 @@ def test_round_trips(oracle: Any, caplog: pytest.LogCaptureFixture) -> None:
         ({"class_embed_type": "timestep"}, r"class_embed_type is 'timestep' \(supported: None\)"),
         ({"resnet_time_scale_shift": "scale_shift"}, "resnet_time_scale_shift is 'scale_shift'"),
         ({"dual_cross_attention": True}, "dual_cross_attention is True"),
-        ({"attention_type": "gated"}, "attention_type is 'gated'"),
+        (
+            {"attention_type": "gate"},
+            "attention_type is 'gate'; expected one of default, gated, gated-text-image .did you mean 'gated'",
+        ),
         ({"flip_sin_to_cos": False}, "flip_sin_to_cos is False"),
         ({"mid_block_type": None}, "mid_block_type is None"),
         ({"num_attention_heads": 8}, "num_attention_heads is 8"),

@@ -12,8 +12,8 @@ from torch import Tensor
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.taps import TAP_KINDS, TapPoint, Taps
 from lsregen.framework.types import Step
-from lsregen.models.attention import TransformerBlock
 from lsregen.models.latent_diffusion import BoundDenoiser, LatentDiffusion
+from lsregen.models.transformer import TransformerBlock
 
 PROMPTS = ("a red circle and a blue circle", "red")
 
@@ -80,7 +80,7 @@ def test_recording_changes_nothing(model: LatentDiffusion, step: Step) -> None:
         handle.remove()
     assert set(inputs) == {layer.name for layer in model.unet.layers}
     for point in points(model, *TAP_KINDS):
-        x, _, grid, _ = inputs[point.layer]
+        x, _, grid, *_ = inputs[point.layer]
         taps = Taps([point], full=True)
         tapped = blocks[point.layer](x, context, grid, taps)
         assert taps[point].shape[-2:] == grid

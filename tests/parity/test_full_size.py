@@ -14,7 +14,13 @@ from lsregen.models.unet import UNet
 from ..models import ldm_layout as layout
 
 # Tensors and parameters, as published.
-COUNTS = {"sd1": (686, 859_520_964), "sd2": (686, 865_910_724), "sdxl": (1680, 2_567_463_684)}
+COUNTS = {
+    "sd1": (686, 859_520_964),
+    "sd2": (686, 865_910_724),
+    "sdxl": (1680, 2_567_463_684),
+    "gligen": (966, 1_068_623_204),
+    "gligen-text-image": (973, 1_069_707_108),
+}
 
 
 def ours(network: type[torch.nn.Module], config: Any) -> torch.nn.Module:

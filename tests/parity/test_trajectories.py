@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lsregen.framework.layout import Layout
 from lsregen.framework.types import NoiseSchedule, Run, Sampler
 from lsregen.models.configs import noise_schedule
 from lsregen.models.latent_diffusion import LatentDiffusion
@@ -155,3 +156,29 @@ def test_inversion(oracles: Any, models: Any, schedules: Any, name: str, spacing
         z = inverse.step(oracle.unet(z, step, PROMPTS), step.t, z).prev_sample
         assert difference(found[step.index], z) <= INVERSION
     assert difference(found[0], z0) > 0.1
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0, 0.0])
+def test_gligen(oracles: Any, models: Any, share: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Grounded steps, null tokens in the unconditional branch, and the steps after them, beside diffusers' pipeline."""
+    oracle, model = oracles("gligen"), models("gligen")
+    monkeypatch.setattr(model.grounder, "share", share)
+    boxes = {"red circle": (0.1, 0.2, 0.5, 0.6), "blue circle": (0.5, 0.25, 1.0, 1.0)}
+    z = start = torch.randn(2, model.latent_channels, 8, 12)
+    denoiser = model.bind(PROMPTS, (), (Layout.from_boxes(boxes),) * 2, cfg=CFG, count=STEPS)
+    for step in DDIM().schedule(model.noise_schedule, STEPS):
+        z = DDIM().step(z, denoiser.predict(z, step), step, None)
+    theirs = oracle.pipe(
+        list(PROMPTS),
+        height=8 * model.factor,
+        width=12 * model.factor,
+        latents=start,
+        num_inference_steps=STEPS,
+        guidance_scale=CFG,
+        gligen_scheduled_sampling_beta=share,
+        gligen_phrases=list(boxes),
+        gligen_boxes=list(boxes.values()),
+        output_type="latent",
+    ).images
+    assert difference(z, theirs) <= TOLERANCE
+    assert difference(z, start) > 0.1
