@@ -19,7 +19,7 @@ from ..framework.layout import BOX_FORM, Layout
 from .checks import check_folder, check_model, memory_errors
 from .cli import INTERRUPTED
 from .job import Job, Made, Work
-from .metadata import LONGEST, MOST_SAMPLES
+from .metadata import LONGEST, MOST_SAMPLES, check_autoencoder
 from .output import OutputError, check_name, claim, prepare_folder
 from .shots import Options, Request, check_phrases, request_of, shots_of
 
@@ -315,6 +315,8 @@ def load(given: Options, job: Job, plugins: Plugins, request: Request) -> Pipeli
             unseen = item.prompt[table.truncated_from :]
             _say(f"Warning: {request.where(i)}the prompt is too long for {pipeline.model.name}; not seen: {unseen!r}")
     if made is not None:
+        if given.vae is None:
+            check_autoencoder(made.model, pipeline.model.describe())
         _say_what_differs(made, pipeline)
     return pipeline
 

@@ -192,6 +192,33 @@ def read_metadata(path: Path) -> Metadata:
         raise MetadataError(f"{path}: its settings cannot be used: {error}") from None
 
 
+def check_autoencoder(made: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """Whether a picture's model, as `describe` says, had the autoencoder that it has now: another one gives another picture.
+
+    Raises:
+        MetadataError: only the autoencoder is another.
+    """
+    then, here = (_hashes(model) for model in (made, now))
+    if {**then, "vae": None} == {**here, "vae": None} and then.get("vae") != here.get("vae"):
+        file, digest = next(iter(then["vae"].items()), ("an unknown file", ""))
+        raise MetadataError(
+            f"the picture was made with another autoencoder than that of {now.get('name')} ({file}, sha256 {digest[:12]}...); "
+            "say where it is: --vae PATH"
+        )
+
+
+def _hashes(model: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+    """The hashes of the files of each component, as far as a description has them."""
+    components = model.get("components")
+    parts = cast("Mapping[str, Any]", components) if isinstance(components, Mapping) else {}
+    found: dict[str, dict[str, str]] = {}
+    for name, part in parts.items():
+        hashes = cast("Mapping[str, Any]", part).get("sha256") if isinstance(part, Mapping) else None
+        given = cast("Mapping[str, Any]", hashes) if isinstance(hashes, Mapping) else {}
+        found[name] = {str(file): str(digest) for file, digest in given.items()}
+    return found
+
+
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a number")
 

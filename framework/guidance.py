@@ -181,6 +181,7 @@ class GuidanceRun:
         self.skipped = 0
         self._backward = Backward(run.model.dtype)
         self._shift_after: Tensor | None = None
+        self._left_out: dict[str, Tensor] = {}  # by term, the samples whose last update was skipped
 
     def before(self, z: Latents, step: Step) -> Latents:
         """Pull `z` ahead of the denoising pass, as often as the schedules say."""
@@ -245,6 +246,7 @@ class GuidanceRun:
                 pulls = [self._pull(t, progress, seen, step) for t, progress in pending]
             variable = variable - self._shift(pulls, leaf, step)
             self._advance(pulls, step)
+            del seen, pulls  # one graph at a time
         return variable
 
     def _predict_with(self, z: Latents, step: Step, terms: list[_ActiveTerm]) -> Prediction:
@@ -298,12 +300,12 @@ class GuidanceRun:
     def _gradient(self, group: Sequence[_Pull], leaf: Tensor, step: Step, *, keep_graph: bool) -> Tensor:
         """The gradient `[b c h w]` of a group: of its energies times their strengths, or of one energy to be normalised."""
         with torch.enable_grad():
-            # Samples never mix: the batch is summed only here, and each sample's energy depends on its own latent alone.
-            scaled = [p.minimised.sum() * (p.schedule.strength(step) if p.schedule.normalise == "none" else 1.0) for p in group]
-            total = torch.stack(scaled).sum()
+            # Samples never mix: each one's energy depends on its own latent alone.
+            scaled = [p.minimised * (p.schedule.strength(step) if p.schedule.normalise == "none" else 1.0) for p in group]
+            energies = torch.stack(scaled).sum(dim=0)  # [b]
         names = ", ".join(repr(pull.name) for pull in group)
         constant = ", ".join(repr(p.name) for p, energy in zip(group, scaled, strict=True) if not energy.requires_grad)
-        gradient = None if constant else self._backward(total, leaf, keep_graph=keep_graph)
+        gradient = None if constant else self._backward(energies, leaf, keep_graph=keep_graph)
         if gradient is None:
             raise ConfigError(f"term {constant or names}: its energy does not depend on the latent, so there is nothing to pull")
         broken = broken_samples(gradient)
@@ -315,12 +317,15 @@ class GuidanceRun:
                 "or non_finite: skip"
             )
         self.skipped += int(broken.sum())
+        self._left_out.update((pull.name, broken) for pull in group)
         return torch.where(broken.reshape(-1, 1, 1, 1), torch.zeros_like(gradient), gradient)
 
     def _advance(self, pulls: Sequence[_Pull], step: Step) -> None:
         """Write down the updates just made, and let the stop rules look at them."""
         for pull in pulls:
             watch, updated = pull.energy.watch.detach(), pull.progress.updated
+            if (broken := self._left_out.pop(pull.name, None)) is not None:
+                updated = updated & ~broken
             self.energies[pull.name] = torch.where(pull.seen, watch, self.energies.get(pull.name, watch))
             self.log.append(
                 LogEntry(

@@ -55,7 +55,9 @@ class Schedule:
     )
     final_update: bool = option(True, "make the ordinary updates after a refinement too")
     normalise: str = option("none", f"divide each sample's gradient by its size: {', '.join(NORMALISATIONS)}")
-    non_finite: str = option("error", "a sample's gradient that is not finite is an error, or its update a counted skip")
+    non_finite: str = option(
+        "error", "a sample's gradient that is not finite is an error, or its update (by all terms summed) skipped"
+    )
     site: str = option("before", f"where the pull is applied: {', '.join(SITES)}")
 
     def __post_init__(self) -> None:

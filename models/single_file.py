@@ -1,4 +1,4 @@
-"""A model in one safetensors file: recognised, described as a diffusers folder would describe it, its tensors read one by one."""
+"""A model in one file: recognised, described as a diffusers folder would describe it, its tensors read one by one."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from safetensors import safe_open  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from ..framework.errors import CheckpointError, nearest
-from .headers import Header, read_header
-from .key_maps import Source
+from .headers import read_header
+from .key_maps import Shape, Source
 from .recognise import NAMES, Recognised, recognise
 from .structure import PREDICTIONS, Told, autoencoder_values, read_told, scheduler_values, text_values, unet_values
 
@@ -23,28 +23,67 @@ YAMLS = (".yaml", ".yml")
 
 
 @dataclass(frozen=True, eq=False)
-class LazyTensors(Mapping[str, Tensor]):
-    """The tensors of a network by their keys in it, read from the file when they are asked for and kept by nobody.
+class FileTensors(Mapping[str, Tensor]):
+    """The tensors of a safetensors file, read when they are asked for and kept by nobody.
 
-    They are views of the mapped file where they can be, in its dtypes and on the CPU.
+    They are views of the mapped file, in its dtypes and on the CPU.
     """
 
     path: Path
-    sources: Mapping[str, Source]
+    shapes: Mapping[str, Shape]
 
     @cached_property
     def _file(self) -> Any:
         return cast("Any", safe_open)(self.path, framework="pt")
 
     def __getitem__(self, key: str) -> Tensor:
+        return self._file.get_tensor(key)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.shapes)
+
+    def __len__(self) -> int:
+        return len(self.shapes)
+
+
+@dataclass(frozen=True, eq=False)
+class NamedTensors(Mapping[str, Tensor]):
+    """The tensors of a network by their keys in it, made of a file's when they are asked for."""
+
+    tensors: Mapping[str, Tensor]
+    sources: Mapping[str, Source]
+
+    def __getitem__(self, key: str) -> Tensor:
         source = self.sources[key]
-        return source.apply(self._file.get_tensor(source.key))
+        return source.apply(self.tensors[source.key])
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.sources)
 
     def __len__(self) -> int:
         return len(self.sources)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What is in a file of weights, whatever its form: its tensors by key, and the texts stored beside them."""
+
+    path: Path
+    tensors: Mapping[str, Tensor]
+    shapes: Mapping[str, Shape]
+    dtypes: Mapping[str, str]  # by the names of safetensors, as `F16`
+    metadata: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+
+def read_contents(path: Path) -> Contents:
+    """The contents of a safetensors file; no tensor is read yet.
+
+    Raises:
+        CheckpointError: as `read_header`.
+    """
+    header = read_header(path)
+    dtypes = {key: entry.dtype for key, entry in header.entries.items()}
+    return Contents(path, FileTensors(path, header.shapes), header.shapes, dtypes, header.metadata)
 
 
 @dataclass(frozen=True)
@@ -55,20 +94,28 @@ class SingleFile:
     where the family and the kind of prediction were learnt. `family` and `prediction` may be the user's, against `found`.
     """
 
-    path: Path
-    header: Header
+    contents: Contents
     found: Recognised
     family: str
     prediction: str | None
     configs: Mapping[str, Mapping[str, Any]]
     learnt: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
 
-    def weights(self, component: str) -> LazyTensors:
+    @property
+    def path(self) -> Path:
+        return self.contents.path
+
+    def weights(self, component: str) -> NamedTensors:
         """The tensors of a component, by the keys of our networks."""
-        return LazyTensors(self.path, self.found.components[component].keys.sources)
+        return NamedTensors(self.contents.tensors, self.found.components[component].keys.sources)
 
 
 def open_single_file(path: Path, *, family: str | None = None, prediction_type: str | None = None) -> SingleFile:
+    """The model, autoencoder or text encoder in a safetensors file. Arguments and errors are those of `understand`."""
+    return understand(read_contents(path), family=family, prediction_type=prediction_type)
+
+
+def understand(contents: Contents, *, family: str | None = None, prediction_type: str | None = None) -> SingleFile:
     """The model, autoencoder or text encoder in a file. `family` and `prediction_type` (`epsilon`, `v_prediction`) override.
 
     What shapes do not tell comes from the arguments, then from a yaml of the same name beside the file, then from the file's own
@@ -78,14 +125,14 @@ def open_single_file(path: Path, *, family: str | None = None, prediction_type: 
         CheckpointError: the file cannot be read, is damaged, is of no supported family, has keys that belong to nothing, or does
             not tell what it predicts.
     """
-    header = read_header(path)
-    found = recognise(header.shapes, header.metadata, str(path))
+    path = contents.path
+    found = recognise(contents.shapes, contents.metadata, str(path))
     if found.refusal is not None:
         raise CheckpointError(f"{path}: {found.refusal}")
     if found.unknown:
         shown = "\n    ".join(found.unknown[:SHOWN])
         raise CheckpointError(f"{path}: {len(found.unknown)} keys belong to nothing in {NAMES[found.family]}:\n    {shown}")
-    told, learnt = _told(path), dict(found.learnt)
+    told, learnt = told_beside(path), dict(found.learnt)
     if family is not None:
         learnt["family"] = "the argument family"
     kind = _prediction(path, found, told, prediction_type, learnt) if "unet" in found.components else None
@@ -95,7 +142,7 @@ def open_single_file(path: Path, *, family: str | None = None, prediction_type: 
     except (LookupError, ValueError) as error:
         what = "a tensor from which the size of a network is read is missing or of an odd shape"
         raise CheckpointError(f"{path}: damaged, {what} ({error}); download it again") from None
-    return SingleFile(path, header, found, name, kind, MappingProxyType(configs), MappingProxyType(learnt))
+    return SingleFile(contents, found, name, kind, MappingProxyType(configs), MappingProxyType(learnt))
 
 
 def _configs(family: str, prediction: str | None, found: Recognised, told: Told) -> dict[str, Mapping[str, Any]]:
@@ -129,7 +176,7 @@ def _prediction(path: Path, found: Recognised, told: Told, given: str | None, le
     return found.prediction
 
 
-def _told(path: Path) -> Told:
+def told_beside(path: Path) -> Told:
     """What the yaml beside a file tells, if there is one."""
     beside = next((yaml for end in YAMLS if (yaml := path.with_suffix(end)).is_file()), None)
     return Told() if beside is None else read_told(beside)

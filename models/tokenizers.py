@@ -46,7 +46,7 @@ def find_tokenizers(path: Path, family: str, encoders: Iterable[str]) -> dict[st
 def _find(path: Path, home: Home, encoder: str) -> Path:
     name = encoder.replace("text_encoder", "tokenizer")
     for folder in (path.parent / name, path.with_suffix("") / name):
-        if all((folder / file).is_file() for file in FILES):
+        if all((folder / file).is_file() for file in (*FILES, SETTINGS)):
             return folder
     if (cached := _cached(home)) is not None:
         return cached

@@ -72,7 +72,7 @@ class StandIn:
             seeds=tuple(seed),
             size=size,
             config={"steps": steps, "cfg": 4.0, "sampler": {"name": "ddim", "eta": 0.0}, "seed": 0, "guidance": {}},
-            model=StandInModel().describe(),
+            model=self.model.describe(),
             energies=tuple(LogEntry(i, "layout", tuple(s + i / 10 for s in seed), (True,) * n, 30.0) for i in range(steps)),
             seconds={"prepare": 0.01, "sample": 0.2, "decode": 0.01},
             guided_passes=steps,

@@ -173,6 +173,24 @@ def test_what_differs_from_then_is_said(run: Call, stand_in: StandIn, monkeypatc
     assert "Warning: the picture was made with other weights; it may come out different." in result.stderr
 
 
+def test_a_picture_of_another_autoencoder_asks_for_it(run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def describes(vae: str) -> None:
+        parts = {"unet": {"sha256": {"unet.safetensors": "11"}}, "vae": {"sha256": {"vae.safetensors": vae}}}
+        monkeypatch.setattr(stand_in.model, "describe", lambda: {"name": "stand-in", "components": parts})
+
+    describes("22" * 32)
+    run("generate", *BOXES, "--name", "x")
+    again = ("--from-image", "outputs/x-0.png", "--model", ".", "--name", "y")
+    describes("33" * 32)
+    result = bare(run, *again)
+    assert result.exit_code == 2
+    assert "another autoencoder than that of stand-in (vae.safetensors, sha256 222222222222...)" in result.stderr
+    assert "say where it is: --vae PATH" in result.stderr
+    assert not Path("outputs/y-0.png").exists()
+    describes("22" * 32)
+    assert bare(run, *again).exit_code == 0
+
+
 def test_a_model_named_in_a_picture_is_never_a_path(run: Call, stand_in: StandIn) -> None:
     run("generate", *BOXES, "--name", "x")  # made by "stand-in", which does not ship
     Path("stand-in").mkdir()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lsregen.framework.errors import NonFiniteError
-from lsregen.framework.gradients import SCALES, Backward, broken_samples
+from lsregen.framework.gradients import Backward, broken_samples
 from lsregen.framework.guidance import Guidance, Term
 from lsregen.framework.loop import sample
 from lsregen.framework.schedule import Schedule
@@ -19,40 +19,54 @@ from ..toys import LinearDenoiser, Look, Measure, draw, make_run, square
 
 def test_small_gradients_survive_half_precision() -> None:
     leaf = draw(1, 1, 2, 2, 2).requires_grad_()
-    total = (leaf.half() * 1e-4).float().sum() * 1e-5  # 1e-9: below what float16 holds
-    (lost,) = torch.autograd.grad(total, leaf, retain_graph=True)
+    energies = (leaf.half() * 1e-4).float().sum(dim=(1, 2, 3)) * 1e-5  # 1e-9: below what float16 holds
+    (lost,) = torch.autograd.grad(energies.sum(), leaf, retain_graph=True)
     assert not lost.any()
-    gradient = Backward(torch.float16)(total, leaf, keep_graph=False)
+    gradient = Backward(torch.float16)(energies, leaf, keep_graph=False)
     assert gradient is not None
     assert gradient.dtype == torch.float32
     assert torch.allclose(gradient, torch.full_like(gradient, 1e-9), rtol=2e-3)
 
 
-def test_a_scale_that_overflows_is_given_up_for_good() -> None:
-    leaf = draw(1, 1, 2, 2, 2).requires_grad_()
-    backward = Backward(torch.float16)
-    total = (leaf.half() * 8).float().sum()  # times 2^16 it is more than float16 holds
-    gradient = backward(total, leaf, keep_graph=False)
-    assert gradient is not None
-    assert torch.allclose(gradient, torch.full_like(gradient, 8.0))
-    assert backward._scales == SCALES[1:]
+def test_a_scale_that_overflows_is_given_up_for_the_sample_alone() -> None:
+    """What others in the batch need changes nothing for a sample: its gradient is what it would be alone, now and later."""
+
+    def gradients(places: list[int]) -> list[Tensor]:
+        """Of two passes, of which the first breaks the third sample at every scale, and the second none."""
+        backward, found = Backward(torch.float16), list[Tensor]()
+        for third in (float("inf"), 1e-3):
+            slopes = torch.tensor([1e-4, 8.0, third])[places].reshape(-1, 1, 1, 1)  # times 2^16, 8 overflows; 1e-9 needs it
+            leaf = draw(1, len(places), 2, 2, 2).requires_grad_()
+            energies = (leaf.half() * slopes.half()).float().sum(dim=(1, 2, 3)) * torch.tensor([1e-5, 1.0, 1.0])[places]
+            gradient = backward(energies, leaf, keep_graph=False)
+            assert gradient is not None
+            found.append(gradient)
+        return found
+
+    first, second = gradients([0, 1, 2])
+    assert broken_samples(first).tolist() == [False, False, True]
+    for values, slope in ((first[0], 1e-9), (first[1], 8.0), (second[0], 1e-9), (second[1], 8.0), (second[2], 1e-3)):
+        assert torch.allclose(values, torch.full_like(values, slope), rtol=2e-3)
+    for i in range(3):
+        for together, alone in zip((first, second), gradients([i]), strict=True):
+            assert torch.equal(together[i].nan_to_num(), alone[0].nan_to_num())
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_other_precisions_need_no_scale(dtype: torch.dtype) -> None:
     leaf = draw(1, 1, 2, 2, 2).requires_grad_()
-    total = leaf.square().sum()
-    (expected,) = torch.autograd.grad(total, leaf, retain_graph=True)
-    gradient = Backward(dtype)(total, leaf, keep_graph=False)
+    energies = leaf.square().sum(dim=(1, 2, 3))
+    (expected,) = torch.autograd.grad(energies.sum(), leaf, retain_graph=True)
+    gradient = Backward(dtype)(energies, leaf, keep_graph=False)
     assert gradient is not None
     assert torch.equal(gradient, expected)
     with pytest.raises(RuntimeError, match="second time"):  # the graph is gone
-        torch.autograd.grad(total, leaf)
+        torch.autograd.grad(energies.sum(), leaf)
 
 
 def test_nothing_to_differentiate() -> None:
     leaf, other = (draw(i, 1, 2, 2, 2).requires_grad_() for i in (1, 2))
-    assert Backward(torch.float16)(other.sum(), leaf, keep_graph=False) is None
+    assert Backward(torch.float16)(other.sum(dim=(1, 2, 3)), leaf, keep_graph=False) is None
 
 
 def test_broken_samples_are_found() -> None:
@@ -82,6 +96,7 @@ def test_a_broken_gradient_is_an_error_or_a_counted_skip(site: str, normalise: s
         walk("error")
     guided, pull = walk("skip")
     assert pull.skipped == 1
+    assert [entry.updated for entry in pull.log] == [(True, False, True)]
     plain, _ = sample(make_run(LinearDenoiser(offset=0.0), z, count=2), Guidance())
     assert torch.equal(guided[1], plain[1])
     for i in (0, 2):

@@ -15,7 +15,7 @@ from lsregen.models.autoencoder import Autoencoder
 from lsregen.models.checkpoint import fill
 from lsregen.models.configs import autoencoder_config, noise_schedule, prediction_kind, unet_config
 from lsregen.models.recognise import recognise
-from lsregen.models.single_file import LazyTensors, open_single_file
+from lsregen.models.single_file import FileTensors, NamedTensors, open_single_file
 from lsregen.models.structure import Told, autoencoder_values, read_told, text_values, unet_values
 from lsregen.models.unet import UNet
 
@@ -146,11 +146,12 @@ def test_text_towers_are_read(files: Path, family: str, part: str) -> None:
 def test_tensors_are_read_when_asked_for(files: Path) -> None:
     file = open_single_file(files / "sd1.safetensors")
     tensors = file.weights("unet")
-    assert isinstance(tensors, LazyTensors)
+    assert isinstance(tensors, NamedTensors)
+    assert isinstance(tensors.tensors, FileTensors)
     assert len(tensors) == len(list(tensors)) == len(file.found.components["unet"].shapes)
-    assert "_file" not in vars(tensors)
+    assert "_file" not in vars(tensors.tensors)
     assert tensors["conv_in.weight"].shape == (32, 4, 3, 3)
-    assert "_file" in vars(tensors)
+    assert "_file" in vars(tensors.tensors)
     with pytest.raises(KeyError):
         tensors["input_blocks.0.0.weight"]
 
