@@ -17,8 +17,10 @@ GROUP = "lsregen.commands"
 """The entry-point group by which other packages add commands; each names a `click.Command`."""
 
 COMMANDS: Mapping[str, str] = {
+    "convert": "Write a model's file, a pickle too, as a folder of safetensors.",
     "evaluate": "Measure methods on a world with exact answers, and print tables of the results.",
     "generate": "Make images from a prompt, and boxes that say what stands where.",
+    "inspect": "Tell what a model's files are: family, parts, sizes, what is missing.",
     "layout": "Convert layouts between formats, and list what a file of them holds.",
     "plugins": "List extractors, distances, samplers and models, with their options.",
     "presets": "List the guidance presets, or show one as YAML.",

@@ -200,23 +200,22 @@ def check_autoencoder(made: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """
     then, here = (_hashes(model) for model in (made, now))
     if {**then, "vae": None} == {**here, "vae": None} and then.get("vae") != here.get("vae"):
-        file, digest = next(iter(then["vae"].items()), ("an unknown file", ""))
+        file, digest = next(iter(then.get("vae", {}).items()), ("an unknown file", ""))
         raise MetadataError(
-            f"the picture was made with another autoencoder than that of {now.get('name')} ({file}, sha256 {digest[:12]}...); "
-            "say where it is: --vae PATH"
+            f"the picture was made with another autoencoder than that of {now.get('name')} ({file}, sha256 {str(digest)[:12]}...)"
+            "; say where it is: --vae PATH"
         )
 
 
-def _hashes(model: Mapping[str, Any]) -> dict[str, dict[str, str]]:
+def _hashes(model: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """The hashes of the files of each component, as far as a description has them."""
-    components = model.get("components")
-    parts = cast("Mapping[str, Any]", components) if isinstance(components, Mapping) else {}
-    found: dict[str, dict[str, str]] = {}
-    for name, part in parts.items():
-        hashes = cast("Mapping[str, Any]", part).get("sha256") if isinstance(part, Mapping) else None
-        given = cast("Mapping[str, Any]", hashes) if isinstance(hashes, Mapping) else {}
-        found[name] = {str(file): str(digest) for file, digest in given.items()}
-    return found
+    return {name: _inner(part, "sha256") for name, part in _inner(model, "components").items()}
+
+
+def _inner(values: Any, key: str) -> dict[str, Any]:
+    """The mapping at a key; an empty one where there is none."""
+    found: object = cast("Mapping[str, Any]", values).get(key) if isinstance(values, Mapping) else None
+    return dict(cast("Mapping[str, Any]", found)) if isinstance(found, Mapping) else {}
 
 
 def _refuse(constant: str) -> NoReturn:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
 if TYPE_CHECKING:
+    from .inspection import Inspection
     from .types import Model
 
 hookspec = pluggy.HookspecMarker("lsregen")
@@ -34,6 +35,18 @@ class ModelLoader(Protocol):
     def load(self, path: Path, *, device: str, dtype: str) -> Model:
         """Load the weights; `device` and `dtype` may be `auto`."""
         ...
+
+
+class InspectingLoader(ModelLoader, Protocol):
+    """A loader that can tell what a path is without loading it."""
+
+    def inspect(self, path: Path) -> Inspection: ...
+
+
+class ConvertingLoader(ModelLoader, Protocol):
+    """A loader that can write a model again in the layout of diffusers, and says what is still to be done then."""
+
+    def convert(self, path: Path, out: Path, **options: Any) -> tuple[str, ...]: ...
 
 
 @hookspec

@@ -20,6 +20,7 @@ from .errors import ConfigError, LsregenError, PluginError, nearest
 from .options import describe_options
 
 if TYPE_CHECKING:
+    from .inspection import Inspection
     from .types import Model
 
 GROUP = "lsregen"
@@ -134,10 +135,40 @@ class Plugins:
             ConfigError: neither, a device or dtype that does not exist, or an option that the loader does not have.
             CheckpointError: the folder or its weights cannot be used.
         """
+        registered, path = self._find_model(model)
+        return _load_model(registered, path, device, dtype, options)
+
+    def inspect_model(self, model: str | Path) -> Inspection:
+        """What an embedded model, or a model's folder or file, is; nothing is loaded.
+
+        Raises:
+            ConfigError: no such model, or its loader cannot tell.
+            CheckpointError: it cannot be read.
+        """
+        registered, path = self._find_model(model)
+        if not hasattr(registered.cls, "inspect"):
+            raise ConfigError(f"model {path}: its loader {registered.name!r} of {registered.package} does not inspect models")
+        return cast("hookspecs.InspectingLoader", registered.cls).inspect(path)
+
+    def convert_model(self, path: Path, out: Path, **options: Any) -> tuple[str, ...]:
+        """Write the model at a path as a folder of diffusers; returns what is still to be done, in words.
+
+        Raises:
+            ConfigError: no such model, or its loader has no need to convert it.
+            CheckpointError: it cannot be read, or `out` cannot be written.
+        """
+        registered, path = self._find_model(path)
+        if not hasattr(registered.cls, "convert"):
+            raise ConfigError(f"model {path}: the models of its loader {registered.name!r} need no conversion")
+        given = {name: value for name, value in options.items() if value is not None}
+        return cast("hookspecs.ConvertingLoader", registered.cls).convert(path, out, **given)
+
+    def _find_model(self, model: str | Path) -> tuple[Registered, Path]:
+        """The loader of a model, and its place. Raises as `load_model`."""
         embedded = self.embedded_models()
         if str(model) in embedded:
             path, registered = embedded[str(model)]
-            return _load_model(registered, path, device, dtype, options)
+            return registered, path
         try:
             path = Path(model).expanduser()
             there = path.exists()
@@ -152,7 +183,7 @@ class Plugins:
             )
         for registered in self.models.values():
             if _recognises(registered, path):
-                return _load_model(registered, path, device, dtype, options)
+                return registered, path
         raise ConfigError(
             f"model {path}: not recognised by any installed model plugin ({', '.join(sorted(self.models)) or 'none'}); "
             f"expected a diffusers folder, with model_index.json in it, or a file of weights{self._failed()}"

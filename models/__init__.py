@@ -14,6 +14,7 @@ from ..framework.hookspecs import hookimpl
 
 if TYPE_CHECKING:
     from ..framework.hookspecs import ModelLoader
+    from ..framework.inspection import Inspection
     from ..framework.types import Model
 
 INDEX = "model_index.json"
@@ -72,6 +73,13 @@ class DiffusersFolder:
             parts = parts if grounding is None else replace(parts, grounding=grounding)
             return build_model(parts, place, precision)
 
+    def inspect(self, path: Path) -> Inspection:
+        """What a folder is; see `inspect.inspect_folder`."""
+        from .inspect import inspect_folder
+
+        with _readable(path):
+            return inspect_folder(path)
+
 
 class CheckpointFile:
     """Loads a whole model from one safetensors file in the names of LDM or sgm. Pickles are recognised, and refused."""
@@ -114,6 +122,20 @@ class CheckpointFile:
             autoencoder = None if vae is None else Path(vae).expanduser()
             parts = read_file(path, vae=autoencoder, family=family, prediction_type=prediction_type)
             return build_model(replace(parts, grounding=grounding), place, precision)
+
+    def inspect(self, path: Path) -> Inspection:
+        """What a file is; see `inspect.inspect_file`."""
+        from .inspect import inspect_file
+
+        with _readable(path):
+            return inspect_file(path)
+
+    def convert(self, path: Path, out: Path, *, family: str | None = None, prediction_type: str | None = None) -> tuple[str, ...]:
+        """Write it as a folder of diffusers; see `convert.convert_file`."""
+        from .convert import convert_file
+
+        with _readable(path):
+            return convert_file(path, out, family=family, prediction_type=prediction_type)
 
 
 @contextmanager

@@ -106,8 +106,10 @@ def fill(
     module.requires_grad_(False).eval()
 
 
-def save_component(folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], stem: str, dtype: torch.dtype) -> None:
-    """Write `config.json` and `<stem>.safetensors` into a folder; floating-point tensors become `dtype`."""
+def save_component(
+    folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], stem: str, dtype: torch.dtype | None
+) -> None:
+    """Write `config.json` and `<stem>.safetensors` into a folder; floating-point tensors become `dtype`, unless it is None."""
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder, config)
     ready = {key: tensor.to("cpu", dtype if tensor.is_floating_point() else None) for key, tensor in weights.items()}

@@ -37,8 +37,8 @@ def read_folder(path: Path) -> Parts:
     if not (path / INDEX).is_file():
         raise CheckpointError(f"{path}: no model folder of diffusers; expected a folder with {INDEX}")
     index = read_config(path, INDEX)
-    _check_index(index, path / INDEX)
-    encoders = [name for name in TEXT_ENCODERS if _listed(index, name) is not None]
+    check_index(index, path / INDEX)
+    encoders = [name for name in TEXT_ENCODERS if listed(index, name) is not None]
     networks = ("unet", "vae", *encoders)
     names = {**dict.fromkeys(networks, "config.json"), "scheduler": "scheduler_config.json"}
     configs = {component: read_config(path / component, name) for component, name in names.items()}
@@ -67,22 +67,22 @@ def _tell_of_variants(path: Path, files: Mapping[str, WeightFiles]) -> None:
         log.warning("%s: took the variant %s of %s, for there is no plain one", path, variant, parts)
 
 
-def _check_index(index: Mapping[str, Any], where: Path) -> None:
+def check_index(index: Mapping[str, Any], where: Path) -> None:
     """Refuse other families by the components that they list."""
     family = index.get("_class_name", "a pipeline without a name")
-    second = any(_listed(index, part) is not None for part in SECOND)
-    if second and _listed(index, "text_encoder") is None:
+    second = any(listed(index, part) is not None for part in SECOND)
+    if second and listed(index, "text_encoder") is None:
         raise CheckpointError(f"{where}: {REFINER}")
     for part in OTHER_FAMILIES:
-        if (found := _listed(index, part)) is not None:
+        if (found := listed(index, part)) is not None:
             raise CheckpointError(f"{where}: {family} has a component {part} ({found}), which is not supported")
     for part, expected in {**COMPONENTS, **(SECOND if second else {})}.items():
-        found = _listed(index, part)
+        found = listed(index, part)
         if found is None or found.removesuffix("Fast") != expected:
             raise CheckpointError(f"{where}: component {part} of {family} is {found}; supported is {expected}")
 
 
-def _listed(index: Mapping[str, Any], part: str) -> str | None:
+def listed(index: Mapping[str, Any], part: str) -> str | None:
     """The class of a component in an index, which lists `[library, class]`, or two nulls where there is none."""
     entry = index.get(part)
     pair = cast("list[object]", entry) if isinstance(entry, list) else []

@@ -34,7 +34,7 @@ def read_file(path: Path, *, vae: Path | None = None, family: str | None = None,
     if path.suffix.lower() in PICKLES:
         raise CheckpointError(
             f"{path}: a pickle, which may run any code when it is opened, and is never loaded; make a folder of safetensors of "
-            f"it: lsregen convert {path} {path.with_suffix('')}"
+            f"it: {convert_command(path)}"
         )
     single = open_single_file(path, family=family, prediction_type=prediction_type)
     if single.found.family in ALONE:
@@ -55,6 +55,11 @@ def read_file(path: Path, *, vae: Path | None = None, family: str | None = None,
         zeros_for_empty=single.family == "sdxl",
     )
     return parts if vae is None else with_autoencoder(parts, vae, SCALES.get(single.family, SCALE))
+
+
+def convert_command(path: Path) -> str:
+    """The command that makes a folder of safetensors of a file, beside it."""
+    return f"lsregen convert {path} {path.with_suffix('')}"
 
 
 def with_autoencoder(parts: Parts, path: Path, scale: float = SCALE) -> Parts:

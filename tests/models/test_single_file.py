@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,24 +20,9 @@ from lsregen.models.unet import UNet
 
 from . import ldm_layout as layout
 from .ldm_layout import State, clip_keys, shapes
+from .narrow_files import HEADS, VAE, WIDTHS, state
 
-# Wide enough for groups of 32 channels, whose number no file tells.
-WIDTHS: dict[str, Any] = {"sd1": (32, 32, 64, 64), "sd2": (64, 64, 128, 128), "sdxl": (64, 64, 128)}
-HEADS: dict[str, Any] = {"sd1": 8, "sd2": [1, 1, 2, 2], "sdxl": [1, 1, 2]}
-SETTINGS = {"norm_num_groups": 32, "layers_per_block": 2}
-VAE = {"block_out_channels": (32, 32, 64, 64), "norm_num_groups": 32}
 V_YAML = "model:\n  params:\n    parameterization: v\n    unet_config:\n      params: {num_heads: -1, num_head_channels: 32}\n"
-
-
-@cache
-def state(family: str) -> State:
-    return layout.single_file(
-        family, vae=VAE, **SETTINGS, block_out_channels=WIDTHS[family], attention_head_dim=HEADS[family], **depths(family)
-    )
-
-
-def depths(family: str) -> dict[str, Any]:
-    return {"transformer_layers_per_block": [1, 1, 2]} if family == "sdxl" else {}
 
 
 @pytest.fixture(scope="module")

@@ -16,36 +16,15 @@ from lsregen.models import CheckpointFile, DiffusersFolder
 from lsregen.models.latent_diffusion import LatentDiffusion
 from lsregen.models.tokenizers import SD2, find_tokenizers
 
-from . import ldm_layout as layout
 from .conftest import write_tokenizer
-from .test_single_file import HEADS, SETTINGS, VAE, WIDTHS, depths
+from .narrow_files import write_files
 
 PROMPT = "a red circle and a blue circle"
-YAML = "model:\n  params:\n    parameterization: {kind}\n    unet_config:\n      params: {heads}\n"
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A narrow model of every family in one file each, and the tokenizers beside them."""
-    folder = tmp_path_factory.mktemp("models")
-    for family in WIDTHS:
-        state = layout.single_file(
-            family, vae=VAE, vocabulary=80, **SETTINGS, block_out_channels=WIDTHS[family], attention_head_dim=HEADS[family],
-            **depths(family),
-        )  # fmt: skip
-        save_file(state, folder / f"{family}.safetensors", {"modelspec.prediction_type": "epsilon"})
-        (folder / f"{family}.yaml").write_text(
-            YAML.format(
-                kind="v" if family == "sd2" else "eps", heads="{num_heads: 8}" if family == "sd1" else "{num_head_channels: 64}"
-            )
-        )
-    write_tokenizer(folder / "tokenizer")
-    write_tokenizer(folder / "tokenizer_2", pad="!")
-    save_file(
-        {k.removeprefix("first_stage_model."): v + 0.01 for k, v in state.items() if k.startswith("first_stage_model.")},
-        folder / "vae.safetensors",
-    )
-    return folder
+    return write_files(tmp_path_factory.mktemp("models"))
 
 
 def load(path: Path, **options: Any) -> LatentDiffusion:
@@ -54,7 +33,9 @@ def load(path: Path, **options: Any) -> LatentDiffusion:
     return model
 
 
-@pytest.mark.parametrize(("family", "prediction"), [("sd1", "eps"), ("sd2", "v"), ("sdxl", "eps")])
+@pytest.mark.parametrize(
+    ("family", "prediction"), [("sd1", "eps"), ("sd2", "v"), ("sdxl", "eps"), ("gligen", "eps"), ("gligen-text-image", "eps")]
+)
 def test_a_file_makes_guided_pictures_without_any_network(
     files: Path, monkeypatch: pytest.MonkeyPatch, family: str, prediction: str
 ) -> None:

@@ -1,0 +1,36 @@
+"""`lsregen convert`: a model's file, a pickle too, written as a folder of safetensors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..framework.errors import ConfigError
+from .checks import check_folder, memory_errors
+
+
+@click.command()
+@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
+@click.argument("out", metavar="OUT", type=click.Path(path_type=Path))
+@click.option("--family", metavar="NAME", help="If it is not what it looks like: sd1, sd2, sdxl, gligen, gligen-text-image.")
+@click.option("--prediction-type", metavar="NAME", help="If the file does not say it right: epsilon, v_prediction.")
+def command(source: Path, out: Path, family: str | None, prediction_type: str | None) -> None:
+    """Write the model in the file IN (.safetensors, .ckpt, .pt, .bin) as the folder OUT, in the layout of diffusers.
+
+    A pickle is read by a restricted reader, and nothing in it is run. Numbers stay as they are.
+
+    \b
+    lsregen convert diffusion_pytorch_model.bin gligen
+    lsregen generate --model gligen ...
+    """
+    from ..framework.plugins import discover
+
+    if not source.is_file():
+        raise ConfigError(f"{source}: no such file; expected a file of weights, such as model.ckpt")
+    check_folder(out.parent)
+    with memory_errors("to convert it", "close other programs"):
+        todo = discover().convert_model(source, out, family=family, prediction_type=prediction_type)
+    click.echo(str(out))
+    for one in todo:
+        click.echo(f"Still to be done: {one}", err=True)

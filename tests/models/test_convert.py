@@ -1,0 +1,205 @@
+"""Files written again as folders: ours and diffusers read them, a pickle runs nothing, and nothing is overwritten."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from lsregen.framework import CheckpointError, Layout
+from lsregen.models import CheckpointFile, DiffusersFolder
+from lsregen.models.convert import convert_file
+from lsregen.models.inspect import inspect_file, inspect_folder
+from lsregen.models.latent_diffusion import LatentDiffusion
+from lsregen.samplers.ddim import DDIM
+
+from .ldm_layout import State
+from .narrow_files import FAMILIES, write_files
+
+PROMPT, STEPS = "a red circle and a blue circle", 4
+BOXES = {"red circle": (0.0, 0.0, 0.5, 0.5), "blue circle": (0.5, 0.5, 1.0, 1.0)}
+PARTS = {"model.diffusion_model.": "model", "first_stage_model.": "autoencoder", "cond_stage_model.": "text_encoder"}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_files(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def folders(files: Path) -> Path:
+    """Every file as a folder."""
+    for family in FAMILIES:
+        assert convert_file(files / f"{family}.safetensors", files / "folders" / family) == ()
+    return files / "folders"
+
+
+def walk(model: LatentDiffusion, z: torch.Tensor) -> torch.Tensor:
+    denoiser = model.bind([PROMPT], (), (Layout.from_boxes(BOXES),), cfg=4.0, count=STEPS)
+    for step in DDIM().schedule(model.noise_schedule, STEPS):
+        z = DDIM().step(z, denoiser.predict(z, step), step, None)
+    return z
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_ours_from_the_file_and_diffusers_from_the_folder_walk_alike(files: Path, folders: Path, family: str) -> None:
+    import diffusers
+
+    single: Any = CheckpointFile().load(files / f"{family}.safetensors", device="cpu", dtype="fp32")
+    folder: Any = DiffusersFolder().load(folders / family, device="cpu", dtype="fp32")
+    z = torch.randn(1, 4, 8, 8)
+    ours = walk(single, z)
+    assert torch.equal(walk(folder, z), ours)
+    assert (folder.describe()["family"], folder.describe()["prediction"]) == (family, single.describe()["prediction"])
+    if family == "gligen-text-image":  # its pipeline asks for the images that stand in the boxes
+        return
+    pipe: Any = diffusers.DiffusionPipeline.from_pretrained(folders / family)
+    pipe.set_progress_bar_config(disable=True)
+    grounded = {"gligen_phrases": list(BOXES), "gligen_boxes": list(BOXES.values())} if family == "gligen" else {}
+    theirs = pipe(
+        PROMPT, height=64, width=64, latents=z, num_inference_steps=STEPS, guidance_scale=4.0, output_type="latent", **grounded
+    ).images
+    assert (ours - theirs).norm() <= 1e-3 * theirs.norm()
+    image = torch.rand(1, 3, 64, 64)
+    assert (
+        single.decode(z) - (pipe.vae.decode(z / pipe.vae.config.scaling_factor).sample / 2 + 0.5).clamp(0, 1)
+    ).abs().max() < 1e-4
+    mean = pipe.vae.encode(image * 2 - 1).latent_dist.mean * pipe.vae.config.scaling_factor
+    assert (single.encode_image(image) - mean).abs().max() <= 2e-5
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_what_is_told_of_files_and_folders(files: Path, folders: Path, family: str) -> None:
+    file, folder = inspect_file(files / f"{family}.safetensors"), inspect_folder(folders / family)
+    assert file.loads
+    assert folder.loads
+    assert file.form == "a single file"
+    assert folder.form == "a folder of diffusers"
+    assert file.family == folder.family == family
+    assert file.prediction == folder.prediction == ("v_prediction" if family == "sd2" else "epsilon")
+    assert file.learnt["prediction"] == str(files / f"{family}.yaml")
+    model: Any = DiffusersFolder().load(folders / family, device="cpu", dtype="fp32")
+    expected = {name: part["parameters"] for name, part in model.describe()["components"].items()}
+    for found in (file, folder):
+        assert {part.name: part.parameters for part in found.components} == expected
+        assert {part.dtypes for part in found.components} == {("F32",)}
+    assert file.components[0].naming == "LDM"
+    assert folder.components[0].naming == "diffusers"
+
+
+def gligen_bin(files: Path, path: Path, **extra: object) -> Path:
+    """A file as GLIGEN's own, each network apart."""
+    parts: dict[str, State] = {part: {} for part in PARTS.values()}
+    for key, tensor in load_file(files / "gligen.safetensors").items():
+        prefix = next(prefix for prefix in PARTS if key.startswith(prefix))
+        parts[PARTS[prefix]][key.removeprefix(prefix)] = tensor
+    torch.save({**parts, "diffusion": {"betas": torch.ones(3)}, "iters": 5, **extra}, path)
+    return path
+
+
+def test_gligens_own_file(files: Path, folders: Path, tmp_path: Path) -> None:
+    path = gligen_bin(files, tmp_path / "model.bin")
+    told = inspect_file(path)
+    assert (told.family, told.loads) == ("gligen", False)
+    assert told.form == "a pickle, read without running what is in it"
+    assert f"lsregen convert {path} {tmp_path / 'model'}" in str(told.refusal)
+    todo = convert_file(path, tmp_path / "out")
+    assert len(todo) == 1
+    assert f"into {tmp_path / 'out' / 'tokenizer'}" in todo[0]
+    assert not inspect_folder(tmp_path / "out").loads
+    for name in ("unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors"):
+        ours, expected = load_file(tmp_path / "out" / name), load_file(folders / "gligen" / name)
+        assert ours.keys() == expected.keys()
+        assert all(torch.equal(ours[key], expected[key]) for key in ours)
+    (tmp_path / "tokenizer").symlink_to(files / "tokenizer")
+    assert convert_file(path, tmp_path / "whole") == ()
+    assert inspect_folder(tmp_path / "whole").loads
+
+
+class Attack:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (f"touch {self.path}",)
+
+
+def test_a_pickle_that_would_make_a_file_makes_none(files: Path, tmp_path: Path) -> None:
+    made = tmp_path / "made"
+    path = gligen_bin(files, tmp_path / "model.bin", opt=Attack(made))
+    for read in (inspect_file, lambda path: convert_file(path, tmp_path / "out")):
+        with pytest.raises(CheckpointError, match=r"refused, it calls for .*system.*nothing was run"):
+            read(path)
+    assert not made.exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_parts_alone(files: Path, tmp_path: Path) -> None:
+    told = inspect_file(files / "vae.safetensors")
+    assert (told.family, told.form, told.loads) == ("autoencoder", "one network alone", False)
+    assert str(told.refusal).endswith("not a whole model; give it to a model with --vae")
+    assert convert_file(files / "vae.safetensors", tmp_path / "vae") == ()
+    model: Any = CheckpointFile().load(files / "sd1.safetensors", device="cpu", dtype="fp32", vae=tmp_path / "vae")
+    same: Any = CheckpointFile().load(files / "sd1.safetensors", device="cpu", dtype="fp32", vae=files / "vae.safetensors")
+    assert torch.equal(model.autoencoder.decoder.conv_in.weight, same.autoencoder.decoder.conv_in.weight)
+
+
+def test_nothing_is_overwritten_and_nothing_half_done_is_left(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine")
+    with pytest.raises(CheckpointError, match="exists already, and would be overwritten"):
+        convert_file(files / "sd1.safetensors", tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["mine.txt"]
+    with pytest.raises(CheckpointError, match="exists already"):
+        convert_file(files / "sd1.safetensors", tmp_path / "out" / "mine.txt")
+    (tmp_path / "empty").mkdir()
+    convert_file(files / "vae.safetensors", tmp_path / "empty")
+    assert sorted(path.name for path in (tmp_path / "empty").iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "out"]
+
+
+def without(files: Path, path: Path, *starts: str, **more: torch.Tensor) -> Path:
+    tensors = {key: tensor for key, tensor in load_file(files / "sd1.safetensors").items() if not key.startswith(starts)}
+    save_file({**tensors, **more}, path)
+    return path
+
+
+def test_what_is_missing(files: Path, tmp_path: Path) -> None:
+    path = without(files, tmp_path / "model.safetensors", "first_stage_model.")
+    told = inspect_file(path)
+    assert told.missing[0] == "vae"
+    assert told.missing[1].startswith("a single file holds no tokenizer")
+    with pytest.raises(CheckpointError, match="Stable Diffusion 1 without its vae; expected a whole model"):
+        convert_file(path, tmp_path / "out")
+    sd2 = tmp_path / "sd2.safetensors"
+    save_file(load_file(files / "sd2.safetensors"), sd2)
+    assert "what it predicts: pass prediction_type" in " ".join(inspect_file(sd2).missing)
+    stranger = without(files, tmp_path / "more.safetensors", **{"a.weight": torch.ones(1)})
+    assert inspect_file(stranger).refusal == "1 keys belong to nothing known, such as a.weight"
+
+
+def test_folders_with_something_wrong(folders: Path, tmp_path: Path) -> None:
+    import shutil
+
+    def changed(name: str) -> Path:
+        return Path(shutil.copytree(folders / "sd1", tmp_path / name))
+
+    folder = changed("shardless")
+    (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
+    told = inspect_folder(folder)
+    assert (told.family, told.loads) == ("sd1", False)
+    assert "no diffusion_pytorch_model.safetensors" in told.missing[0]
+    folder = changed("silent")
+    (folder / "scheduler" / "scheduler_config.json").write_text("{}")
+    assert inspect_folder(folder).learnt["prediction"].endswith("which does not say, and so means this")
+    folder = changed("wordless")
+    shutil.rmtree(folder / "tokenizer")
+    assert "no tokenizer; expected tokenizer.json" in str(inspect_folder(folder).refusal)
+    folder = changed("other")
+    (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer"]}')
+    told = inspect_folder(folder)
+    assert "component transformer (FluxTransformer), which is not supported" in str(told.refusal)
