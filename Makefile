@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 FRESH  := build/fresh
 
-.PHONY: demo test test-all check lint types wheel-test clean
+.PHONY: demo test test-all check lint types wheel-test docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lsregen generate \
@@ -17,7 +17,7 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q
 
-test-all: test lint wheel-test
+test-all: test lint wheel-test docs
 
 check: lint
 	$(BIN)/python -m pytest -q -m "not slow"
@@ -41,6 +41,12 @@ wheel-test: $(VENV)/.installed-test
 	$(FRESH)/bin/lsregen plugins | grep -q lsregen-centre
 	cd $(FRESH) && ./bin/python -m pytest -q ../../examples/lsregen-centre/tests
 
+# Every warning is an error: a name that moved, a page that nothing leads to.
+docs: $(VENV)/.installed-docs
+	rm -rf build/docs
+	LSREGEN_PLUGINS= $(BIN)/python -m sphinx -q -n -W --keep-going docs build/docs
+	@echo "The documentation: build/docs/index.html"
+
 # Type checkers cannot follow an editable install's import hook: give them a path.
 types:
 	mkdir -p build/types && ln -sfn ../.. build/types/lsregen
@@ -54,6 +60,10 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test]"
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[docs,eval]"
 	touch $@ $(VENV)/.installed
 
 clean:

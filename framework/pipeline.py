@@ -23,6 +23,7 @@ from .loop import OnStep, sample
 from .options import convert
 from .plugins import Plugins, discover
 from .report import Report, Result
+from .taps import select_layers
 from .trace import AttentionTrace
 from .types import Image, Model, Run, StepReport
 
@@ -200,9 +201,15 @@ class Pipeline:
         return images
 
     def _tracer(self, run: Run, shots: int) -> AttentionTrace | None:
-        if shots < 1 or not any(layout.phrases for layout in run.layouts):
+        layers = run.denoiser.layers
+        if shots < 1 or not layers or not any(layout.phrases for layout in run.layouts):
             return None
-        extractor = self.plugins.extractor("cross_attention").cls(heads="mean", combine="mean", pieces="mean")
+        cls = self.plugins.extractor("cross_attention").cls
+        extractor = cls(heads="mean", combine="mean", pieces="mean")
+        try:
+            select_layers(layers, extractor.layers)
+        except ConfigError:  # a network of another build: what all of its layers look at
+            extractor = replace(extractor, layers=("all",))
         return AttentionTrace(run, extractor, shots)
 
 

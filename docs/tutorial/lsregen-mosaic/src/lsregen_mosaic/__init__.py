@@ -1,0 +1,1 @@
+"""Two plugins of lsregen, from its tutorial: an extractor and a model."""

@@ -1,0 +1,224 @@
+"""Whatever docs/ shows works: every block of a page, in its order, in a folder of its own. Only numbers of steps are cut short."""
+
+from __future__ import annotations
+
+import doctest
+import re
+import shlex
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import redirect_stdout
+from dataclasses import dataclass, field
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from lsregen import framework
+from lsregen.apps.cli import COMMANDS, cli
+from lsregen.framework import Pipeline, discover
+from lsregen.framework.config import parse_yaml, presets, validate
+from lsregen.framework.pipeline import GuidanceLike
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGES = sorted(path for folder in ("tutorial", "how-to", "reference", "explanation") for path in (DOCS / folder).glob("*.md"))
+STEPS, SCENES = 2, 2
+LANGUAGES = {"sh", "text", "python", "yaml", "json", "", "eval-rst"}
+WRITTEN = {"literalinclude", "toctree"} | {f"lsregen-{what}" for what in ("plugins", "presets", "properties")}  # by the builder
+SLOW = {"measure"}
+
+
+@dataclass(frozen=True)
+class Block:
+    """What stands between fences. `language`: of a plain fence or a code-block; else the directive's name."""
+
+    language: str
+    text: str
+    caption: str | None = None
+    argument: str = ""
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    found = re.findall(r"^```([^\n]*)\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for fence, text in found:
+        directive = re.fullmatch(r"\{([\w-]+)\} ?(.*)", fence)
+        options = dict(re.findall(r"^:(\w+): *(.*)\n", text, flags=re.MULTILINE)) if directive else {}
+        body = re.sub(r"\A(?::\w+:.*\n)+", "", text) if directive else text
+        if directive and directive[1] == "code-block":
+            yield Block(directive[2], body, options.get("caption"))
+        else:
+            yield Block(directive[1] if directive else fence, body, argument=directive[2] if directive else "")
+
+
+@pytest.fixture
+def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
+    """Somebody who types what a page shows, in the folder of the repository, with few steps; all is as it was afterwards."""
+    resolve, modules = Pipeline.resolve, set(sys.modules)
+
+    def short(self: Pipeline, guidance: GuidanceLike, **options: Any) -> Any:
+        return resolve(self, guidance, **{**options, "steps": STEPS})
+
+    monkeypatch.setattr(Pipeline, "resolve", short)
+    monkeypatch.delenv("LSREGEN_PLUGINS", raising=False)
+    home = tmp_path / "home"
+    home.mkdir()
+    for name in ("docs", "examples", "constraints.txt"):
+        (home / name).symlink_to(ROOT / name)
+    monkeypatch.chdir(home)
+    site = tmp_path / "site"
+    site.mkdir()
+    monkeypatch.syspath_prepend(str(site))
+    yield Reader(site, monkeypatch)
+    for name in set(sys.modules) - modules:
+        if name.startswith("lsregen_"):
+            del sys.modules[name]
+
+
+@dataclass
+class Reader:
+    site: Path
+    monkeypatch: pytest.MonkeyPatch
+    names: dict[str, Any] = field(default_factory=dict)
+    said: str = ""
+    ran: int = 0
+
+    def does(self, block: Block) -> None:
+        self.ran += 1
+        if block.language == "sh":
+            lines = block.text.replace("\\\n", " ").splitlines()
+            self.said = "".join(self.types(shlex.split(line, comments=True)) for line in lines if line.strip())
+        elif block.language == "python":
+            output = StringIO()
+            with redirect_stdout(output):
+                exec(compile(block.text, "page", "exec"), self.names)
+            self.said = output.getvalue()
+        elif block.language == "text":
+            sees(block.text, self.said)
+        elif block.language in ("yaml", "json"):
+            assert block.caption is not None, f"a file without a name:\n{block.text}"
+            Path(block.caption).write_text(block.text, encoding="utf-8")
+            if block.language == "yaml":
+                assert validate(parse_yaml(block.text, block.caption), discover()).terms
+        else:
+            self.ran -= 1
+            assert block.language in LANGUAGES | WRITTEN, f"a block of {block.language!r}, which nobody checks"
+
+    def types(self, words: list[str]) -> str:
+        if words[0] == "lsregen":
+            shorter = ["--count", str(SCENES)] if words[1:3] == ["evaluate", "shapeworld"] else []
+            result = CliRunner().invoke(cli, [*words[1:], *shorter])
+            assert result.exit_code == 0, f"{shlex.join(words)}\n{result.output}"
+            return result.output
+        if words[:2] == ["pip", "install"]:
+            self.installs(words[2:])
+            return ""
+        assert words[:3] == ["python", "-m", "pytest"], f"a command that nobody checks: {shlex.join(words)}"
+        assert all(Path(path).is_dir() for path in words[3:]), f"{shlex.join(words)}: run by tests/test_examples.py, if it exists"
+        return ""
+
+    def installs(self, what: list[str]) -> None:
+        """Packages of the repository are found as if they were installed; others are expected to be there."""
+        for name in what:
+            if not name.startswith("./"):
+                assert name in ("-c", "constraints.txt", ".[eval]", "pytest"), f"pip install {name}: nobody knows this package"
+                continue
+            project = tomllib.loads(Path(name, "pyproject.toml").read_text(encoding="utf-8"))["project"]
+            points = "\n".join(f"{point} = {module}" for point, module in project["entry-points"]["lsregen"].items())
+            info = self.site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
+            info.mkdir()
+            (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
+            (info / "entry_points.txt").write_text(f"[lsregen]\n{points}\n")
+            self.monkeypatch.syspath_prepend(str(Path(name, "src").resolve()))
+
+
+def sees(wanted: str, said: str) -> None:
+    """Output as a page shows it: `...` stands for anything, and lines may be broken elsewhere."""
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    assert doctest.OutputChecker().check_output(wanted, said, flags), f"the page shows\n{wanted}\nbut this was printed\n{said}"
+
+
+def named(page: Path) -> str:
+    return page.relative_to(DOCS).with_suffix("").as_posix()
+
+
+def with_blocks() -> list[Any]:
+    runnable = ("sh", "python", "yaml", "json")
+    pages = [page for page in PAGES if any(block.language in runnable for block in blocks(page))]
+    return [pytest.param(page, id=named(page), marks=[pytest.mark.slow] * (page.stem in SLOW)) for page in pages]
+
+
+@pytest.mark.parametrize("page", with_blocks())
+def test_every_block_of_a_page_works(page: Path, reader: Reader) -> None:
+    for block in blocks(page):
+        reader.does(block)
+    assert reader.ran
+
+
+def test_the_pages_have_something_of_everything() -> None:
+    found = [block.language for page in PAGES for block in blocks(page)]
+    assert {"sh", "text", "python", "yaml", "json", "literalinclude"} <= set(found)
+    assert len(with_blocks()) >= 13
+    commands = [line.split()[1] for page in PAGES for block in blocks(page) if block.language == "sh"
+                for line in block.text.splitlines() if line.startswith("lsregen ")]  # fmt: skip
+    assert set(commands) == set(COMMANDS)
+
+
+@pytest.mark.parametrize("shown", ["a\n... c\n", "a b c\n"])
+def test_shown_output_is_compared(shown: str) -> None:
+    sees(shown, "a b c\n")
+    with pytest.raises(AssertionError, match="but this was printed"):
+        sees(shown, "a b d\n")
+
+
+def test_a_block_that_nobody_checks_is_refused(reader: Reader) -> None:
+    for block in (Block("ruby", "puts 1"), Block("sh", "curl -O x"), Block("sh", "pip install y"), Block("yaml", "steps: 5")):
+        with pytest.raises(AssertionError):
+            reader.does(block)
+    with pytest.raises(AssertionError, match="No such option"):
+        reader.does(Block("sh", "lsregen tokens --loud x"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_what_a_page_refers_to_exists(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        assert "://" in link or (page.parent / link).exists(), link
+    for path in re.findall(r"`((?:framework|examples|docs|recipes|evaluation)/[\w./-]*)`", text):
+        assert (ROOT / path).exists(), path
+    for block in blocks(page):
+        if block.language == "literalinclude":
+            assert (page.parent / block.argument).is_file(), block.argument
+
+
+def test_the_tutorial_shows_every_file_of_its_packages() -> None:
+    shown = {
+        (page.parent / block.argument).resolve() for page in PAGES for block in blocks(page) if block.language == "literalinclude"
+    }
+    folder = ROOT / "examples" / "lsregen-centre"
+    wanted = {path for kind in ("*.py", "*.toml", "*.yaml") for path in folder.rglob(kind) if "build" not in path.parts}
+    mosaic = DOCS / "tutorial" / "lsregen-mosaic" / "src" / "lsregen_mosaic"
+    assert shown >= wanted | {mosaic / "background.py", mosaic / "mosaic.py"}
+
+
+def test_every_public_name_is_in_the_reference_once() -> None:
+    text = (DOCS / "reference" / "framework.md").read_text(encoding="utf-8")
+    names = re.findall(r"^\.\. auto(?:class|function|data|exception):: (\w+)$", text, flags=re.MULTILINE)
+    assert sorted(names) == sorted(framework.__all__)
+
+
+def test_every_preset_has_a_page() -> None:
+    for name in presets():
+        assert f"`{name}`" in (DOCS / "presets.md").read_text() or f"--guidance {name}" in (
+            DOCS / "how-to" / f"{name.partition('@')[0]}.md"
+        ).read_text(encoding="utf-8")
+
+
+def test_every_picture_is_shown_and_made_by_the_script() -> None:
+    shown = {name for page in PAGES for name in re.findall(r"\.\./pictures/([\w-]+)\.png", page.read_text(encoding="utf-8"))}
+    assert shown == {path.stem for path in (DOCS / "pictures").glob("*.png")}
+    script = (DOCS / "pictures.py").read_text(encoding="utf-8")
+    assert shown == set(re.findall(r'^    "([\w-]+)": ', script, flags=re.MULTILINE))
