@@ -79,6 +79,11 @@ PATH = click.Path(path_type=Path)
     help="Of a GLIGEN model: in which share of the steps, from the first, it sees the boxes. [default: its own, mostly 0.3]",
 )
 @click.option(
+    "--memory",
+    metavar="fast|balanced|low",
+    help="What guided passes keep: the less, the less memory, and the more time, for the same picture. [default: fast]",
+)
+@click.option(
     "--guidance",
     metavar="PRESET|FILE.yaml|none",
     help="What pulls, and how: see `lsregen presets`. [default: layout-guidance with a --box, attend-and-excite with only a "
@@ -303,7 +308,7 @@ def load(given: Options, job: Job, plugins: Plugins, request: Request) -> Pipeli
     if made is not None:  # the same device and precision, unless others are named
         device, dtype = (made.device if device == "auto" else device), (made.dtype if dtype == "auto" else dtype)
     with memory_errors("for the model", "use --dtype fp16, or a smaller --model"):
-        options = {name: getattr(given, name) for name in ("vae", "family", "prediction_type", "grounding")}
+        options = {name: getattr(given, name) for name in ("vae", "family", "prediction_type", "grounding", "memory")}
         pipeline = Pipeline.load(job.model or DEFAULT_MODEL, device=device, dtype=dtype, plugins=plugins, **options)
     for size in dict.fromkeys(shot.size for shot in job.shots):
         if size is not None:

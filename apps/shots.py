@@ -40,6 +40,7 @@ class Options:
     family: str | None
     prediction_type: str | None
     grounding: float | None
+    memory: str | None
     guidance: str | None
     sets: tuple[str, ...]
     steps: int | None

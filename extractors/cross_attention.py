@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from ..framework.errors import ConfigError, nearest
@@ -105,8 +106,9 @@ class CrossAttention:
     def _pick(self, maps: Maps, state: CrossAttentionState) -> Maps:
         """The pieces' maps `[b n k h w]` out of all tokens' `[b n t h w]`."""
         maps = self._renormalised(maps, state)
-        index = state.index[:, None, :, None, None]  # [b 1 pieces 1 1]
-        maps = torch.take_along_dim(maps, index, dim=2)  # [b n pieces h w]
+        samples = torch.arange(len(maps), device=maps.device)[:, None]
+        # Indexed so, nothing as large as the maps is kept for the backward.
+        maps = rearrange(maps[samples, :, state.index], "b pieces n h w -> b n pieces h w")
         if self.pieces != "keep":
             maps = state.per_phrase(maps, self.pieces)
         if self.smooth_sigma > 0:

@@ -67,7 +67,8 @@ class Pipeline:
         Args:
             options: of the plugin that loads it; lsregen's own take `vae` (the path of another autoencoder), `prediction_type`
                 (`epsilon` or `v_prediction`), for a single file `family` (`sd1`, `sd2`, `sdxl`), and for GLIGEN `grounding` (the
-                share of the steps, from the first, in which it sees the boxes).
+                share of the steps, from the first, in which it sees the boxes). `memory` is what guided passes keep of what they
+                compute: `fast` (nearly all), `balanced`, or `low` (little, for a third more time); the pull is the same.
 
         Raises:
             ConfigError: no such model, device, dtype or option.

@@ -90,6 +90,12 @@ class Taps:
             raise ConfigError(f"tap point {point} was not recorded in this pass (recorded: {known}); declare it in `needs`")
         return self._recorded[point]
 
+    def within(self, layer: str) -> Taps:
+        """A recorder for one layer of a pass, empty: of what is wanted there, ending early only if the pass ends there."""
+        wanted = {point for point in self.wanted if point.layer == layer}
+        left = self.wanted - self._recorded.keys()
+        return Taps(wanted, full=self.full or not left or not left <= wanted)
+
     def spread(self, places: Tensor) -> Taps:
         """What was recorded, for other samples `[b]`: each takes that of the sample at its place."""
         spread = Taps(self.wanted, full=self.full)

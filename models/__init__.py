@@ -47,6 +47,7 @@ class DiffusersFolder:
         vae: str | Path | None = None,
         prediction_type: str | None = None,
         grounding: float | None = None,
+        memory: str = "fast",
     ) -> Model:
         """The model in a folder, frozen.
 
@@ -55,6 +56,7 @@ class DiffusersFolder:
             vae: an autoencoder to take instead of the folder's own; see `sources.with_autoencoder`.
             prediction_type: `epsilon` or `v_prediction`, if its scheduler says something else.
             grounding: of a GLIGEN model, the share of the steps, from the first, in which it sees the boxes; else its own.
+            memory: what guided passes keep, `fast`, `balanced` or `low`; see `memory.MEMORY`.
 
         Raises:
             ConfigError: no such device or dtype.
@@ -71,7 +73,7 @@ class DiffusersFolder:
             parts = parts if vae is None else with_autoencoder(parts, Path(vae).expanduser())
             parts = parts if prediction_type is None else with_prediction(parts, prediction_type)
             parts = parts if grounding is None else replace(parts, grounding=grounding)
-            return build_model(parts, place, precision)
+            return build_model(parts, place, precision, memory)
 
     def inspect(self, path: Path) -> Inspection:
         """What a folder is; see `inspect.inspect_folder`."""
@@ -100,6 +102,7 @@ class CheckpointFile:
         family: str | None = None,
         prediction_type: str | None = None,
         grounding: float | None = None,
+        memory: str = "fast",
     ) -> Model:
         """The model in a file, frozen; its tokenizers come from beside it or from the hub's cache (`tokenizers.py`).
 
@@ -107,7 +110,7 @@ class CheckpointFile:
             device, dtype: names, as `devices.resolve` takes them.
             vae: an autoencoder to take instead of the file's own; see `sources.with_autoencoder`.
             family, prediction_type: override what was recognised; see `single_file.open_single_file`.
-            grounding: as `DiffusersFolder.load`.
+            grounding, memory: as `DiffusersFolder.load`.
 
         Raises:
             ConfigError: no such device or dtype.
@@ -121,7 +124,7 @@ class CheckpointFile:
         with _readable(path):
             autoencoder = None if vae is None else Path(vae).expanduser()
             parts = read_file(path, vae=autoencoder, family=family, prediction_type=prediction_type)
-            return build_model(replace(parts, grounding=grounding), place, precision)
+            return build_model(replace(parts, grounding=grounding), place, precision, memory)
 
     def inspect(self, path: Path) -> Inspection:
         """What a file is; see `inspect.inspect_file`."""

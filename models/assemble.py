@@ -16,6 +16,7 @@ from .conditioning import Conditioner
 from .configs import autoencoder_config, noise_schedule, prediction_kind, sample_size, unet_config
 from .grounding import SHARE, Grounder
 from .latent_diffusion import LatentDiffusion, default_cfg, family
+from .memory import set_memory
 from .recognise import EXTRA_CHANNELS
 from .settings import Values
 from .text import TextEncoder, build_text_encoder, fill_text_encoder
@@ -50,10 +51,14 @@ class Parts:
     zeros_for_empty: bool = False
 
 
-def build_model(parts: Parts, device: torch.device, dtype: torch.dtype) -> LatentDiffusion:
+def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, memory: str = "fast") -> LatentDiffusion:
     """The model, frozen. Whatever its configs say wrong is known before any weights are read.
 
+    Args:
+        memory: what its guided passes keep; see `memory.MEMORY`.
+
     Raises:
+        ConfigError: no such setting of the memory dial.
         CheckpointError: a setting that is not supported, parts that do not fit together, or weights that do not fit their config.
     """
     configs, where = parts.configs, parts.where
@@ -81,6 +86,8 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype) -> Laten
         weights = parts.weights(name)
         fill_text_encoder(encoder, weights, device, dtype)
         files[name] = weights.files
+    for network in (unet, autoencoder):
+        set_memory(network, memory)
     height, width = sample_size(configs["unet"], where["unet"])
     factor = autoencoder_sizes.factor
     return LatentDiffusion(

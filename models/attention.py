@@ -8,6 +8,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..framework.taps import Taps
+from .memory import Recomputed
 
 
 class Attention(nn.Module):
@@ -60,7 +61,7 @@ class AttentionTap:
         return rearrange(values, "b heads (h w) t -> b heads t h w", h=self.grid[0], w=self.grid[1])
 
 
-class GEGLU(nn.Module):
+class GEGLU(Recomputed):
     """Gated linear unit: the first half of the projection times the exact GELU of the second half."""
 
     def __init__(self, channels: int, inner: int) -> None:
@@ -68,11 +69,10 @@ class GEGLU(nn.Module):
         self.proj = nn.Linear(channels, inner * 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        value, gate = self.proj(x).chunk(2, dim=-1)
-        return value * F.gelu(gate)
+        return self.again(_gated, self.proj(x))
 
 
-class FeedForward(nn.Module):
+class FeedForward(Recomputed):
     """GEGLU of four times the width, and the projection back. `[b p c] -> [b p c]`."""
 
     def __init__(self, channels: int) -> None:
@@ -81,6 +81,14 @@ class FeedForward(nn.Module):
         self.net = nn.ModuleList([GEGLU(channels, channels * 4), nn.Identity(), nn.Linear(channels * 4, channels)])
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.again(self._inside, x)
+
+    def _inside(self, x: Tensor) -> Tensor:
         for layer in self.net:
             x = layer(x)
         return x
+
+
+def _gated(both: Tensor) -> Tensor:
+    value, gate = both.chunk(2, dim=-1)
+    return value * F.gelu(gate)

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .memory import Recomputed
+
 
 def timestep_features(t: Tensor, channels: int) -> Tensor:
     """Sinusoidal features `[b channels]` of timesteps `[b]`: cosines first, in fp32 (Vaswani et al. 2017, as used by DDPM)."""
@@ -29,7 +31,18 @@ class TimestepEmbedding(nn.Module):
         return self.linear_2(F.silu(self.linear_1(x)))
 
 
-class ResnetBlock(nn.Module):
+class Activation(Recomputed):
+    """A group norm and a SiLU, before a convolution."""
+
+    def forward(self, x: Tensor, norm: nn.GroupNorm) -> Tensor:
+        return self.again(_activated, x, norm)
+
+
+def _activated(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    return F.silu(norm(x))
+
+
+class ResnetBlock(Recomputed):
     """Two normalised 3x3 convolutions with a residual; the time embedding, if any, shifts between them."""
 
     def __init__(self, in_channels: int, channels: int, time_channels: int | None, *, groups: int, eps: float) -> None:
@@ -40,12 +53,16 @@ class ResnetBlock(nn.Module):
         self.norm2 = nn.GroupNorm(groups, channels, eps=eps)
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
         self.conv_shortcut = nn.Conv2d(in_channels, channels, 1) if in_channels != channels else None
+        self.activate = Activation()
 
     def forward(self, x: Tensor, time: Tensor | None = None) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
+        return self.again(self._inside, x, time)
+
+    def _inside(self, x: Tensor, time: Tensor | None) -> Tensor:
+        h = self.conv1(self.activate(x, self.norm1))
         if self.time_emb_proj is not None and time is not None:
             h = h + self.time_emb_proj(F.silu(time))[:, :, None, None]
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv2(self.activate(h, self.norm2))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 

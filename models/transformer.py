@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import torch
 from einops import rearrange
 from torch import Tensor, nn
 
-from ..framework.taps import Taps
+from ..framework.taps import EverythingRecorded, TapPoint, Taps
 from .attention import Attention, AttentionTap, FeedForward
 from .gligen import GatedSelfAttention
+from .memory import Recomputed
 
 
-class TransformerBlock(nn.Module):
+class TransformerBlock(Recomputed):
     """Self-attention, cross-attention to the text, feed-forward, each with a residual. `[b p c] -> [b p c]`.
 
     A `grounded` one has GLIGEN's fuser after the self-attention; it is passed by without grounding tokens `[b m d]`.
@@ -35,6 +37,27 @@ class TransformerBlock(nn.Module):
         taps: Taps | None = None,
         grounding: Tensor | None = None,
     ) -> Tensor:
+        if taps is None or not self.recomputed or not torch.is_grad_enabled():
+            return self.again(self._inside, x, context, grid, taps, grounding)
+        # What is recorded leaves the block as its output, or the recorder would hold what is computed again; and the block ends
+        # by itself where the pass does.
+        out, recorded = self.again(self._recording, x, context, grid, taps.within(self.layer), grounding)
+        for point, value in recorded:
+            taps.record(point.layer, point.kind, value)
+        return out
+
+    def _recording(
+        self, x: Tensor, context: Tensor, grid: tuple[int, int], taps: Taps, grounding: Tensor | None
+    ) -> tuple[Tensor, list[tuple[TapPoint, Tensor]]]:
+        """The block with a recorder of its own, and what that recorded; ended early, the output is the input."""
+        part = Taps(taps.wanted, full=taps.full)  # computed again, it begins empty again
+        try:
+            out = self._inside(x, context, grid, part, grounding)
+        except EverythingRecorded:
+            out = x
+        return out, [(point, part[point]) for point in sorted(part.wanted)]
+
+    def _inside(self, x: Tensor, context: Tensor, grid: tuple[int, int], taps: Taps | None, grounding: Tensor | None) -> Tensor:
         tapped = {role: AttentionTap(taps, self.layer, role, grid) for role in ("self", "cross")} if taps else {}
         x = x + self.attn1(self.norm1(x), tap=tapped.get("self"))
         if self.fuser is not None and grounding is not None:

@@ -1,4 +1,4 @@
-"""Whatever docs/ shows works: every block of a page, in its order, in a folder of its own. Only numbers of steps are cut short."""
+"""Whatever docs/ shows works: every block of a page, in order, in a folder of its own. Only the numbers of steps are less."""
 
 from __future__ import annotations
 
