@@ -9,16 +9,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
+
 from ..framework.errors import ConfigError, LayoutError, nearest
-from ..framework.layout import Region, parse_box
+from ..framework.layout import BOX_FORM, Layout, Region, parse_box
 from .output import OutputError, reason
 
 if TYPE_CHECKING:
+    from ..framework.config import ResolvedConfig
     from ..framework.plugins import Plugins
 
 LONGEST_SHOWN = 80  # characters of a name, in a message
 PIXELS = re.compile(r"; these look like pixels: .*")  # what the framework says to those who write Python or files
 AGAIN = re.compile(r": box \([^()]*\)(?=:)")  # the numbers once more, behind the text that holds them
+SAME_SHAPE = 0.02  # a mask whose sides are in another ratio than the picture's, by more than this, is said to be stretched
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 """What torch says, in RuntimeErrors of its own, of a full CUDA or MPS device, and of the CPU on Windows and elsewhere."""
@@ -63,6 +67,34 @@ def read_box(text: str) -> Region:
     except LayoutError as error:
         hint = "; these look like pixels: divide them by the image's width and height"
         raise type(error)(f"--{AGAIN.sub('', PIXELS.sub(hint, str(error)))}") from None
+
+
+def check_regions(config: ResolvedConfig, layout: Layout, where: str, *, listed: bool = False) -> None:
+    """Whether the attention terms have something to look at; what other extractors need, they say once a model is there.
+
+    Raises:
+        ConfigError: no phrase is named, or none has a box and a distance needs one.
+    """
+    for term in config.terms:
+        if term.extractor_name != "cross_attention":
+            continue
+        term_where = f"{where}, term {term.name!r}"
+        if not layout.regions:
+            cure = 'give the item "boxes"' if listed else f"give one with --phrase, or with its place: --box {BOX_FORM}"
+            raise ConfigError(f"{term_where}: no phrase to look at; {cure}")
+        if term.distance.needs_target and not layout.boxed:
+            cure = 'give the item "boxes"' if listed else f"give at least one: --box {BOX_FORM}"
+            raise ConfigError(f"{term_where}: distance {term.distance_name} needs a box; {cure}")
+
+
+def warn_of_stretching(layout: Layout, size: tuple[int, int]) -> None:
+    """Say so where a mask is of another shape than the picture, of `size` (width, height)."""
+    for region in layout.regions:
+        if region.mask is not None:
+            height, width = region.mask.shape
+            if abs(width * size[1] / (height * size[0]) - 1) > SAME_SHAPE:
+                shapes = f"is {width}x{height}, the picture {size[0]}x{size[1]}"
+                click.echo(f"Warning: the mask of {region.phrase!r} {shapes}: it will be stretched", err=True)
 
 
 def check_folder(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Mapping
 from importlib import import_module
@@ -29,6 +30,7 @@ COMMANDS: Mapping[str, str] = {
 }
 """lsregen's own commands, each the `command` of the module of that name, and what the list of commands says of them."""
 
+LIBRARY_SAYS = "lsregen.models.conditioning"  # the logger that says it to those who write Python
 INTERRUPTED = 130  # the exit code of a shell command that ended by Ctrl-C
 
 
@@ -68,6 +70,10 @@ class LazyGroup(NamingGroup):
                 formatter.write_dl(taken)
 
     def invoke(self, ctx: click.Context) -> Any:
+        # Commands say themselves, once and in their words, when a prompt is too long.
+        library = logging.getLogger(LIBRARY_SAYS)
+        level = library.level
+        library.setLevel(logging.ERROR)
         try:
             return super().invoke(ctx)
         except LsregenError as error:
@@ -75,6 +81,8 @@ class LazyGroup(NamingGroup):
         except KeyboardInterrupt:  # a command that keeps something catches it, and says what
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
+        finally:
+            library.setLevel(level)
 
 
 def third_party() -> dict[str, list[EntryPoint]]:

@@ -136,7 +136,7 @@ def require_extra() -> None:
         ConfigError: one of them is not installed.
     """
     if missing := [package for module, package in EXTRA.items() if find_spec(module) is None]:
-        raise ConfigError(f"evaluation needs {' and '.join(missing)}; install them with: pip install 'lsregen[eval]'")
+        raise ConfigError(f"evaluation needs {' and '.join(missing)}; install them with: pip install {' '.join(missing)}")
 
 
 def check_result(path: Path) -> None:

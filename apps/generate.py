@@ -16,7 +16,7 @@ from ..framework.errors import ConfigError
 from ..framework.formats import MASK_FORM
 from ..framework.items import POLICIES, SEEDS
 from ..framework.layout import BOX_FORM, Layout
-from .checks import check_folder, check_model, memory_errors
+from .checks import check_folder, check_model, check_regions, memory_errors, warn_of_stretching
 from .cli import INTERRUPTED
 from .job import Job, Made, Work
 from .metadata import LONGEST, MOST_SAMPLES, check_autoencoder
@@ -38,7 +38,7 @@ PATH = click.Path(path_type=Path)
 @click.option("--prompt", metavar="TEXT", help="What the image shows.")
 @click.option("--box", multiple=True, metavar=BOX_FORM, help="Where a phrase of the prompt stands, in fractions of the image.")
 @click.option(
-    "--mask", multiple=True, metavar=MASK_FORM, help="The same by a black and white PNG, white where the phrase stands."
+    "--mask", multiple=True, metavar=MASK_FORM, help="The same by a PNG, white where the phrase stands, stretched to the picture."
 )
 @click.option("--phrase", multiple=True, metavar="TEXT", help="A phrase that must be there, wherever. circle#2 is the second.")
 @click.option("--negative", default="", metavar="TEXT", help="What to steer away from.")
@@ -89,7 +89,9 @@ PATH = click.Path(path_type=Path)
     help="What pulls, and how: see `lsregen presets`. [default: layout-guidance with a --box, attend-and-excite with only a "
     "--phrase, else none]",
 )
-@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Change a setting, such as guidance.layout.gamma=40.")
+@click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting, as guidance.layout.gamma=40; wins over options."
+)
 @click.option("--steps", type=POSITIVE, metavar="N", help="Sampling steps. [default: the preset's]")
 @click.option("--cfg", type=float, help="Classifier-free guidance scale; 1 is off. [default: the preset's, else the model's]")
 @click.option("--sampler", metavar="NAME", help="See `lsregen plugins`. [default: the preset's]")
@@ -191,8 +193,10 @@ def plan(given: Options) -> tuple[Job, Plugins, Request]:
     resolved, plugins = check_config(given, guidance, model)
     if resolved.model is not None:
         check_model(resolved.model, plugins)
+    if not resolved.terms and given.guidance not in (None, "none") and any(item.layout.boxed for item in request.items):
+        _say(f"Warning: guidance {guidance_name} has no terms: nothing pulls toward the boxes")
     for i, item in enumerate(request.items):
-        check_regions(resolved, item.layout, f"{request.where(i)}guidance {guidance_name!r}")
+        check_regions(resolved, item.layout, f"{request.where(i)}guidance {guidance_name!r}", listed=request.listed)
     shots = shots_of(request, given, resolved.seed)
     for each in request.dropped:
         _say(f"Dropped: {each}")
@@ -228,7 +232,7 @@ def choose_guidance(given: Options, request: Request) -> tuple[str, Mapping[str,
     for i, name in enumerate(fitting):
         if name != fitting[0]:
             why = f"item 1 would have {fitting[0]}, and item {i + 1} {name}: some have boxes, and some do not"
-            raise ConfigError(f"--prompts without --guidance: {why}; name one for all of them")
+            raise ConfigError(f"--prompts without --guidance: {why}; give every item boxes, or make two files of it")
     return fitting[0], load_guidance(fitting[0])
 
 
@@ -256,22 +260,6 @@ def check_config(given: Options, guidance: Mapping[str, Any], model: str | None)
     flags = {"model": model, "steps": given.steps, "cfg": given.cfg, "sampler": given.sampler}
     config = merge(guidance, {name: value for name, value in flags.items() if value is not None})
     return validate(apply_sets(config, given.sets, plugins), plugins), plugins
-
-
-def check_regions(config: ResolvedConfig, layout: Layout, where: str) -> None:
-    """Whether the attention terms have something to look at; what other extractors need, they say once a model is there.
-
-    Raises:
-        ConfigError: no phrase is named, or none has a box and a distance needs one.
-    """
-    for term in config.terms:
-        if term.extractor_name != "cross_attention":
-            continue
-        term_where = f"{where}, term {term.name!r}"
-        if not layout.regions:
-            raise ConfigError(f"{term_where}: no phrase to look at; give one with --phrase, or with its place: --box {BOX_FORM}")
-        if term.distance.needs_target and not layout.boxed:
-            raise ConfigError(f"{term_where}: distance {term.distance_name} needs a box; give at least one: --box {BOX_FORM}")
 
 
 def check_masks(job: Job) -> None:
@@ -313,6 +301,8 @@ def load(given: Options, job: Job, plugins: Plugins, request: Request) -> Pipeli
     for size in dict.fromkeys(shot.size for shot in job.shots):
         if size is not None:
             pipeline.model.latent_shape(size)
+    for shot in job.kept:
+        warn_of_stretching(shot.layout, shot.size or pipeline.model.default_size)
     for i, item in enumerate(request.items):
         table = pipeline.model.tokens(item.prompt)
         check_phrases(table, item.layout, request.where(i))
@@ -390,8 +380,12 @@ def _summary(work: Work, old: Sequence[Path]) -> None:
         _say(f"The {work.job.report.name} of an earlier run is kept as {click.format_filename(work.aside.name)}.")
     elif work.reported:
         written.add(work.job.report)
-    if replaced := len(written.intersection(old)):
-        _say(f"{replaced} file{'s' * (replaced > 1)} of an earlier run {'were' if replaced > 1 else 'was'} replaced.")
+    for count, what in (
+        (len(written.intersection(old)), "replaced"),
+        (work.removed, "removed, which would be about other images"),
+    ):
+        if count:
+            _say(f"{count} file{'s' * (count > 1)} of an earlier run {'were' if count > 1 else 'was'} {what}.")
 
 
 def _say(text: str) -> None:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 from .checks import memory_errors
 from .drawing import draw_attention, draw_layout
 from .metadata import Metadata, encode_png
-from .output import FORMAT, keep_aside, read_own, write_file
+from .output import FORMAT, is_own, keep_aside, read_own, write_file
 from .shots import Shot
 
 if TYPE_CHECKING:
@@ -78,6 +78,11 @@ class Job:
     def report(self) -> Path:
         return self.folder / "report.json"
 
+    def stale(self, shot: Shot) -> tuple[Path, ...]:
+        """Pictures about an image of that name that this job does not make: an earlier one's would be taken for its own."""
+        every = tuple(self.folder / f"{shot.stem}{ending}.png" for ending in ("-layout", "-attention"))
+        return tuple(path for path in every if path not in self.files(shot).all and os.path.lexists(path) and is_own(path))
+
     def files(self, shot: Shot) -> Files:
         traced = self.trace > 0 and bool(shot.layout.phrases)
         return Files(
@@ -114,7 +119,8 @@ class Made:
 class Work:
     """A job being done: what is finished so far, and the seconds spent, by phase and in total, from `begun` on.
 
-    `reported`: whether the report is written. `aside`: where the report of an earlier run was kept, if it had to be.
+    `removed`: how many pictures about earlier images would have been taken for this run's. `reported`: whether the report is
+    written. `aside`: where the report of an earlier run was kept, if it had to be.
     """
 
     job: Job
@@ -123,6 +129,7 @@ class Work:
     seconds: dict[str, float] = field(default_factory=dict[str, float])
     guided_passes: int = 0
     skipped_updates: int = 0
+    removed: int = 0
     interrupted: bool = False
     reported: bool = False
     aside: Path | None = None
@@ -205,6 +212,9 @@ class Work:
         if files.layout is not None:
             write_file(files.layout, encode_png(draw_layout(image, metadata.layout)))
         write_file(files.image, encode_png(image, metadata if self.job.with_metadata else None))
+        for path in self.job.stale(shot):
+            path.unlink(missing_ok=True)
+            self.removed += 1
         seconds = sum(report.seconds.values()) / len(report.seeds)
         self.made.append(Made(files, metadata, _energies(report, index), seconds))
 

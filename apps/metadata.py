@@ -180,6 +180,8 @@ def read_metadata(path: Path) -> Metadata:
     try:
         with Image.open(path, formats=["PNG"]) as picture:  # reads the text only: the pixels stay packed
             text: object = cast("dict[Any, Any]", picture.info).get(KEY)
+    except FileNotFoundError:
+        raise MetadataError(f"{path}: no such file; expected a picture that lsregen made") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise MetadataError(f"{path}: not a PNG picture that can be read ({error})") from None
     if not isinstance(text, str):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ def as_dict(plugins: Plugins) -> dict[str, Any]:
             }
             for plugin in plugins.all()
         ],
+        "terms": [asdict(option) for option in schedule_options()],
         "broken": [asdict(broken) for broken in plugins.broken],
     }
 
@@ -56,8 +57,19 @@ def listing(plugins: Plugins) -> Iterator[str]:
         for _, plugin in sorted(table.items()):
             yield from _lines(plugin)
         yield ""
+    yield "every term of a guidance:"
+    yield from _option_lines(schedule_options())
+    yield ""
     for broken in plugins.broken:
         yield f"not loaded: {broken}"
+
+
+def schedule_options() -> tuple[Option, ...]:
+    """The options of every term, whatever its extractor and distance."""
+    from ..framework.options import describe_options
+    from ..framework.schedule import Schedule
+
+    return describe_options(Schedule)
 
 
 def _lines(plugin: Registered) -> Iterator[str]:
@@ -65,7 +77,10 @@ def _lines(plugin: Registered) -> Iterator[str]:
     yield f"  {plugin.name} ({plugin.package} {plugin.version}){': ' if summary else ''}{summary}"
     if plugin.kind == "model" and plugin.cls.embedded:
         yield f"      ships with: {', '.join(sorted(plugin.cls.embedded))}"
-    options = options_of(plugin)
+    yield from _option_lines(options_of(plugin))
+
+
+def _option_lines(options: Sequence[Option]) -> Iterator[str]:
     column = max((len(_setting(option)) for option in options), default=0)
     for option in options:
         yield f"      {_setting(option):<{min(column, 40)}}  {option.help} [{option.type}]".rstrip()

@@ -163,11 +163,12 @@ def check_phrases(table: TokenTable, layout: Layout, where: str = "") -> None:
             else:
                 table.locate(phrase)
         except PhraseError as error:
-            regions = layout.of(phrase)
-            option = (
-                "--box" if any(r.box for r in regions) else "--mask" if any(r.mask is not None for r in regions) else "--phrase"
-            )
-            raise PhraseError(f"{where or f'{option}: '}{str(error).removesuffix(NO_TOKENS)}") from None
+            raise PhraseError(f"{where or f'{_option(layout.of(phrase))}: '}{str(error).removesuffix(NO_TOKENS)}") from None
+
+
+def _option(regions: Sequence[Region]) -> str:
+    """The option by which regions are given on the command line."""
+    return "--box" if any(r.box for r in regions) else "--mask" if any(r.mask is not None for r in regions) else "--phrase"
 
 
 def layout_of(base: Layout, boxes: Sequence[str], masks: Sequence[str], phrases: Sequence[str]) -> Layout:
@@ -198,6 +199,8 @@ def _single(given: Options) -> Request:
         if len(found.items) != 1:
             raise ConfigError(f"--layout {given.layout}: {len(found.items)} items, expected one; several are for --prompts")
         base, dropped = found.items[0], found.dropped
+        if asked := given.prompt or base.prompt:
+            check_phrases(TokenTable(asked, ()), base.layout, f"--layout {given.layout}: ")
     if given.prompt is None and not base.prompt:
         held = f"and {given.layout} holds none" if given.layout else "or --prompts FILE, or --from-image FILE"
         raise ConfigError(f"--prompt is missing, {held}; say what the image shows, such as --prompt 'a red circle'")

@@ -15,7 +15,7 @@ HEAD = 2000  # characters of a page within which it says who made it
 
 @click.command()
 @click.argument("run", type=PATH)
-@click.option("--out", type=PATH, metavar="FILE.html", help="The page. [default: report.html beside the report]")
+@click.option("--out", type=PATH, metavar="FILE.html", help="The page. [default: RUN.html beside the report or picture]")
 def command(run: Path, out: Path | None) -> None:
     """Make one HTML page of a run: its images, boxes, attention maps, energy curves, timings and settings.
 
@@ -38,7 +38,7 @@ def command(run: Path, out: Path | None) -> None:
     prepare_folder(path.parent)
     data = page.encode("utf-8", "replace")  # a prompt may hold half a character
     write_file(path, data)
-    click.echo(f"{click.format_filename(path)}  {len(data) / 1e6:.1f} MB")
+    click.echo(f"{click.format_filename(path)}  {len(data) / 1e3:.0f} kB")
 
 
 def check_page(path: Path) -> None:

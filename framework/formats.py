@@ -148,7 +148,10 @@ def recognise(path: Path, text: str) -> str:
 
 
 def _name_it() -> str:
-    return f"name it (--from, or format=): {', '.join(READERS)}"
+    return (
+        'lsregen\'s own is {"prompt": "a red circle", "boxes": {"red circle": [0.1, 0.1, 0.6, 0.6]}}; if it is another, name it '
+        f"(format=, or lsregen layout convert --from): {', '.join(READERS)}"
+    )
 
 
 def _read_json(reading: Reading, text: str, unit: str = "fractions") -> list[Item]:

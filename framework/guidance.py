@@ -242,11 +242,10 @@ class GuidanceRun:
         while pending := [(t, progress) for t, progress in pending if progress.live]:
             leaf = variable.detach().requires_grad_()
             with torch.enable_grad():
-                seen = look(leaf, pending)
-                pulls = [self._pull(t, progress, seen, step) for t, progress in pending]
+                pulls = self._pulls(look(leaf, pending), pending, step)  # what was seen is not kept during the backward
             variable = variable - self._shift(pulls, leaf, step)
             self._advance(pulls, step)
-            del seen, pulls  # one graph at a time
+            del pulls  # one graph at a time
         return variable
 
     def _predict_with(self, z: Latents, step: Step, terms: list[_ActiveTerm]) -> Prediction:
@@ -267,15 +266,18 @@ class GuidanceRun:
         with torch.enable_grad():
             pending = [(t, TermStep(t.term.schedule, step, t.stopped)) for t in terms]
             seen = self._observe(leaf, step, pending, shared=True)
-            pulls = [self._pull(t, progress, seen, step) for t, progress in pending]
+            pulls = self._pulls(seen, pending, step)
         by_site = {site: [p for p in pulls if p.schedule.site == site] for site in dict.fromkeys(p.schedule.site for p in pulls)}
         last = list(by_site)[-1]  # after its gradient the graph is freed
         shifts = {site: self._shift(group, leaf, step, keep_graph=site != last) for site, group in by_site.items()}
         return Prediction(seen.view.eps.detach(), seen.view.z0.detach()), shifts, [pull.settled() for pull in pulls]
 
-    def _pull(self, active: _ActiveTerm, progress: TermStep, seen: _Look, step: Step) -> _Pull:
-        energy = self._energy(active, seen, step)
-        return _Pull(active, progress, energy, progress.minimised(energy), seen.samples)
+    def _pulls(self, seen: _Look, pending: Sequence[_Pending], step: Step) -> list[_Pull]:
+        energies = [self._energy(active, seen, step) for active, _ in pending]
+        return [
+            _Pull(active, progress, energy, progress.minimised(energy), seen.samples)
+            for (active, progress), energy in zip(pending, energies, strict=True)
+        ]
 
     def _energy(self, term: _ActiveTerm, seen: _Look, step: Step) -> Energy:
         view, energy = seen.view, term.energy(seen.view)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -15,7 +16,7 @@ from einops import rearrange
 from PIL import Image as PILImage
 
 from .config import ResolvedConfig, apply_sets, load_guidance, merge, validate
-from .errors import ConfigError, NonFiniteError
+from .errors import ConfigError, LayoutError, NonFiniteError
 from .guidance import Guidance, Term
 from .items import SEEDS
 from .layout import Layout
@@ -26,6 +27,8 @@ from .report import Report, Result
 from .taps import select_layers
 from .trace import AttentionTrace
 from .types import Image, Model, Run, StepReport
+
+log = logging.getLogger(__name__)
 
 GuidanceLike: TypeAlias = "Guidance | Mapping[str, Any] | str | Path | None"
 
@@ -98,7 +101,7 @@ class Pipeline:
 
         Args:
             prompt: one prompt for `count` images with the seeds `seed, seed + 1, ...`, or one prompt per image.
-            layout: the phrases and their places; one for all images, or one per image.
+            layout: the phrases and their places; one for all images, or one per image. It pulls by `guidance` alone.
             negative: what to steer away from, one for all or one per image.
             guidance: the name of a preset, a YAML file, a configuration as a mapping, a `Guidance`, or None for none.
             steps, cfg, sampler: override the preset's; cfg 1 switches classifier-free guidance off.
@@ -117,6 +120,9 @@ class Pipeline:
         batch = make_batch(prompt, negative, layout, resolved.seed if seed is None else seed, count)
         resolved = replace(resolved, seed=batch.seeds[0])  # what the report says makes this image again
         run = self._start(resolved, batch, size or self.model.default_size)
+        _check_phrases(run)
+        if guidance is None and any(each.boxed for each in batch.layouts) and "grounding" not in self.model.describe():
+            log.warning("a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant")
         tracer = self._tracer(run, trace)
         clock.lap("prepare")
         watch = _Watch(tracer, on_step)
@@ -214,6 +220,17 @@ class Pipeline:
         return AttentionTrace(run, extractor, shots)
 
 
+def _check_phrases(run: Run) -> None:
+    """Every phrase is in its prompt, whether or not something looks at it.
+
+    Raises:
+        PhraseError: one is not.
+    """
+    for table, layout in zip(run.denoiser.tokens, run.layouts, strict=True):
+        for phrase in layout.phrases:
+            table.locate(phrase)
+
+
 @dataclass
 class _Watch:
     """Counts the steps, and shows each to the trace and to whoever asked to see it."""
@@ -256,6 +273,11 @@ def make_batch(
     if not isinstance(prompt, str) and count != 1:
         raise ConfigError(f"count: {count} with a list of prompts; repeat the prompts in the list instead")
     n = len(prompts)
+    for one in cast("tuple[object, ...]", tuple(layout) if isinstance(layout, list | tuple) else (layout,)):
+        if not isinstance(one, Layout | None):
+            raise LayoutError(
+                f"layout: a {type(one).__name__}; expected a Layout, such as Layout.from_boxes({{'red circle': ...}})"
+            )
     if n == 0:
         raise ConfigError("prompts: the list is empty; give at least one prompt")
     for text in prompts:

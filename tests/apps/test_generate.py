@@ -148,6 +148,18 @@ def test_own_files_are_replaced_and_said_so(run: Call, stand_in: StandIn) -> Non
     assert Path(f"outputs/{STEM}-0.png").exists()
 
 
+def test_pictures_about_an_earlier_image_do_not_stay_beside_another(run: Call, stand_in: StandIn) -> None:
+    run("generate", *BOXES)
+    mine = Path("outputs", f"{STEM}-1-layout.png")
+    mine.write_bytes(b"not a picture of lsregen's")
+    assert run("generate", "--count", "2").exit_code == 0
+    names = {path.name for path in Path("outputs").iterdir()}
+    assert names == {f"{STEM}-0.png", f"{STEM}-1.png", mine.name, "report.json"}
+    run("generate", *BOXES)
+    result = run("generate")
+    assert "2 files of an earlier run were removed, which would be about other images." in result.stderr
+
+
 def test_no_report_is_lost(run: Call, stand_in: StandIn) -> None:
     def reports() -> dict[str, list[int]]:
         return {path.name: json.loads(path.read_text())["seeds"] for path in Path("outputs").glob("*.json")}

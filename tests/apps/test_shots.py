@@ -245,3 +245,26 @@ def test_masks_that_would_not_fit_into_the_settings(run: Call, stand_in: StandIn
     assert result.exit_code == 2
     assert "--no-metadata" in result.stderr
     assert run("generate", "--mask", "red circle=noise.png", "--no-metadata").exit_code == 0
+
+
+def test_a_mask_of_another_shape_is_said_to_be_stretched(run: Call, stand_in: StandIn) -> None:
+    for name, size in (("same.png", (48, 32)), ("other.png", (40, 40))):
+        mask = Image.new("L", size)
+        mask.paste(255, (0, 0, 20, 20))
+        mask.save(name)
+    said = "Warning: the mask of 'red circle' is 40x40, the picture 24x16: it will be stretched"
+    assert said in run("generate", "--mask", "red circle=other.png", "--name", "x").stderr
+    assert "stretched" not in run("generate", "--mask", "red circle=same.png", "--name", "y").stderr
+
+
+def test_guidance_without_terms_is_said_to_pull_nothing(run: Call, stand_in: StandIn) -> None:
+    Path("empty.yaml").write_text("steps: 3\n")
+    assert "Warning: guidance empty.yaml has no terms" in run("generate", *BOXES, "--guidance", "empty.yaml").stderr
+    assert "no terms" not in run("generate", *BOXES, "--guidance", "none", "--name", "y").stderr
+
+
+def test_a_phrase_of_a_file_is_said_to_be_in_the_file(run: Call, stand_in: StandIn) -> None:
+    Path("mine.json").write_text('{"prompt": "a blue star", "boxes": {"blue star": [0.1, 0.1, 0.6, 0.6]}}')
+    result = run("generate", "--layout", "mine.json")
+    assert result.exit_code == 2
+    assert "Error: --layout mine.json: phrase 'blue star' is not in the prompt" in result.stderr

@@ -21,6 +21,7 @@ from lsregen.framework import (
     Features,
     Guidance,
     Layout,
+    LayoutError,
     Needs,
     NonFiniteError,
     PhraseError,
@@ -364,3 +365,21 @@ def test_a_picture_that_is_not_finite_is_an_error_and_not_black(pipeline: Pipeli
     monkeypatch.setattr(pipeline.model, "decode", broken)
     with pytest.raises(NonFiniteError, match=r"not finite for the seeds 6, computing in torch\.float32"):
         pipeline(PROMPT, steps=1, seed=5, count=2)
+
+
+def test_a_layout_that_nothing_uses_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
+        pipeline(PROMPT, layout=LAYOUT, guidance={}, steps=1)
+        assert not caplog.messages
+        pipeline(PROMPT, layout=LAYOUT, steps=1)
+    assert caplog.messages == [
+        "a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant"
+    ]
+    with pytest.raises(PhraseError, match="'cat' is not in the prompt"):
+        pipeline(PROMPT, layout=Layout.from_boxes({"cat": (0, 0, 1, 1)}), steps=1)
+
+
+@pytest.mark.parametrize("layout", [{"red circle": (0, 0, 1, 1)}, [{"red circle": (0, 0, 1, 1)}]])
+def test_what_is_no_layout_is_refused(pipeline: Pipeline, layout: Any) -> None:
+    with pytest.raises(LayoutError, match=r"layout: a dict; expected a Layout, such as Layout\.from_boxes"):
+        pipeline(PROMPT, layout=layout, steps=1)
