@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, cast
 
@@ -262,7 +263,8 @@ def _free_stem(writing: Writing, item: Item, number: int) -> str:
     """A file's name without folders, which no file before has."""
     stem = re.sub(r"[^\w.-]+", "-", Path(item.name or "").stem).strip(".-")[:100] or f"{number:06}"
     taken = {path.stem.casefold() for path in writing.files} | {"classes"}
-    return f"{stem}-{number}" if stem.casefold() in taken else stem
+    names = chain([stem], (f"{stem}-{i}" for i in count(number)))
+    return next(name for name in names if name.casefold() not in taken)
 
 
 def category_of(phrase: str) -> str:

@@ -262,6 +262,12 @@ def test_labels_are_written_by_name(tmp_path: Path) -> None:
     assert (tmp_path / "labels" / "a-b.txt").read_text() == "0 0.5 0.75 0.5 0.5\n1 0.25 0.5 0.5 1.0\n"
 
 
+def test_no_label_file_takes_the_place_of_another(tmp_path: Path) -> None:
+    named = [Item(layout=ONE.layout, name=name) for name in ("a.jpg", "a-3.jpg", "sub/a.jpg", "a-4.jpg", "A.jpg")]
+    written = write_layouts(tmp_path, named, "yolo").files
+    assert [path.name for path in written] == ["a.txt", "a-3.txt", "a-4.txt", "a-4-4.txt", "A-5.txt", "classes.txt"]
+
+
 def test_labels_of_given_classes(tmp_path: Path) -> None:
     names = tmp_path / "names.yaml"
     names.write_text("names: {3: cat, 7: dog}")
