@@ -234,8 +234,15 @@ def write_yolo(writing: Writing, items: Sequence[Item]) -> None:
     """YOLO labels: one item into one `.txt` file, several into a folder; with `classes.txt`, unless the classes are given.
 
     YOLO has no place for a prompt, so that a reader composes one; the numbers of phrases are the reader's as well.
+
+    Raises:
+        LayoutError: several items for one file, labels called `classes.txt`, or a class that is not among those given.
     """
     one = writing.path.suffix == ".txt"
+    if writing.path.name.casefold() == CLASSES:
+        raise LayoutError(
+            f"{writing.path}: {CLASSES} holds the names of the classes; call the labels otherwise, or name a folder"
+        )
     if one and len(items) != 1:
         raise LayoutError(f"{writing.path}: a YOLO file is one image, and there are {len(items)} items; name a folder")
     given = writing.classes is not None

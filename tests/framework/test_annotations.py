@@ -268,6 +268,13 @@ def test_no_label_file_takes_the_place_of_another(tmp_path: Path) -> None:
     assert [path.name for path in written] == ["a.txt", "a-3.txt", "a-4.txt", "a-4-4.txt", "A-5.txt", "classes.txt"]
 
 
+@pytest.mark.parametrize("name", ["classes.txt", "Classes.txt"])
+def test_labels_are_not_called_as_the_names_of_the_classes(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LayoutError, match=rf"{name}: classes\.txt holds the names of the classes; call the labels otherwise"):
+        write_layouts(tmp_path / name, [ONE], "yolo")
+    assert not list(tmp_path.iterdir())
+
+
 def test_labels_of_given_classes(tmp_path: Path) -> None:
     names = tmp_path / "names.yaml"
     names.write_text("names: {3: cat, 7: dog}")
