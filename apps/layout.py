@@ -40,7 +40,7 @@ def reads(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def bad_boxes(default: str) -> Callable[[Any], Any]:
-    about = "What to do with a box that cannot be used; `drop` keeps its phrase."
+    about = "What to do with a box that cannot be used; `drop` keeps its phrase, unless a caption of COCO's does not tell it."
     return click.option("--on-bad-box", type=click.Choice(["error", "drop"]), default=default, show_default=True, help=about)
 
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, cast
 
 from .errors import ConfigError, LayoutError, PhraseError
-from .items import Item, Reading, Size, Writing, entries_of, fields, four, parse_json, read_text, size_of, text_of
+from .items import DROP, Item, Reading, Size, Writing, entries_of, fields, four, parse_json, read_text, size_of, text_of
 from .layout import Box, Layout, Region
-from .tokens import TokenTable
+from .tokens import TokenTable, occurrences
 
 CLASSES = "classes.txt"
 NEIGHBOURS = (CLASSES, "data.yaml", "data.yml")
@@ -53,14 +53,24 @@ def _numbered(prompt: str, name: str, start: int) -> str:
 
 def spoken(name: str, prompt: str) -> str:
     """The name as the prompt has it: itself, else its plural (`two dogs`), else itself all the same."""
-    table = TokenTable(prompt, ())
-    for phrase in (name, *(re.sub(end, plural, name) for end, plural in PLURALS if re.search(end, name))):
-        try:
-            table.locate(f"{phrase}#1")  # numbered: whether it stands there twice is not asked here
-            return phrase
-        except PhraseError:
-            continue
-    return name
+    plurals = (re.sub(end, plural, name) for end, plural in PLURALS if re.search(end, name))
+    return next((phrase for phrase in (name, *plurals) if occurrences(phrase, prompt)), name)
+
+
+def told(names: Sequence[str], caption: str) -> list[str | None]:
+    """What a caption calls each of the things; None where it does not say: no such words, or several and not one for each.
+
+    Words that stand there as often as there are things of that name are numbered, in the order of the things: `dog#1` and `dog#2`
+    in `a dog and a dog`. Words that stand there once may be several things: `two dogs`. An empty caption leaves the names.
+    """
+    found = [spoken(name, caption) for name in names]
+    keys = [phrase.casefold() for phrase in found]
+    result: list[str | None] = []
+    for i, (phrase, key) in enumerate(zip(found, keys, strict=True)):
+        times = len(occurrences(phrase, caption)) if caption else 1
+        numbered = f"{phrase}#{keys[:i].count(key) + 1}" if times == keys.count(key) else None
+        result.append(phrase if times == 1 else numbered)
+    return result
 
 
 def read_coco(reading: Reading, text: str) -> list[Item]:
@@ -68,7 +78,8 @@ def read_coco(reading: Reading, text: str) -> list[Item]:
 
     `bbox` is left, top, width, height in pixels; everything else that COCO says of an object is passed over, its segmentation
     too. Crowds are dropped, and reported. A caption stands among the annotations or in the image; `phrase` in an annotation
-    (lsregen writes it) goes before the category's name.
+    (lsregen writes it) goes before the category's name. Without it, a category that the caption does not name, or not as often as
+    there are boxes, is an error; `drop` leaves the annotation out, and reports it.
     """
     where = str(reading.path)
     data = fields(parse_json(text, where), where, None, ("images", "annotations"))
@@ -129,16 +140,30 @@ def _coco_item(
         if _key(annotation.get("category_id", ""), at) not in categories:
             raise LayoutError(f"{at}: category_id {annotation.get('category_id')!r} is none of the file's categories")
         names.append(categories[annotation["category_id"]])
-    prompt, phrases = compose(names) if caption is None else (caption, [spoken(name, caption) for name in names])
+    prompt, phrases = compose(names) if caption is None else (caption, told(names, caption))
     regions: list[Region] = []
-    for (at, annotation), phrase in zip(annotations, phrases, strict=True):
+    for (at, annotation), name, phrase in zip(annotations, names, phrases, strict=True):
         box = partial(Box.from_xywh, four(annotation.get("bbox"), at, XYWH), size or (1, 1))
-        regions.append(reading.region(at, text_of(annotation, "phrase", at, phrase), box))
+        if phrase is None and "phrase" not in annotation:
+            _untold(reading, f"{at} ({name!r})", name, prompt, image["id"])
+        else:
+            regions.append(reading.region(at, text_of(annotation, "phrase", at, phrase or ""), box))
     return Item(prompt, Layout(tuple(regions)), size=size, name=text_of(image, "file_name", where) or None)
 
 
+def _untold(reading: Reading, where: str, name: str, prompt: str, image: object) -> None:
+    """An annotation of which the caption does not say what to call it: an error, or left out, as the policy says."""
+    times = len(occurrences(spoken(name, prompt), prompt))
+    why = f"the caption {prompt!r} of image {image!r} has " + (
+        f"{spoken(name, prompt)!r} {times} times, and there is not one box for each" if times else "no such words"
+    )
+    if reading.on_bad_box == "error":
+        raise LayoutError(f"{where}: {why}; say which words are meant ('phrase' in the annotation), or leave it out: {DROP}")
+    reading.drop(where, "annotation", why)
+
+
 def write_coco(writing: Writing, items: Sequence[Item]) -> None:
-    """COCO instances, with each prompt as its image's `caption`, and `phrase` where it is not the category's name."""
+    """COCO instances, with each prompt as its image's `caption`, and `phrase` where the category alone would not tell it."""
     images, annotations, categories = list[dict[str, Any]](), list[dict[str, Any]](), dict[str, int]()
     for i, item in enumerate(items, 1):
         width, height = sized(item, i, "coco")
@@ -149,7 +174,7 @@ def write_coco(writing: Writing, items: Sequence[Item]) -> None:
             name = category_of(region.phrase)
             number = categories.setdefault(name, len(categories) + 1)
             entry = {"id": len(annotations) + 1, "image_id": i, "category_id": number, "bbox": [x, y, w, h], "area": w * h}
-            spoken_as = {"phrase": region.phrase} if spoken(name, item.prompt) != region.phrase else {}
+            spoken_as = {} if told([name], item.prompt) == [region.phrase] else {"phrase": region.phrase}
             annotations.append(entry | {"iscrowd": 0} | spoken_as)
     known = [{"id": number, "name": name} for name, number in categories.items()]
     data = {"images": images, "annotations": annotations, "categories": known}

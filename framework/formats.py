@@ -66,8 +66,9 @@ def read_layouts(
         size: (width, height) in pixels of the images of which the file does not say it.
         classes: the file that names YOLO's classes; by default `classes.txt` or `data.yaml` beside the labels.
         on_bad_box: what to do with a box that is empty, swapped or outside of the image: `error`, or `drop` the box, keep its
-            phrase without a place, and report it in `dropped`. NSR-1K's boxes of zeros are always dropped and reported: they say
-            that there is no reference.
+            phrase without a place, and report it in `dropped`. A box of COCO's whose category the caption does not name, or not
+            as often as there are boxes, is dropped with its phrase. NSR-1K's boxes of zeros are always dropped and reported: they
+            say that there is no reference.
 
     Raises:
         LayoutError: a file, key, value or box that cannot be used; names the file, the entry (or line) and the value.

@@ -15,7 +15,8 @@ SEEDS = 2**63  # torch generators take seeds below this
 POLICIES = ("error", "drop")
 LONGEST = 99_999  # pixels of a side
 LARGEST = 1e9  # a number of a box, whatever its unit; whole numbers in JSON may have more digits than a float can hold
-CURE = "; correct it, or keep the phrase without a place: --on-bad-box drop (on_bad_box='drop')"
+DROP = "--on-bad-box drop (on_bad_box='drop')"
+CURE = f"; correct it, or keep the phrase without a place: {DROP}"
 
 Size = tuple[int, int]
 

@@ -92,11 +92,11 @@ class TokenTable:
             PhraseError: the phrase is empty, absent or ambiguous.
         """
         name, number = " ".join(phrase.split()), None
-        found = _occurrences(name, self.prompt)
+        found = occurrences(name, self.prompt)
         # Only then a number: a prompt may well speak of "bus #2".
         if not found and (numbered := re.fullmatch(r"(.*?)\s*#\s*(\d+)", name)):
             name, number = numbered[1], int(numbered[2])
-            found = _occurrences(name, self.prompt)
+            found = occurrences(name, self.prompt)
         if not name:
             raise PhraseError(f"phrase {phrase!r} is empty; expected words of the prompt {self.prompt!r}")
         if not found:
@@ -152,7 +152,7 @@ class TokenTable:
         return f"tokens: {shown or 'none'}{more}"
 
 
-def _occurrences(name: str, prompt: str) -> list[tuple[int, int]]:
+def occurrences(name: str, prompt: str) -> list[tuple[int, int]]:
     """Where a phrase (single spaces) stands in the prompt, on whole words: `[(start, end), ...]` in characters."""
     if not name:
         return []

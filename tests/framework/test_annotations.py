@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsregen.framework.annotations import category_of, class_names, compose, spoken
+from lsregen.framework.annotations import category_of, class_names, compose, spoken, told
 from lsregen.framework.errors import ConfigError, LayoutError, PhraseError
 from lsregen.framework.formats import read_layouts, write_layouts
 from lsregen.framework.items import Item, Items
@@ -107,6 +108,56 @@ def test_coco_captions_are_the_prompts(tmp_path: Path) -> None:
     found = load(tmp_path, coco(annotations=[*coco()["annotations"], *told])).items[1]
     assert found.prompt == "Two dogs."
     assert [region.phrase for region in found.layout.regions] == ["dogs", "dogs"]
+
+
+@pytest.mark.parametrize(
+    ("names", "caption", "phrases"),
+    [
+        (["dog", "dog"], "A dog looks at another dog.", ["dog#1", "dog#2"]),
+        (["dog", "cat", "Dog"], "Dog, dog and a cat", ["dog#1", "cat", "Dog#2"]),
+        (["dog", "dogs"], "Dogs and dogs", ["dogs#1", "dogs#2"]),
+        (["dog", "dog"], "two dogs", ["dogs", "dogs"]),
+        (["dog"], "a dog and a dog", [None]),
+        (["dog"] * 3, "a dog and a dog", [None] * 3),
+        (["cat", "dog"], "a dog", [None, "dog"]),
+        (["dog", "dog"], "", ["dog", "dog"]),
+    ],
+)
+def test_what_a_caption_calls_things(names: list[str], caption: str, phrases: list[str | None]) -> None:
+    assert told(names, caption) == phrases
+    for phrase in filter(None, phrases if caption else ()):
+        TokenTable(caption, ()).locate(phrase)
+
+
+def captioned(text: str, *more: dict[str, Any]) -> dict[str, Any]:
+    return coco(annotations=[*coco()["annotations"], {"image_id": 4, "caption": text}, *more])
+
+
+@pytest.mark.parametrize(
+    ("caption", "why"),
+    [
+        ("A cat.", r"the caption 'A cat\.' of image 4 has no such words"),
+        ("Dog, dog, dog.", r"the caption 'Dog, dog, dog\.' of image 4 has 'dog' 3 times, and there is not one box for each"),
+    ],
+)
+def test_what_a_caption_does_not_tell_is_refused_or_dropped(tmp_path: Path, caption: str, why: str) -> None:
+    with pytest.raises(LayoutError, match=rf"annotation 1 \('dog'\): {why}; say which words are meant.*--on-bad-box drop"):
+        load(tmp_path, captioned(caption))
+    found = load(tmp_path, captioned(caption), on_bad_box="drop")
+    assert [len(item.layout.regions) for item in found.items] == [1, 0]
+    assert len(found.dropped) == 2  # both dogs
+    assert found.dropped[0].what == "annotation"
+    assert re.fullmatch(why, found.dropped[0].why)
+
+
+def test_phrases_in_annotations_go_before_the_caption(tmp_path: Path) -> None:
+    third = {"image_id": 4, "category_id": 18, "bbox": [0, 0, 1, 1], "phrase": "puppy"}
+    with pytest.raises(LayoutError, match=r"annotation 1 .* has 'dog' 2 times"):
+        load(tmp_path, captioned("A dog, a dog and a puppy.", third))
+    data = captioned("A dog, a dog and a puppy.", third)
+    for annotation, phrase in zip((data["annotations"][0], data["annotations"][2]), ("dog#2", "dog#1"), strict=True):
+        annotation["phrase"] = phrase
+    assert [region.phrase for region in load(tmp_path, data).items[1].layout.regions] == ["dog#2", "dog#1", "puppy"]
 
 
 def test_coco_crowds_are_dropped(tmp_path: Path) -> None:
