@@ -110,7 +110,7 @@ PATH = click.Path(path_type=Path)
     default=1,
     show_default=True,
     metavar="N",
-    help="How many at once; the images do not depend on it.",
+    help="How many at once; the images depend on it by rounding only.",
 )
 @click.option("--size", metavar="WxH", help="Width and height in pixels. [default: the model's]")
 @click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")
