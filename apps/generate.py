@@ -318,10 +318,10 @@ def load(given: Options, job: Job, plugins: Plugins, request: Request) -> Pipeli
 
 def _say_what_differs(made: Metadata, pipeline: Pipeline) -> None:
     """What may keep a picture from coming out as it was."""
-    from ..framework.report import versions
+    from ..framework.report import versions, weights
 
-    now = {"weights": pipeline.model.describe(), "device": str(pipeline.model.device), "torch": versions()["torch"]}
-    then = {"weights": made.model, "device": made.device, "torch": made.versions.get("torch")}
+    now = {"weights": weights(pipeline.model.describe()), "device": str(pipeline.model.device), "torch": versions()["torch"]}
+    then = {"weights": weights(made.model), "device": made.device, "torch": made.versions.get("torch")}
     for what, value in now.items():
         if value != then[what]:
             said = "" if what == "weights" else f" ({then[what]} then, {value} now)"

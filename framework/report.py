@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from .guidance import LogEntry
 from .layout import Layout
@@ -25,6 +25,26 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:  # run from a checkout that is not installed
             found[package] = "unknown"
     return found
+
+
+def weights(model: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What decides about pictures in a model's description: the hashes of its files, whatever they are called, and their use.
+
+    A description without `components` is another package's: all of it but the name and the dtype, which may be chosen anew.
+    """
+    parts = model.get("components")
+    if not isinstance(parts, Mapping):
+        return {key: value for key, value in model.items() if key not in ("name", "dtype")}
+    hashes = {name: _hashes(part) for name, part in cast("Mapping[str, object]", parts).items()}
+    return {**hashes, "prediction": model.get("prediction"), "grounding": model.get("grounding")}
+
+
+def _hashes(part: object) -> object:
+    """Of a component, in any order; a part that is not described so stays as it is."""
+    found = cast("Mapping[str, object]", part).get("sha256") if isinstance(part, Mapping) else None
+    if not isinstance(found, Mapping):
+        return cast(object, part)
+    return sorted(map(str, cast("Mapping[str, object]", found).values()))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from PIL import Image
 from lsregen.apps.metadata import read_metadata
 from lsregen.apps.output import is_own
 from lsregen.framework.layout import Box
+from lsregen.framework.report import weights
 
 from .conftest import BOXES, StandIn
 
@@ -166,11 +167,35 @@ def test_a_picture_does_not_replace_itself(run: Call, stand_in: StandIn) -> None
     assert is_own(Path("outputs/x-0.png"))
 
 
-def test_what_differs_from_then_is_said(run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+UNET = {"unet": {"parameters": 5, "sha256": {"a.safetensors": "0" * 64}}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "warned"),
+    [
+        ({"name": "renamed", "dtype": "float16"}, False),
+        ({"components": {"unet": {"sha256": {"renamed.safetensors": "0" * 64}}}}, False),
+        ({"components": {"unet": {"sha256": {"a.safetensors": "1" * 64}}}}, True),
+        ({"components": {**UNET, "vae": {"sha256": {}}}}, True),
+        ({"prediction": "v"}, True),
+        ({"grounding": 0.3}, True),
+        ({"components": None}, True),
+    ],
+)
+def test_other_weights_than_then_are_said(
+    run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], warned: bool
+) -> None:
     run("generate", *BOXES, "--name", "x")
-    monkeypatch.setattr(stand_in.model, "describe", lambda: {"name": "other"})
+    monkeypatch.setattr(stand_in.model, "describe", lambda: {"name": "stand-in", "components": UNET} | changes)
     result = bare(run, "--from-image", "outputs/x-0.png", "--model", ".", "--name", "y")
-    assert "Warning: the picture was made with other weights; it may come out different." in result.stderr
+    assert result.exit_code == 0, result.output
+    said = "Warning: the picture was made with other weights; it may come out different." in result.stderr
+    assert said == warned
+
+
+def test_models_without_hashes_are_compared_whole() -> None:
+    model = {"name": "toy", "dtype": "float32", "hash": "1"}
+    assert weights(model) == weights(model | {"name": "other", "dtype": "float16"}) != weights(model | {"hash": "2"})
 
 
 def test_a_picture_of_another_autoencoder_asks_for_it(run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
