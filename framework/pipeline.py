@@ -186,11 +186,12 @@ class Pipeline:
         )
 
     def _render(self, batch: Batch, source: Mapping[str, Any]) -> Image:
-        """The images of another configuration for the same batch, `[b 3 H W]` in [0, 1]."""
+        """The images of another configuration for the same batch, computed where and as this one's: `[b 3 H W]` in [0, 1]."""
         source = dict(source)
         size = source.pop("size", None)
         name = source.pop("model", DEFAULT_MODEL)
-        other = Pipeline.load(name, device=str(self.model.device), plugins=self.plugins)
+        precision = str(self.model.dtype).removeprefix("torch.")
+        other = Pipeline.load(name, device=str(self.model.device), dtype=precision, plugins=self.plugins)
         config, guidance = other.resolve(source)
         size = other.model.default_size if size is None else convert(size, tuple[int, int], "size")
         run = other._start(config, batch, size)

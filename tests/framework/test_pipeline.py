@@ -278,6 +278,20 @@ def test_a_run_renders_another_configuration_of_itself(pipeline: Pipeline, sourc
     assert to_pil(images)[0].tobytes() == plain.image.tobytes()
 
 
+def test_a_render_computes_in_the_dtype_of_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipeline = Pipeline.load("shapeworld-base", device="cpu", dtype="bf16")
+    dtypes, load = list[torch.dtype](), Pipeline.load
+
+    def watched(*args: Any, **options: Any) -> Pipeline:
+        loaded = load(*args, **options)
+        dtypes.append(loaded.model.dtype)
+        return loaded
+
+    monkeypatch.setattr(Pipeline, "load", watched)
+    probe(pipeline, lambda run: run.render({"steps": 1}), on_step=lambda _: False)
+    assert dtypes == [torch.bfloat16]
+
+
 def test_an_inversion_returns_to_the_noise_it_came_from(pipeline: Pipeline, walk: Any) -> None:
     options = {"steps": 40, "cfg": 1, "seed": 3}
     _, reports = walk(**options)
