@@ -26,6 +26,7 @@ All but `prompt` may be missing. Boxes survive every conversion to 1e-9 of the i
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -353,10 +354,14 @@ WRITERS: Mapping[str, Callable[[Writing, Sequence[Item]], None]] = MappingProxyT
 def mask_region(text: str) -> Region:
     """A region from the command line's `red circle=circle.png`.
 
+    Phrases and paths may hold `=` too: the last one that a file follows parts them, and without such a file the last of all.
+
     Raises:
         LayoutError: the text is malformed, or the mask cannot be used; quotes the text and the expected form.
     """
-    phrase, _, file = text.partition("=")
+    signs = [match.start() for match in re.finditer("=", text)] or [0]
+    at = next((i for i in reversed(signs) if os.path.isfile(text[i + 1 :])), signs[-1])
+    phrase, file = text[:at], text[at + 1 :]
     if not phrase.strip() or not file.strip():
         raise LayoutError(f"mask {text!r}: expected {MASK_FORM}, such as 'red circle=circle.png'")
     try:

@@ -314,10 +314,40 @@ def test_whatever_is_in_a_file_the_error_is_ours(data: object, format: str | Non
 def test_mask_region(tmp_path: Path) -> None:
     Image.new("L", (4, 2), 255).save(tmp_path / "a=b.png")
     assert mask_region(f" red circle ={tmp_path / 'a=b.png'}") == Region("red circle", mask=torch.ones(2, 4))
-    for text in ("", "dog", "dog=", "=a.png", " = a.png"):
+    for text in ("", "dog", "dog=", "=a.png", " = a.png", "=", "=="):
         with pytest.raises(LayoutError, match=r"expected PHRASE=FILE\.png"):
             mask_region(text)
     with pytest.raises(LayoutError, match=r"mask 'dog=absent.png', of the form.*no such file"):
         mask_region("dog=absent.png")
+
+
+@pytest.mark.parametrize(
+    ("text", "phrase", "width"),
+    [
+        ("dog=a=b.png", "dog", 4),
+        ("x=1 dog=c.png", "x=1 dog", 2),
+        ("x=1 dog=a=b.png", "x=1 dog", 4),
+        ("dog=e=c.png", "dog=e", 2),  # both are files: the last sign parts them
+    ],
+)
+def test_phrases_and_masks_may_hold_the_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, phrase: str, width: int
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, size in (("a=b.png", (4, 2)), ("c.png", (2, 2)), ("e=c.png", (8, 2))):
+        Image.new("L", size, 255).save(name)
+    assert mask_region(text) == Region(phrase, mask=torch.ones(2, width))
+
+
+def test_a_mask_that_is_nowhere_is_named_by_its_last_part() -> None:
+    with pytest.raises(LayoutError, match=r"mask absent\.png: no such file"):
+        mask_region("x=1 dog=absent.png")
+    with pytest.raises(LayoutError, match="of the form"):
+        mask_region("dog=" + "x" * 5000)
+    with pytest.raises(LayoutError, match="of the form"):
+        mask_region("dog=a\0b")
+
+
+def test_a_region_needs_a_phrase() -> None:
     with pytest.raises(PhraseError):
         Region(" ")
