@@ -85,7 +85,8 @@ def fill(
     `device`, `dtype`: what the tensors become on the way; None leaves them as they are. Tensors that need neither are not copied.
 
     Raises:
-        CheckpointError: keys are missing, unexpected or of another shape; the message counts them and shows the first of each.
+        CheckpointError: keys are missing, unexpected or of another shape (the message counts them and shows the first of each),
+            or hold whole numbers where the network computes with fractions.
     """
     expected = module.state_dict()
     problems = {
@@ -101,6 +102,11 @@ def fill(
         counts = ", ".join(f"{len(keys)} {kind}" for kind, keys in problems.items())
         name = type(module).__name__
         raise CheckpointError(f"{where}: these weights are not a {name} of this config: {counts}{_shown(problems)}")
+    quantised = [key for key, tensor in expected.items() if tensor.is_floating_point() and not weights[key].is_floating_point()]
+    if quantised:
+        found = f"{quantised[0]} is {str(weights[quantised[0]].dtype).removeprefix('torch.')}, expected floating point"
+        more = f", and {len(quantised) - 1} more" if len(quantised) > 1 else ""
+        raise CheckpointError(f"{where}: {found}{more}; quantised weights are not read: take a file in fp32, fp16 or bf16")
     ready = {key: tensor.to(device, dtype if tensor.is_floating_point() else None) for key, tensor in weights.items()}
     module.load_state_dict(ready, assign=True)
     module.requires_grad_(False).eval()

@@ -57,6 +57,25 @@ def test_fill_lists_every_problem_at_once() -> None:
     assert "and 7 more" in message
 
 
+@pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.bool])
+def test_fill_refuses_quantised_weights(dtype: torch.dtype) -> None:
+    weights = tensors() | {"1.weight": torch.ones(4, 4, dtype=dtype)}
+    name = str(dtype).removeprefix("torch.")
+    with pytest.raises(CheckpointError, match=rf"^here: 1\.weight is {name}, expected floating point; .*take a file in fp32"):
+        fill(network(), weights, "here", dtype=torch.float16)
+    weights = dict.fromkeys(weights, torch.ones(4, 4, dtype=dtype))
+    with pytest.raises(CheckpointError, match=rf"0\.weight is {name}, expected floating point, and 1 more;"):
+        fill(network(), weights, "here")
+
+
+def test_fill_keeps_whole_numbers_where_they_belong() -> None:
+    with torch.device("meta"):
+        module = nn.BatchNorm1d(2)
+    weights = {"num_batches_tracked": torch.tensor(3), **{f"running_{name}": torch.ones(2) for name in ("mean", "var")}}
+    fill(module, weights | {"weight": torch.ones(2), "bias": torch.ones(2)}, "here", dtype=torch.float16)
+    assert module.state_dict()["num_batches_tracked"].dtype == torch.int64
+
+
 def write(content: bytes) -> Callable[[Path], None]:
     return lambda path: path.write_bytes(content) and None
 
