@@ -12,6 +12,8 @@ from ..framework.errors import ConfigError, nearest
 FORMAT = "lsregen-evaluation"
 """The `format` of a result file, by which lsregen knows its own."""
 PARTS = ("rows", "differences", "diagnostics")
+CHANGES = ("first", "second", "objects", "size", "second_size", "count", "seed")
+IF_VARIED = ("objects", "size", "second_size", "seed")  # of the differences: mostly they are those of the rows above
 SETTINGS = ("guidance", "model", "objects", "size", "cfg", "count", "seed")
 
 
@@ -59,6 +61,8 @@ def _is_interval(interval: object) -> bool:
 def markdown(results: Iterable[Mapping[str, Any]], metrics: Sequence[str] | None = None, parts: Collection[str] = PARTS) -> str:
     """The rows of all results in one table, then the differences and the diagnostics, if there are any.
 
+    Differences say of which objects, size and seed they are where that is not the same in all of them, and the results know it.
+
     Args:
         metrics: which of them, in this order; all of them by default.
         parts: which tables, out of `PARTS`.
@@ -75,9 +79,11 @@ def markdown(results: Iterable[Mapping[str, Any]], metrics: Sequence[str] | None
         raise ConfigError(
             f"metric {unknown[0]!r}: not in these results{nearest(unknown[0], known)}; they have {', '.join(known)}"
         )
+    varied = [key for key in IF_VARIED if len({_setting(entry.get(key)) for entry in changes}) > 1]
+    columns = [key for key in CHANGES if key in varied or key not in IF_VARIED]
     tables = {
         "rows": _table(rows, SETTINGS, metrics),
-        "differences": "Paired differences, second - first:\n\n" + _table(changes, ("first", "second", "count"), metrics),
+        "differences": "Paired differences, second - first:\n\n" + _table(changes, columns, metrics),
         "diagnostics": "Diagnostics, on true images:\n\n" + _table(models, ("model", "objects", "size", "count"), metrics),
     }
     there = {"rows": True, "differences": bool(changes), "diagnostics": bool(models)}

@@ -323,7 +323,10 @@ def _corners(values: Sequence[float]) -> Box:
 
 
 def differences(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """`second - first` of every pair of rows that share scenes, with paired intervals, in the order of the rows."""
+    """`second - first` of every pair of rows that share scenes, with paired intervals, in the order of the rows.
+
+    `count` scenes from `seed` on are shared. `size` is the first's; the second's stands beside it where it is another.
+    """
     result: list[dict[str, Any]] = []
     known: dict[tuple[int, tuple[int, ...]], dict[str, Resampled]] = {}  # a row stands in several pairs
 
@@ -342,7 +345,11 @@ def differences(rows: Sequence[Row]) -> list[dict[str, Any]]:
                 {
                     "first": first.contender.guidance,
                     "second": second.contender.guidance,
+                    "objects": first.scenes.objects,
+                    "size": list(first.scenes.size),
+                    **({"second_size": list(second.scenes.size)} if second.scenes.size != first.scenes.size else {}),
                     "count": len(shared),
+                    "seed": shared[0],
                     "metrics": {name: interval.to_json() for name, interval in intervals.items()},
                 }
             )

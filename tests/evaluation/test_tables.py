@@ -39,6 +39,30 @@ def test_differences_and_diagnostics_follow() -> None:
     assert "| m | 2 | 64x64 | 5 | 0.900 [0.800, 1.000] |" in text
 
 
+def test_differences_of_several_files_are_told_apart() -> None:
+    def result(objects: int, size: int, **more: Any) -> dict[str, Any]:
+        pair = {"first": "none", "second": "box", "objects": objects, "size": [size, size], "count": 300, "seed": 0}
+        return {"rows": [row("none", right=0.5)], "differences": [pair | more | {"metrics": {"right": interval(0.2)}}]}
+
+    def head(*results: dict[str, Any]) -> list[str]:
+        return markdown(results, None, ("differences",)).splitlines()[2:]
+
+    assert head(result(1, 64), result(1, 64))[0] == "| first | second | count | right |"
+    lines = head(result(1, 64), result(2, 96))
+    assert lines[0] == "| first | second | objects | size | count | right |"
+    assert [line[: line.index("0.200")] for line in lines[2:4]] == [
+        "| none | box | 1 | 64x64 | 300 | ",
+        "| none | box | 2 | 96x96 | 300 | ",
+    ]
+    lines = head(result(1, 64), result(1, 64, second_size=[96, 96], seed=4))
+    assert lines[0] == "| first | second | second_size | count | seed | right |"
+    assert lines[3].startswith("| none | box | 96x96 | 300 | 4 |")
+    old = {"first": "none", "second": "box", "count": 300, "metrics": {"right": interval(0.2)}}
+    lines = head(result(1, 64), {"rows": [], "differences": [old]})  # written before these were noted
+    assert lines[0] == "| first | second | objects | size | count | seed | right |"
+    assert lines[3].startswith("| none | box |  |  | 300 |  |")
+
+
 def test_chosen_metrics_in_their_order_and_one_part() -> None:
     change = {"first": "none", "second": "box", "count": 300, "metrics": {"right": interval(0.2)}}
     result = {"rows": [row("none", right=0.5, map50=0.1, kid=0.3)], "differences": [change]}
