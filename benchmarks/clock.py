@@ -1,0 +1,50 @@
+"""Times and memory of work that alternates, so that a busy machine slows all of it alike."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+
+
+@dataclass
+class Timing:
+    """Seconds of each repetition, and the most bytes that a repetition added to what was allocated (CUDA; 0 elsewhere)."""
+
+    seconds: list[float] = field(default_factory=list[float])
+    peak: int = 0
+
+    @property
+    def median(self) -> float:
+        return statistics.median(self.seconds)
+
+
+def alternating(work: Mapping[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, Timing]:
+    """Do every piece of work once to warm up, then all of them in turn, `repeats` times."""
+    timings = {name: Timing() for name in work}
+    for repeat in range(repeats + 1):
+        for name, do in work.items():
+            seconds, peak = _once(do, device)
+            if repeat > 0:
+                timings[name].seconds.append(seconds)
+                timings[name].peak = max(timings[name].peak, peak)
+    return timings
+
+
+def _once(do: Callable[[], object], device: torch.device) -> tuple[float, int]:
+    gc.collect()
+    if device.type != "cuda":
+        # Processor time: on a shared machine the wall clock measures the neighbours.
+        start = time.process_time()
+        do()
+        return time.process_time() - start, 0
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before, start = torch.cuda.memory_allocated(device), time.perf_counter()
+    do()
+    torch.cuda.synchronize(device)
+    return time.perf_counter() - start, torch.cuda.max_memory_allocated(device) - before

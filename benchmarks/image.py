@@ -1,0 +1,123 @@
+"""The time of whole images: every preset against plain sampling, and images per second by batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from lsregen.framework import Pipeline, presets
+from lsregen.models.devices import resolve
+from lsregen.models.latent_diffusion import LatentDiffusion
+
+from .clock import Timing, alternating
+from .records import Record, Row, device_name, print_rows
+from .reference import Reference
+from .subjects import LAYOUT, PROMPT, UNETS, Subject, one_run, plugins, with_random_weights
+
+LAYOUT_GUIDANCE = "layout-guidance"
+EVERY_UPDATE = ("guidance.layout.stop_below=null",)  # as many passes on both sides, whatever the weights
+GOAL = 5.0  # images per second in a batch of eight against diffusers, one at a time
+
+
+def by_preset(pipeline: Pipeline, names: Sequence[str], repeats: int) -> list[Row]:
+    """One image by each preset, as published, and a plain one of as many steps as the preset's."""
+    work: dict[str, Callable[[], object]] = {}
+    for name in names:
+        steps = pipeline.resolve(name)[0].steps
+        work[name] = lambda name=name: _image(pipeline, name)
+        work.setdefault(_plain(steps), lambda steps=steps: _image(pipeline, None, steps=steps))
+    timings = alternating(work, repeats, pipeline.model.device)
+    subject, rows = pipeline.model.name, list[Row]()
+    rows += [Row(subject, f"{name}, an image", timing.median, "s") for name, timing in timings.items()]
+    for name in names:
+        plain = timings[_plain(pipeline.resolve(name)[0].steps)]
+        rows.append(Row(subject, f"{name} / plain", timings[name].median / plain.median))
+    return rows
+
+
+def by_batch(pipeline: Pipeline, sizes: Sequence[int], repeats: int) -> list[Row]:
+    """Images per second, plain and by layout-guidance with every update made."""
+    work: dict[str, Callable[[], object]] = {}
+    for size in sizes:
+        work[f"plain, batch {size}"] = lambda size=size: _image(pipeline, None, count=size)
+        work[guided(size)] = lambda size=size: _image(pipeline, LAYOUT_GUIDANCE, count=size, sets=EVERY_UPDATE)
+    timings = alternating(work, repeats, pipeline.model.device)
+    return [
+        Row(pipeline.model.name, f"{name}, images per second", count / timings[name].median, "1/s")
+        for count, names in ((size, (f"plain, batch {size}", guided(size))) for size in sizes)
+        for name in names
+    ]
+
+
+def guided(batch: int) -> str:
+    return f"layout-guidance, batch {batch}"
+
+
+def of_diffusers(subject: Subject, model: LatentDiffusion, repeats: int) -> Timing:
+    """One image at a time as diffusers' Attend-and-Excite makes it, with as many passes as ours, without its decoding."""
+    run, terms = one_run(model, LAYOUT_GUIDANCE, sets=EVERY_UPDATE)
+    theirs = Reference.with_weights_of(subject, model)
+    (schedule,) = (term.schedule for term in terms.terms)
+
+    def image() -> None:
+        z = run.z_T
+        for step in run.steps:
+            for _ in range(schedule.repeats if schedule.active(step) else 0):
+                z = z - theirs.gradient(z, step.t).float() * 1e-3
+            theirs.predict(z, step.t)
+
+    return alternating({"image": image}, repeats, model.device)["image"]
+
+
+def _plain(steps: int) -> str:
+    return f"plain, {steps} steps"
+
+
+def _image(pipeline: Pipeline, guidance: str | None, **options: Any) -> object:
+    return pipeline(PROMPT, layout=LAYOUT, guidance=guidance, seed=0, **options)
+
+
+@click.command()
+@click.option("--json", "path", type=click.Path(path_type=Path), help="Write the figures to this file.")
+@click.option("--model", default="shapeworld-base", show_default=True, help=f"A model, or {', '.join(UNETS)}: random weights.")
+@click.option("--preset", "names", multiple=True, help="Only this preset; may be repeated.")
+@click.option("--batch", "sizes", type=int, multiple=True, default=(1, 4, 8), show_default=True, help="Batch sizes.")
+@click.option("--repeats", default=3, show_default=True, help="Timed repetitions, after one to warm up.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--dtype", default="auto", show_default=True)
+@click.option("--note", default="", help="What a reader must know of the circumstances.")
+def main(
+    path: Path | None,
+    model: str,
+    names: Sequence[str],
+    sizes: Sequence[int],
+    repeats: int,
+    device: str,
+    dtype: str,
+    note: str,
+) -> None:
+    """Time whole images."""
+    place, numbers = resolve(device, dtype)
+    subject = Subject(model, (512, 512) if model == "SD 1.5" else (1024, 1024), numbers) if model in UNETS else None
+    if subject is None:
+        pipeline = Pipeline.load(model, device=device, dtype=dtype, plugins=plugins())
+    else:
+        pipeline = Pipeline(with_random_weights(subject, place), plugins())
+    rows = by_preset(pipeline, names or sorted(presets()), repeats) + by_batch(pipeline, sizes, repeats)
+    if subject is not None and place.type == "cuda":
+        assert isinstance(pipeline.model, LatentDiffusion)
+        one = 1 / of_diffusers(subject, pipeline.model, repeats).median
+        rows.append(Row(subject.family, "diffusers' Attend-and-Excite, one at a time, images per second", one, "1/s"))
+        most = next(row for row in rows if row.quantity.startswith(guided(max(sizes))))
+        label = f"batch {max(sizes)} / diffusers one at a time, images per second"
+        rows.append(Row(subject.family, label, most.reached / one, goal=GOAL, more_is_better=True))
+    print_rows(rows)
+    if path is not None:
+        Record("image", rows, device=device_name(place), note=note).write(path)
+
+
+if __name__ == "__main__":
+    main()

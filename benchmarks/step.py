@@ -1,0 +1,112 @@
+"""The time of a step: plain and guided, ours and diffusers', alternating on one machine, with the same random weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+import torch
+
+from lsregen.models.devices import resolve
+from lsregen.models.latent_diffusion import LatentDiffusion
+from lsregen.models.memory import set_memory
+
+from .clock import Timing, alternating
+from .count import MODES, ONE_UPDATE, SHARED
+from .records import Record, Row, device_name, print_rows
+from .reference import Reference
+from .subjects import UNETS, Subject, one_run, with_random_weights
+
+GIB = 2**30
+GOALS = {"SD 1.5": 1.7, "SDXL": 2.0}  # guided step / plain step
+PLAIN, PLAIN_THERE, GUIDED_THERE, SHARED_PASS = (
+    "plain",
+    "plain, diffusers",
+    "guided, Attend-and-Excite of diffusers",
+    "guided, shared",
+)
+
+
+def guided(memory: str) -> str:
+    return f"guided, {memory}"
+
+
+def pieces(subject: Subject, device: torch.device, *, reference: bool = True) -> dict[str, Callable[[], object]]:
+    """The steps that are timed, by name."""
+    model = with_random_weights(subject, device)
+    work = {PLAIN: _step(model, None)}
+    work |= {guided(mode): _step(model, "layout-guidance", ONE_UPDATE, mode) for mode in MODES}
+    work[SHARED_PASS] = _step(model, "layout-guidance", SHARED)
+    if reference:
+        work |= _theirs(subject, model)
+    return work
+
+
+def _step(
+    model: LatentDiffusion, guidance: str | None, sets: tuple[str, ...] = (), memory: str = MODES[0]
+) -> Callable[[], object]:
+    """One whole step of ours: the pull, the denoising pass, and the sampler's arithmetic."""
+    run, terms = one_run(model, guidance, sets=sets)
+    pull, step = terms.start(run), run.steps[0]
+
+    @torch.no_grad()
+    def work() -> object:
+        set_memory(model.unet, memory)
+        for term in pull.terms:
+            term.stopped.fill_(False)
+        z = pull.before(run.z_T, step)
+        return pull.after(run.sampler.step(z, pull.predict(z, step), step, run.noise(step)), step)
+
+    return work
+
+
+def _theirs(subject: Subject, model: LatentDiffusion) -> dict[str, Callable[[], object]]:
+    run, _ = one_run(model)
+    explicit, plain = Reference.with_weights_of(subject, model), Reference.with_weights_of(subject, model, explicit=False)
+    t, z = run.steps[0].t, run.z_T
+
+    def guided_step() -> None:
+        explicit.gradient(z, t)
+        explicit.predict(z, t)  # the graph is still alive, as it is there
+
+    return {PLAIN_THERE: lambda: plain.predict(z, t), GUIDED_THERE: guided_step}
+
+
+def rows(subject: Subject, timings: dict[str, Timing]) -> list[Row]:
+    """Medians, peaks where they were measured, and ratios."""
+    name, plain = str(subject), timings[PLAIN].median
+    found = [Row(name, f"{what} step", timing.median, "s") for what, timing in timings.items()]
+    found += [Row(name, f"{what} step, peak", timing.peak / GIB, "GiB") for what, timing in timings.items() if timing.peak]
+    for what in (*map(guided, MODES), SHARED_PASS):
+        goal = GOALS[subject.family] if what == guided("fast") else None
+        found.append(Row(name, f"{what} / plain step", timings[what].median / plain, goal=goal))
+    if PLAIN_THERE in timings:
+        found.append(Row(name, "plain step / diffusers' plain step", plain / timings[PLAIN_THERE].median, goal=1.05))
+        there = timings[GUIDED_THERE].median
+        found.append(Row(name, "diffusers' guided step / its plain step", there / timings[PLAIN_THERE].median))
+        found.append(Row(name, "guided step / diffusers' guided step", timings[guided("fast")].median / there, goal=0.70))
+    return found
+
+
+@click.command()
+@click.option("--json", "path", type=click.Path(path_type=Path), help="Write the figures to this file.")
+@click.option("--family", type=click.Choice(list(UNETS)), default="SD 1.5", show_default=True)
+@click.option("--size", default=512, show_default=True, help="Pixels per side.")
+@click.option("--repeats", default=3, show_default=True, help="Timed repetitions, after one to warm up.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--dtype", default="auto", show_default=True)
+@click.option("--reference/--no-reference", default=True, help="Time diffusers' steps too.")
+@click.option("--note", default="", help="What a reader must know of the circumstances.")
+def main(path: Path | None, family: str, size: int, repeats: int, device: str, dtype: str, reference: bool, note: str) -> None:
+    """Time plain and guided steps."""
+    place, numbers = resolve(device, dtype)
+    subject = Subject(family, (size, size), numbers)
+    found = rows(subject, alternating(pieces(subject, place, reference=reference), repeats, place))
+    print_rows(found)
+    if path is not None:
+        Record("step", found, device=device_name(place), note=note).write(path)
+
+
+if __name__ == "__main__":
+    main()

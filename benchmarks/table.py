@@ -1,0 +1,61 @@
+"""`docs/performance.md`, from the figures in `benchmarks/results`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from .records import Record
+
+HERE = Path(__file__).parent
+RESULTS, PAGE = HERE / "results", HERE.parent / "docs" / "performance.md"
+HEAD = """# Performance
+
+Made by `python -m benchmarks.table` from the files in `benchmarks/results`; nothing in the tables is written by hand.
+
+A guided step is a gradient pass and a denoising pass. In the gradient pass the conditional branch runs alone, with frozen
+parameters; attention is explicit in the tapped layers only, in fp32, and fused elsewhere; the pass ends at the last tapped map.
+The reference is diffusers' UNet with its own Attend-and-Excite processors: every attention explicit, the forward to its end, the
+same layers read (those of layout-guidance), the same energy.
+
+**Counted** figures come from shapes alone and are the same on every machine: floating point operations of matrix products,
+convolutions and attention (two for a multiplication with its addition); bytes kept for the backward, each storage once, without
+parameters; the peak of all live activations, forward and backward, without what a kernel takes for itself.
+**Timed** figures alternate the pieces of work and take medians: wall time on a GPU, processor time on a CPU.
+"""
+WORDS = {
+    "count": "Counted",
+    "step": "A step, timed",
+    "image": "Whole images, timed",
+}
+
+
+def page(records: list[Record]) -> str:
+    """The page of some records, in the order of `WORDS`."""
+    order = list(WORDS)
+    sections = ["\n".join(_section(record)) for record in sorted(records, key=lambda r: order.index(r.benchmark))]
+    return "\n".join([HEAD, *sections])
+
+
+def _section(record: Record) -> Iterator[str]:
+    yield f"## {WORDS[record.benchmark]}\n"
+    versions = ", ".join(f"{package} {number}" for package, number in record.versions.items())
+    where = record.device
+    yield f"`python -m benchmarks.{record.benchmark}`, {record.date}, {where}; {versions}.{record.note and ' ' + record.note}\n"
+    for subject in dict.fromkeys(row.subject for row in record.rows):
+        yield f"| {subject} | goal | reached | |"
+        yield "|---|---|---|---|"
+        for row in record.rows:
+            if row.subject == subject:
+                _, quantity, goal, reached, verdict = row.shown
+                yield f"| {quantity} | {goal} | {reached} | {verdict} |"
+        yield ""
+
+
+def main() -> None:
+    PAGE.write_text(page([Record.read(path) for path in sorted(RESULTS.glob("*.json"))]), encoding="utf-8")
+    print(f"{PAGE.relative_to(Path.cwd()) if PAGE.is_relative_to(Path.cwd()) else PAGE}")
+
+
+if __name__ == "__main__":
+    main()

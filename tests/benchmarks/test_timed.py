@@ -1,0 +1,72 @@
+"""The timed benchmarks do what they say, on networks small enough to be quick."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from benchmarks import image, step
+from benchmarks.clock import alternating
+from benchmarks.records import Record
+from benchmarks.subjects import Subject, with_random_weights
+
+
+def test_work_alternates_after_one_round_to_warm_up() -> None:
+    done: list[str] = []
+
+    def work(name: str) -> Callable[[], None]:
+        return lambda: done.append(name)
+
+    timings = alternating({name: work(name) for name in "ab"}, 2, torch.device("cpu"))
+    assert done == list("ababab")
+    assert [len(timings[name].seconds) for name in "ab"] == [2, 2]
+    assert all(timing.median >= 0 for timing in timings.values())
+
+
+def test_a_step_is_timed_in_every_way(narrow: Subject) -> None:
+    cpu = torch.device("cpu")
+    rows = step.rows(narrow, alternating(step.pieces(narrow, cpu), 1, cpu))
+    assert {row.unit for row in rows} == {"s", ""}
+    assert all(row.reached > 0 for row in rows)
+    assert sum(row.goal is not None for row in rows) == 3
+
+
+def test_a_timed_step_makes_its_guided_pass_every_time(narrow: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    model = with_random_weights(narrow, torch.device("cpu"))
+    work = step._step(model, "layout-guidance", step.ONE_UPDATE)
+    passes: list[object] = []
+    observe = model.unet.observe
+    monkeypatch.setattr(model.unet, "observe", lambda *args, **options: passes.append(1) or observe(*args, **options))
+    for _ in range(3):
+        work()
+    assert len(passes) == 3
+
+
+def test_diffusers_makes_as_many_passes_for_an_image(narrow: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+    reference = image.Reference
+    monkeypatch.setattr(reference, "gradient", lambda self, z, t: made.append("gradient") or torch.zeros_like(z))
+    monkeypatch.setattr(reference, "predict", lambda self, z, t: made.append("predict") or z)
+    image.of_diffusers(narrow, with_random_weights(narrow, torch.device("cpu")), repeats=1)
+    assert made.count("gradient") == made.count("predict") == 2 * 50
+
+
+@pytest.mark.slow
+def test_images_are_timed_by_preset_and_by_batch(tmp_path: Path) -> None:
+    options = ["--preset", "layout-guidance", "--batch", "1", "--repeats", "1", "--device", "cpu", "--note", "a test"]
+    result = CliRunner().invoke(image.main, [*options, "--json", str(tmp_path / "image.json")], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    record = Record.read(tmp_path / "image.json")
+    assert record.note == "a test"
+    assert [row.quantity for row in record.rows] == [
+        "layout-guidance, an image",
+        "plain, 50 steps, an image",
+        "layout-guidance / plain",
+        "plain, batch 1, images per second",
+        "layout-guidance, batch 1, images per second",
+    ]
+    assert record.rows[2].reached > 1
