@@ -201,8 +201,10 @@ def check_autoencoder(made: Mapping[str, Any], now: Mapping[str, Any]) -> None:
         MetadataError: only the autoencoder is another.
     """
     then, here = (_hashes(model) for model in (made, now))
-    if {**then, "vae": None} == {**here, "vae": None} and then.get("vae") != here.get("vae"):
-        file, digest = next(iter(then.get("vae", {}).items()), ("an unknown file", ""))
+    given, found = then.pop("vae", {}), here.pop("vae", {})
+    same = [{part: set(files.values()) for part, files in each.items()} for each in (then, here)]  # files may be renamed
+    if same[0] == same[1] and given and found and set(given.values()) != set(found.values()):
+        file, digest = next(iter(given.items()))
         raise MetadataError(
             f"the picture was made with another autoencoder than that of {now.get('name')} ({file}, sha256 {str(digest)[:12]}...)"
             "; say where it is: --vae PATH"
