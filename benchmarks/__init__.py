@@ -1,6 +1,7 @@
 """What guidance costs: counted exactly without running anything (`count`), and timed (`step`, `image`).
 
     python -m benchmarks.count [--json FILE]
+    python -m benchmarks.load [--json FILE]
     python -m benchmarks.step [--json FILE]
     python -m benchmarks.image [--json FILE]
     python -m benchmarks.table            # docs/performance.md from benchmarks/results/*.json

@@ -21,10 +21,12 @@ same layers read (those of layout-guidance), the same energy.
 **Counted** figures come from shapes alone and are the same on every machine: floating point operations of matrix products,
 convolutions and attention (two for a multiplication with its addition); bytes kept for the backward, each storage once, without
 parameters; the peak of all live activations, forward and backward, without what a kernel takes for itself.
+**Loading**: private memory (`RssAnon`) above that of a fresh process with everything imported.
 **Timed** figures alternate the pieces of work and take medians: wall time on a GPU, processor time on a CPU.
 """
 WORDS = {
     "count": "Counted",
+    "load": "Memory of loading",
     "step": "A step, timed",
     "image": "Whole images, timed",
 }
