@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from lsregen.models.unet import UNet, UNetConfig
 
 from .data import captions, image_pool, to_tensor
 from .latents import CHANNELS, latent_space, noise_levels
-from .training import Average, Ranks, Run, cosine, generator
+from .training import Average, Ranks, Run, cosine, generator, keep, restore
 from .words import LENGTH, save_tokenizer
 
 WIDTH = 128
@@ -122,7 +121,8 @@ def main() -> None:
     parameters = [*unet.parameters(), *(p for p in text.parameters() if p.requires_grad)]
     average = Average((unet, text), EMA_DECAY)
     optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
-    start = restore(run, unet, text, average, optimiser)
+    modules = {"unet": unet, "text": text}
+    start = restore(run, modules, average, optimiser)
 
     recent: list[float] = []
     for step in range(start, args.steps):
@@ -143,30 +143,8 @@ def main() -> None:
             recent.clear()
         decaying = step + 1 > (1 - args.decay) * args.steps
         if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
-            state = {
-                "unet": unet.state_dict(),
-                "text": text.state_dict(),
-                "average": average.shadow,
-                "optimiser": optimiser.state_dict(),
-                "step": step + 1,
-            }
-            run.save(state)
-            if not decaying:
-                run.save(state, "constant.pt")  # copy it to last.pt to prolong a run that has decayed already
+            keep(run, modules, average, optimiser, step + 1, decaying=decaying)
     ranks.close()
-
-
-def restore(run: Run, unet: nn.Module, text: nn.Module, average: Average, optimiser: torch.optim.Optimizer) -> int:
-    """Take up the last checkpoint, if there is one; the step to go on with."""
-    state: dict[str, Any] | None = run.load()
-    if state is None:
-        return 0
-    unet.load_state_dict(state["unet"])
-    text.load_state_dict(state["text"])
-    optimiser.load_state_dict(state["optimiser"])
-    for shadow, saved in zip(average.shadow, state["average"], strict=True):
-        shadow.copy_(saved)
-    return int(state["step"])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -106,6 +106,30 @@ class Run:
     def load(self, name: str = "last.pt") -> dict[str, Any] | None:
         path = self.folder / name
         return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
+
+
+def keep(
+    run: Run, modules: Mapping[str, nn.Module], average: Average, optimiser: torch.optim.Optimizer, step: int, *, decaying: bool
+) -> None:
+    """Save a checkpoint after `step` steps; `constant.pt` is the last one before the rate decays."""
+    weights = {name: module.state_dict() for name, module in modules.items()}
+    state = {**weights, "average": average.shadow, "optimiser": optimiser.state_dict(), "step": step}
+    run.save(state)
+    if not decaying:
+        run.save(state, "constant.pt")  # copy it to last.pt to prolong a run that has decayed already
+
+
+def restore(run: Run, modules: Mapping[str, nn.Module], average: Average, optimiser: torch.optim.Optimizer) -> int:
+    """Take up the last checkpoint, if there is one; the step to go on with."""
+    state = run.load()
+    if state is None:
+        return 0
+    for name, module in modules.items():
+        module.load_state_dict(state[name])
+    optimiser.load_state_dict(state["optimiser"])
+    for shadow, saved in zip(average.shadow, state["average"], strict=True):
+        shadow.copy_(saved)
+    return int(state["step"])
 
 
 def sample_seed(base: int, step: int, rank: int) -> int:
