@@ -245,6 +245,14 @@ def models(oracles: Callable[[str], Oracle]) -> Callable[[str], LatentDiffusion]
     return cache(lambda name: oracles(name).load())
 
 
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Narrow models in single files, and what lies beside them."""
+    from .narrow_files import write_files
+
+    return write_files(tmp_path_factory.mktemp("files"))
+
+
 @pytest.fixture(params=FAMILIES)
 def oracle(request: pytest.FixtureRequest, oracles: Callable[[str], Oracle]) -> Oracle:
     """Each family in turn."""

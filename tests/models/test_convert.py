@@ -18,16 +18,11 @@ from lsregen.models.latent_diffusion import LatentDiffusion
 from lsregen.samplers.ddim import DDIM
 
 from .ldm_layout import State
-from .narrow_files import FAMILIES, write_files
+from .narrow_files import FAMILIES
 
 PROMPT, STEPS = "a red circle and a blue circle", 4
 BOXES = {"red circle": (0.0, 0.0, 0.5, 0.5), "blue circle": (0.5, 0.5, 1.0, 1.0)}
 PARTS = {"model.diffusion_model.": "model", "first_stage_model.": "autoencoder", "cond_stage_model.": "text_encoder"}
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_files(tmp_path_factory.mktemp("models"))
 
 
 @pytest.fixture(scope="module")

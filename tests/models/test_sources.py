@@ -17,14 +17,8 @@ from lsregen.models.latent_diffusion import LatentDiffusion
 from lsregen.models.tokenizers import SD2, find_tokenizers
 
 from .conftest import write_tokenizer
-from .narrow_files import write_files
 
 PROMPT = "a red circle and a blue circle"
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_files(tmp_path_factory.mktemp("models"))
 
 
 def load(path: Path, **options: Any) -> LatentDiffusion:
