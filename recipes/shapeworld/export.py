@@ -22,12 +22,11 @@ from lsregen.models.checkpoint import save_component, write_config
 from lsregen.models.configs import autoencoder_values, scheduler_values, unet_values
 from lsregen.models.unet import UNet
 
-from .latents import PATCH, latent_space
-from .train_autoencoder import CONFIG
+from .latents import PATCH, SIDE, latent_space
+from .train_autoencoder import CONFIGS
 from .train_base import UNET, text_encoder
 
 CFG = 4.0
-SIDE = 64  # pixels of the images that are made when no size is asked for
 DTYPE = torch.float16
 SCHEDULE = NoiseSchedule()  # its defaults are Stable Diffusion's
 INDEX = {
@@ -66,7 +65,7 @@ def export(out: Path, base: Path, autoencoder: Path, images: Path) -> dict[str, 
     text.load_state_dict(state["text"])
     use_average((unet, text), state["average"])
     coder = torch.load(autoencoder / "last.pt", map_location="cpu", weights_only=True)
-    config = replace(CONFIG, scaling_factor=latent_space(images).scale)
+    config = replace(CONFIGS[PATCH], scaling_factor=latent_space(images).scale)
 
     stem = "diffusion_pytorch_model"
     save_component(out / "unet", unet_values(UNET, SIDE // PATCH), unet.state_dict(), stem, DTYPE)

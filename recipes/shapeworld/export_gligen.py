@@ -19,8 +19,8 @@ from lsregen.models.checkpoint import save_component, write_config
 from lsregen.models.configs import unet_values
 from lsregen.models.unet import UNet
 
-from .export import CFG, DTYPE, SIDE, use_average
-from .latents import PATCH
+from .export import CFG, DTYPE, use_average
+from .latents import PATCH, SIDE
 from .train_gligen import GLIGEN
 
 SHARED = ("vae", "text_encoder", "tokenizer", "scheduler")

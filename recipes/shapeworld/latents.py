@@ -1,7 +1,7 @@
-"""The latent space of the family, fixed before any network is trained: 4-pixel patches along their principal directions.
+"""The latent spaces of the family, fixed before any network is trained: patches of images along their principal directions.
 
-Both trainings aim at it, so they run side by side: the autoencoder learns to encode to it and to decode from it, the base
-model learns to denoise in it.
+The trainings of an autoencoder and of a denoiser both aim at one, so they run side by side: the one learns to encode to
+it and to decode from it, the other to denoise in it.
 """
 
 from __future__ import annotations
@@ -16,35 +16,38 @@ from torch import Tensor
 from .data import image_pool, patch_directions, patch_latents, to_tensor
 
 CHANNELS = 8
-PATCH = 4
-IMAGES = 4096
+PATCH, LARGE_PATCH = 4, 8  # pixels
+SIDE, LARGE_SIDE = 64, 192  # pixels of a square image
+IMAGES = {PATCH: (4096, SIDE), LARGE_PATCH: (512, LARGE_SIDE)}  # how many are looked at, and their side
 
 
 @dataclass(frozen=True)
 class LatentSpace:
-    """`directions` `[c 3*p*p]`, the mean patch, and the factor that gives latents unit variance."""
+    """`directions` `[c 3*p*p]` of patches of `patch` pixels, the mean patch, and the factor that gives latents unit variance."""
 
     directions: Tensor
     mean: Tensor
     scale: float
+    patch: int
 
     def encode(self, images: Tensor) -> Tensor:
         """Unscaled latents `[b c h w]` of images `[b 3 H W]` in [-1, 1]; multiply by `scale` for the denoiser."""
-        return patch_latents(images, self.directions, self.mean, PATCH)
+        return patch_latents(images, self.directions, self.mean, self.patch)
 
 
-def latent_space(folder: Path) -> LatentSpace:
-    """The latent space, measured on training images once and kept in the folder."""
-    path = folder / "latent-space.safetensors"
+def latent_space(folder: Path, patch: int = PATCH) -> LatentSpace:
+    """The latent space of a patch size, measured on training images once and kept in the folder."""
+    path = folder / ("latent-space.safetensors" if patch == PATCH else f"latent-space-{patch}.safetensors")
     if not path.exists():
-        images = to_tensor(image_pool(folder, IMAGES, (64, 64)))
-        directions, mean = patch_directions(images, PATCH, CHANNELS)
-        scale = 1 / patch_latents(images, directions, mean, PATCH).square().mean().sqrt()
+        count, side = IMAGES[patch]
+        images = to_tensor(image_pool(folder, count, (side, side)))
+        directions, mean = patch_directions(images, patch, CHANNELS)
+        scale = 1 / patch_latents(images, directions, mean, patch).square().mean().sqrt()
         temporary = path.with_suffix(".tmp")
         save_file({"directions": directions.contiguous(), "mean": mean, "scale": scale.reshape(1)}, temporary)
         temporary.rename(path)
     tensors = load_file(path)
-    return LatentSpace(tensors["directions"], tensors["mean"], float(tensors["scale"]))
+    return LatentSpace(tensors["directions"], tensors["mean"], float(tensors["scale"]), patch)
 
 
 def noise_levels(steps: int = 1000, start: float = 0.00085, end: float = 0.012) -> Tensor:

@@ -1,11 +1,15 @@
-"""Train the autoencoder: its encoder to the fixed latent space (see latents.py), its decoder back to images.
+"""Train an autoencoder: its encoder to the fixed latent space (see latents.py), its decoder back to images.
 
-torchrun --nproc-per-node 1 -m recipes.shapeworld.train_autoencoder --folder runs/autoencoder
+    torchrun --nproc-per-node 1 -m recipes.shapeworld.train_autoencoder --folder runs/autoencoder
+    torchrun --nproc-per-node 1 -m recipes.shapeworld.train_autoencoder --folder runs/autoencoder-large --patch 8
+
+The one of the large model learns from crops of its images: nothing in it looks farther.
 """
 
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,17 +18,22 @@ import torch.nn.functional as F
 from lsregen.models.autoencoder import Autoencoder, AutoencoderConfig
 
 from .data import image_pool, to_tensor
-from .latents import CHANNELS, latent_space
+from .latents import CHANNELS, LARGE_PATCH, LARGE_SIDE, PATCH, SIDE, latent_space
 from .training import Ranks, Run, cosine, generator
 
-CONFIG = AutoencoderConfig(
-    block_out_channels=(24, 48, 64),
+SHARED = AutoencoderConfig(
     latent_channels=CHANNELS,
     layers_per_block=1,
     norm_num_groups=8,
     mid_block_add_attention=False,
     scaling_factor=1.0,  # the latent space's own factor is written at export
 )
+CONFIGS = {
+    PATCH: replace(SHARED, block_out_channels=(24, 48, 64)),
+    LARGE_PATCH: replace(SHARED, block_out_channels=(16, 24, 48, 64)),
+}
+# By patch: how many images of which side, and the side of the crops that are seen at once.
+IMAGES = {PATCH: (36_000, SIDE, SIDE), LARGE_PATCH: (4_096, LARGE_SIDE, LARGE_SIDE // 2)}
 LEARNING_RATE = 2e-3
 LATENT_NOISE = 0.05
 ANCHOR_WEIGHT = 2.0
@@ -36,19 +45,20 @@ def main() -> None:
     parser.add_argument("--images", type=Path, default=Path("runs/images"))
     parser.add_argument("--steps", type=int, default=2400)
     parser.add_argument("--batch", type=int, default=8, help="samples per process")
-    parser.add_argument("--count", type=int, default=36_000)
+    parser.add_argument("--patch", type=int, choices=tuple(CONFIGS), default=PATCH, help="its factor")
     args = parser.parse_args()
 
     ranks = Ranks()
     run = Run(args.folder, ranks)
+    count, side, crop = IMAGES[args.patch]
     if ranks.first:
-        image_pool(args.images, args.count, (64, 64))
-        latent_space(args.images)
+        image_pool(args.images, count, (side, side))
+        latent_space(args.images, args.patch)
     ranks.barrier()
-    pool, space = image_pool(args.images, args.count, (64, 64)), latent_space(args.images)
+    pool, space = image_pool(args.images, count, (side, side)), latent_space(args.images, args.patch)
 
     torch.manual_seed(0)
-    model = Autoencoder(CONFIG).to(ranks.device)
+    model = Autoencoder(CONFIGS[args.patch]).to(ranks.device)
     parameters = list(model.parameters())
     optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.0)
     start = 0
@@ -60,6 +70,8 @@ def main() -> None:
     for step in range(start, args.steps):
         draws = generator(1, step, ranks.rank)
         images = to_tensor(pool[torch.randint(len(pool), (args.batch,), generator=draws).sort().values.numpy()])
+        top, left = (args.patch * torch.randint((side - crop) // args.patch + 1, (2,), generator=draws)).tolist()
+        images = images[..., top : top + crop, left : left + crop]
         if torch.rand((), generator=draws) < 0.5:
             images = images.flip(-1)
         true = space.encode(images)  # [b c h w]

@@ -8,17 +8,19 @@ The rate is constant until the last `--decay` of the steps, so a run may be prol
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from lsregen.models.unet import UNet, UNetConfig
 
 from .data import captions, image_pool, to_tensor
 from .latents import CHANNELS, latent_space, noise_levels
-from .training import Average, Ranks, Run, cosine, generator, keep, restore
+from .training import Learner, Ranks, Run, generator
 from .words import LENGTH, save_tokenizer
 
 WIDTH = 128
@@ -81,14 +83,14 @@ class Batches:
         return images, ids
 
 
-def loss_of(unet: nn.Module, text: nn.Module, z0: Tensor, ids: Tensor, levels: Tensor, draws: torch.Generator) -> Tensor:
+def loss_of(predict: Callable[[Tensor, Tensor], Tensor], z0: Tensor, levels: Tensor, draws: torch.Generator) -> Tensor:
     """Noise-prediction error, weighted by min(SNR, 5) / SNR (Hang et al. 2023), on timesteps stratified over the batch."""
     b = len(z0)
     t = ((torch.arange(b) + torch.rand(b, generator=draws)) / b * len(levels)).long().to(z0.device)
     alpha_bar = levels[t].reshape(-1, 1, 1, 1)
     eps = torch.randn(z0.shape, generator=draws).to(z0)
     z = alpha_bar.sqrt() * z0 + (1 - alpha_bar).sqrt() * eps
-    error = (unet(z, t, text(ids).last_hidden_state) - eps).square().mean(dim=(1, 2, 3))  # [b]
+    error = (predict(z, t) - eps).square().mean(dim=(1, 2, 3))  # [b]
     snr = levels[t] / (1 - levels[t])
     return (error * snr.clamp(max=SNR_CAP) / snr).mean()
 
@@ -118,32 +120,23 @@ def main() -> None:
 
     torch.manual_seed(0)
     unet, text = UNet(UNET).to(ranks.device), text_encoder(tokenizer).to(ranks.device).train()
-    parameters = [*unet.parameters(), *(p for p in text.parameters() if p.requires_grad)]
-    average = Average((unet, text), EMA_DECAY)
-    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
-    modules = {"unet": unet, "text": text}
-    start = restore(run, modules, average, optimiser)
+    learner = Learner(
+        run, {"unet": unet, "text": text}, rate=LEARNING_RATE, steps=args.steps, decay=args.decay, average=EMA_DECAY
+    )
 
     recent: list[float] = []
-    for step in range(start, args.steps):
+    for step in learner.steps_left:
         draws = generator(2, step, ranks.rank)
         images, ids = batches.draw(step, draws)
-        for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * cosine(step, args.steps, warmup=150, flat=1 - args.decay)
-        loss = loss_of(unet, text, space.encode(images).to(ranks.device) * space.scale, ids.to(ranks.device), levels, draws)
-        optimiser.zero_grad()
-        loss.backward()
-        ranks.average_gradients(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        average.update(step)
+        context = text(ids.to(ranks.device)).last_hidden_state
+        z0 = space.encode(images).to(ranks.device) * space.scale
+        loss = loss_of(partial(unet, context=context), z0, levels, draws)
+        learner.update(step, loss)
         recent.append(loss.item())
         if step % 25 == 24:
             run.log(step=step + 1, samples=(step + 1) * args.batch * ranks.count, loss=round(sum(recent) / len(recent), 5))
             recent.clear()
-        decaying = step + 1 > (1 - args.decay) * args.steps
-        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
-            keep(run, modules, average, optimiser, step + 1, decaying=decaying)
+        learner.keep(step, args.save_every)
     ranks.close()
 
 

@@ -32,7 +32,7 @@ from lsregen.models.unet import UNet
 from .data import captions, image_pool, to_tensor
 from .latents import latent_space, noise_levels
 from .train_base import EMA_DECAY, SIZES, SNR_CAP, UNET
-from .training import Average, Ranks, Run, cosine, generator, keep, restore
+from .training import Learner, Ranks, Run, generator
 
 GLIGEN = replace(UNET, grounded="text")
 LEARNING_RATE = 6e-4
@@ -206,28 +206,17 @@ def main() -> None:
     unet = start_from(model.unet).to(ranks.device)
     grounded = Grounded(unet, text.encode(PHRASES).pooled.to(ranks.device))
     encoder = text.network.to(ranks.device)
-    parameters = list(unet.parameters())
-    average = Average((unet,), EMA_DECAY)
-    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.01)
-    modules = {"unet": unet}
-    start = restore(run, modules, average, optimiser)
+    learner = Learner(run, {"unet": unet}, rate=LEARNING_RATE, steps=args.steps, decay=args.decay, average=EMA_DECAY)
 
     recent: list[tuple[float, float]] = []
-    for step in range(start, args.steps):
+    for step in learner.steps_left:
         draws = generator(5, step, ranks.rank)
         images, ids, boxes = batches.draw(step, draws)
         with torch.no_grad():
             context = encoder(input_ids=ids.to(ranks.device)).last_hidden_state
-        for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * cosine(step, args.steps, warmup=150, flat=1 - args.decay)
         z0 = space.encode(images).to(ranks.device) * space.scale
         loss, astray = losses_of(grounded, context, z0, boxes, levels, draws)
-        optimiser.zero_grad()
-        (loss + TOLD_WEIGHT * told(step, args.steps, args.decay) * astray).backward()
-        ranks.average_gradients(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
-        average.update(step)
+        learner.update(step, loss + TOLD_WEIGHT * told(step, args.steps, args.decay) * astray)
         recent.append((loss.item(), astray.item()))
         if step % 25 == 24:
             gates = [round(float(fuser.alpha_attn.detach().tanh()), 3) for fuser in grounded.fusers]
@@ -235,9 +224,7 @@ def main() -> None:
             samples = (step + 1) * args.batch * ranks.count
             run.log(step=step + 1, samples=samples, loss=means[0], astray=means[1], gates=gates)
             recent.clear()
-        decaying = step + 1 > (1 - args.decay) * args.steps
-        if (step + 1) % args.save_every == 0 or step + 1 == args.steps:
-            keep(run, modules, average, optimiser, step + 1, decaying=decaying)
+        learner.keep(step, args.save_every)
     ranks.close()
 
 

@@ -132,6 +132,38 @@ def restore(run: Run, modules: Mapping[str, nn.Module], average: Average, optimi
     return int(state["step"])
 
 
+class Learner:
+    """Networks that learn together: AdamW, a rate that is constant and then falls, clipped gradients, averaged weights.
+
+    Takes up the last checkpoint of its run; `steps_left` are the steps still to make.
+    """
+
+    def __init__(
+        self, run: Run, modules: Mapping[str, nn.Module], *, rate: float, steps: int, decay: float, average: float
+    ) -> None:
+        self.run, self.modules, self.rate, self.steps, self.decay = run, modules, rate, steps, decay
+        self.parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
+        self.average = Average(modules.values(), average)
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
+        self.steps_left = range(restore(run, modules, self.average, self.optimiser), steps)
+
+    def update(self, step: int, loss: Tensor) -> None:
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.rate * cosine(step, self.steps, warmup=150, flat=1 - self.decay)
+        self.optimiser.zero_grad()
+        loss.backward()
+        self.run.ranks.average_gradients(self.parameters)
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimiser.step()
+        self.average.update(step)
+
+    def keep(self, step: int, every: int) -> None:
+        """Save after every `every` steps, and after the last."""
+        if (step + 1) % every == 0 or step + 1 == self.steps:
+            decaying = step + 1 > (1 - self.decay) * self.steps
+            keep(self.run, self.modules, self.average, self.optimiser, step + 1, decaying=decaying)
+
+
 def sample_seed(base: int, step: int, rank: int) -> int:
     """A seed for the draws of one step on one rank, so that a resumed run goes on with fresh draws."""
     return (base * 1_000_003 + step) * 64 + rank
