@@ -33,6 +33,10 @@ class L2:
                 f"reduction {self.reduction!r}: expected one of {', '.join(REDUCTIONS)}{nearest(self.reduction, REDUCTIONS)}"
             )
 
+    @property
+    def blends(self) -> bool:
+        return self.reduction == "sum"
+
     def __call__(self, current: Features, target: Features | None) -> Energy:
         if target is None:
             raise ConfigError("l2 needs a target")

@@ -8,5 +8,7 @@ from ..framework.hookspecs import hookimpl
 @hookimpl
 def register_extractors(register: Callable[[str, type], None]) -> None:
     from .cross_attention import CrossAttention
+    from .gligen_inversion import GligenInversion
 
     register("cross_attention", CrossAttention)
+    register("gligen_inversion", GligenInversion)

@@ -268,6 +268,7 @@ def validate(config: Mapping[str, Any], plugins: Plugins) -> ResolvedConfig:
 
 def _term(name: str, given: Any, plugins: Plugins, problems: list[str]) -> ResolvedTerm | None:
     """One term; None, with its problems noted, if it cannot be built."""
+    from .guidance import Term
     from .schedule import Schedule
 
     path = f"guidance.{name}"
@@ -295,6 +296,11 @@ def _term(name: str, given: Any, plugins: Plugins, problems: list[str]) -> Resol
     except ConfigError as error:
         problems.append(f"{path}.distance.{error}")
     if len(problems) > before or schedule is None:
+        return None
+    try:
+        Term(extractor, distance, schedule, name)
+    except ConfigError as error:
+        problems.append(f"guidance, {error}")
         return None
     return ResolvedTerm(name, extractor_name, extractor, distance_name, distance, schedule)
 

@@ -34,6 +34,11 @@ class Term:
                 f"term {self.name or '?'}: distance {distance} accepts features of kind {', '.join(self.distance.accepts)}, "
                 f"but extractor {extractor} gives {self.extractor.kind}"
             )
+        if self.schedule.blend is not None and not (self.extractor.kind == "latent" and getattr(self.distance, "blends", False)):
+            raise ConfigError(
+                f"term {self.name or '?'}: blend {self.schedule.blend}: only a squared distance between latents (l2, with the "
+                "reduction sum) moves a known share of the way to its target; give gamma instead"
+            )
         try:
             check_raster(self.distance.raster)
         except ConfigError as error:
@@ -182,6 +187,22 @@ class GuidanceRun:
         self._backward = Backward(run.model.dtype)
         self._shift_after: Tensor | None = None
         self._left_out: dict[str, Tensor] = {}  # by term, the samples whose last update was skipped
+
+    def initial(self) -> Latents:
+        """The latent to start from: `run.z_T`, unless an extractor proposes another.
+
+        Raises:
+            ConfigError: several do, or the run starts from an image.
+        """
+        proposals: dict[str, Latents] = {}
+        for active in self.terms:
+            propose = getattr(active.term.extractor, "initial", None)
+            if propose is not None and (z := propose(self.run, active.state)) is not None:
+                proposals[active.term.name] = z
+        if len(proposals) > 1 or (proposals and self.run.eps_T is not None):
+            also = ["the image that the run starts from"] if self.run.eps_T is not None else []
+            raise ConfigError(f"several would decide what to start from: {', '.join([*map(repr, proposals), *also])}; keep one")
+        return next(iter(proposals.values()), self.run.z_T)
 
     def before(self, z: Latents, step: Step) -> Latents:
         """Pull `z` ahead of the denoising pass, as often as the schedules say."""

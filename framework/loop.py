@@ -17,9 +17,9 @@ OnStep: TypeAlias = Callable[[StepReport], bool | None]
 
 @torch.no_grad()
 def sample(run: Run, guidance: Guidance, on_step: OnStep | None = None) -> tuple[Latents, GuidanceRun]:
-    """Walk from `run.z_T` to a clean latent `[b c h w]`; returns it with the finished guidance (its log, its energies)."""
+    """Walk from the initial latent to a clean one `[b c h w]`; returns it with the finished guidance (its log, its energies)."""
     pull = guidance.start(run)
-    z = run.z_T
+    z = pull.initial()
     for step in run.steps:
         z = pull.before(z, step)
         prediction = pull.predict(z, step)

@@ -10,14 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
-import numpy as np
 import torch
-from einops import rearrange
 from PIL import Image as PILImage
 
 from .config import ResolvedConfig, apply_sets, load_guidance, merge, validate
 from .errors import ConfigError, LayoutError, NonFiniteError
 from .guidance import Guidance, Term
+from .images import beginning, entered, pictures_of, to_pil
 from .items import SEEDS
 from .layout import Layout
 from .loop import OnStep, sample
@@ -93,6 +92,8 @@ class Pipeline:
         seed: int | Sequence[int] | None = None,
         count: int = 1,
         size: tuple[int, int] | None = None,
+        init_image: PILImage.Image | Sequence[PILImage.Image] | None = None,
+        strength: float = 0.8,
         sets: Sequence[str] = (),
         on_step: OnStep | None = None,
         trace: int = 0,
@@ -107,6 +108,9 @@ class Pipeline:
             steps, cfg, sampler: override the preset's; cfg 1 switches classifier-free guidance off.
             seed: of the first image, or one per image.
             size: width and height in pixels; the model's own by default.
+            init_image: start from this picture instead of from noise (image-to-image; Meng et al. 2022, SDEdit); one for all
+                images, or one per image, of `size`'s proportions. Its own size is the default one.
+            strength: how much of the walk is made then: 1 is all of it, and leaves little of the picture.
             sets: further settings as text, e.g. `"guidance.layout.gamma=40"`.
             on_step: sees every step, and ends the run by returning False.
             trace: at how many steps the attention maps of the phrases are recorded.
@@ -119,7 +123,11 @@ class Pipeline:
         resolved, terms = self.resolve(guidance, steps=steps, cfg=cfg, sampler=sampler, sets=sets)
         batch = make_batch(prompt, negative, layout, resolved.seed if seed is None else seed, count)
         resolved = replace(resolved, seed=batch.seeds[0])  # what the report says makes this image again
-        run = self._start(resolved, batch, size or self.model.default_size)
+        pictures = None if init_image is None else pictures_of(init_image, len(batch.prompts))
+        run = self._start(resolved, batch, size or (pictures[0].size if pictures else self.model.default_size))
+        if pictures is not None:
+            run = entered(run, pictures, strength)
+        run, renders = _keeping_renders(run)
         _check_phrases(run)
         if guidance is None and any(each.boxed for each in batch.layouts) and "grounding" not in self.model.describe():
             log.warning("a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant")
@@ -142,8 +150,9 @@ class Pipeline:
             steps_made=watch.steps,
             device=str(self.model.device),
             dtype=str(self.model.dtype).removeprefix("torch."),
+            initial=beginning(pictures, strength) if pictures is not None else {},
         )
-        return Result(images, report, tracer.maps if tracer is not None else {})
+        return Result(images, report, tracer.maps if tracer is not None else {}, tuple(renders))
 
     def resolve(
         self,
@@ -182,20 +191,32 @@ class Pipeline:
             layouts=batch.layouts,
             size=size,
             generators=generators,
-            renderer=partial(self._render, batch),
+            renderer=partial(self._render, batch, size),
         )
 
-    def _render(self, batch: Batch, source: Mapping[str, Any]) -> Image:
-        """The images of another configuration for the same batch, computed where and as this one's: `[b 3 H W]` in [0, 1]."""
-        source = dict(source)
-        size = source.pop("size", None)
-        name = source.pop("model", DEFAULT_MODEL)
+    def _render(self, batch: Batch, wanted: tuple[int, int], source: Mapping[str, Any]) -> Image:
+        """The images of another configuration for the same batch, computed where and as this one's: `[b 3 H W]` in [0, 1].
+
+        Args:
+            wanted: the size of this pipeline's images; a source that names no size renders at its model's, in these proportions.
+        """
+        given = dict(source)
+        size, name = given.pop("size", None), given.pop("model", DEFAULT_MODEL)
+        guidance = given.pop("guidance", None)
         precision = str(self.model.dtype).removeprefix("torch.")
-        other = Pipeline.load(name, device=str(self.model.device), dtype=precision, plugins=self.plugins)
-        config, guidance = other.resolve(source)
-        size = other.model.default_size if size is None else convert(size, tuple[int, int], "size")
+        other = Pipeline.load(
+            convert(name, str, "source.model"), device=str(self.model.device), dtype=precision, plugins=self.plugins
+        )
+        if guidance is None and any(layout.boxed for layout in batch.layouts) and "grounding" not in other.model.describe():
+            raise ConfigError(
+                f"source: the model {name!r} does not see boxes, so its picture would not have the layout; name a GLIGEN model, "
+                "or give the source a guidance (or none, if that is meant)"
+            )
+        base = {"guidance": cast("object", guidance)} if isinstance(guidance, Mapping) else load_guidance(guidance)
+        config, terms = other.resolve(merge(base, given))
+        size = proportioned(other.model, wanted) if size is None else convert(size, tuple[int, int], "source.size")
         run = other._start(config, batch, size)
-        return other._decode(sample(run, guidance)[0], batch.seeds)
+        return other._decode(sample(run, terms)[0], batch.seeds)
 
     @torch.no_grad()
     def _decode(self, z: torch.Tensor, seeds: Sequence[int]) -> Image:
@@ -219,6 +240,25 @@ class Pipeline:
         except ConfigError:  # a network of another build: what all of its layers look at
             extractor = replace(extractor, layers=("all",))
         return AttentionTrace(run, extractor, shots)
+
+
+def _keeping_renders(run: Run) -> tuple[Run, list[list[PILImage.Image]]]:
+    """The same run, and a list that fills with what is rendered for it."""
+    renders: list[list[PILImage.Image]] = []
+
+    def render(source: Mapping[str, Any]) -> Image:
+        images = run.render(source)
+        renders.append(to_pil(images))
+        return images
+
+    return replace(run, renderer=render), renders
+
+
+def proportioned(model: Model, size: tuple[int, int]) -> tuple[int, int]:
+    """A model's own size, stretched along one side to the proportions of `size` as nearly as its factor allows."""
+    short, longer = min(model.default_size), max(size) / min(size)
+    side = max(1, round(short * longer / model.factor)) * model.factor
+    return (side, short) if size[0] >= size[1] else (short, side)
 
 
 def _check_phrases(run: Run) -> None:
@@ -294,9 +334,3 @@ def make_batch(
         if len(values) != n:
             raise ConfigError(f"{name}: {len(values)} given for {n} images; give one for all of them, or one each")
     return Batch(prompts, negatives, layouts, seeds)
-
-
-def to_pil(images: Image) -> list[PILImage.Image]:
-    """Images `[b 3 H W]` in [0, 1] as 8-bit pictures."""
-    pixels = rearrange((images.clamp(0, 1) * 255).round().byte().cpu(), "b c h w -> b h w c").numpy()
-    return [PILImage.fromarray(np.ascontiguousarray(picture)) for picture in pixels]

@@ -53,7 +53,8 @@ class Report:
 
     `energies`: every evaluation of every term, in order. `seconds`: by phase. `guided_passes`: network passes made for guidance.
     `skipped_updates`: of single samples, because a gradient was not finite (see `Schedule.non_finite`). `steps_made`: fewer
-    than the configuration's if `on_step` ended the run.
+    than the configuration's if `on_step` ended the run. `initial`: of the pictures that the run started from, if it did, the
+    hashes of their pixels (`sha256`) and the `strength`.
     """
 
     prompts: tuple[str, ...]
@@ -70,6 +71,7 @@ class Report:
     steps_made: int
     device: str
     dtype: str
+    initial: Mapping[str, Any] = field(default_factory=dict[str, Any])
     versions: Mapping[str, str] = field(default_factory=versions)
 
     def as_dict(self) -> dict[str, Any]:
@@ -89,6 +91,7 @@ class Report:
             "steps_made": self.steps_made,
             "device": self.device,
             "dtype": self.dtype,
+            "initial": plain(self.initial),
             "versions": dict(self.versions),
         }
 
@@ -97,12 +100,14 @@ class Report:
 class Result:
     """The images of one batch, in the order of the seeds, and their report.
 
-    `attention`: if a trace was asked for, the maps `[b k h w]` of every phrase by step index.
+    `attention`: if a trace was asked for, the maps `[b k h w]` of every phrase by step index. `renders`: of every picture that an
+    extractor had another model make, the batch.
     """
 
     images: Sequence[Image]
     report: Report
     attention: Mapping[int, Tensor] = field(default_factory=dict[int, "Tensor"])
+    renders: Sequence[Sequence[Image]] = ()
 
     @property
     def image(self) -> Image:

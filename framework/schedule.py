@@ -44,6 +44,9 @@ class Schedule:
 
     gamma: float = option(1.0, "strength: what the gradient is multiplied by; its scale depends on the site")
     decay: str = option("constant", f"how the strength falls: {', '.join(DECAYS)}")
+    blend: float | None = option(
+        None, "for l2 on latents, instead of gamma: how far a pull goes toward the target, from 0 (not at all) to 1 (onto it)"
+    )
     from_: float = option(0.0, "first guided step, as a fraction of all steps")
     until: float = option(1.0, "end of the guided steps, as a fraction of all steps (not included)")
     repeats: int = option(1, "most updates within one step")
@@ -66,6 +69,8 @@ class Schedule:
             if getattr(self, name) not in known:
                 given = getattr(self, name)
                 raise ConfigError(f"{name}: {given!r} is not one of {', '.join(known)}{nearest(str(given), known)}")
+        if self.blend is not None:
+            self._check_blend(self.blend)
         if not 0 <= self.from_ <= 1 or not 0 <= self.until <= 1:
             raise ConfigError(f"from {self.from_}, until {self.until}: both are fractions of the run, between 0 and 1")
         if self.from_ >= self.until:
@@ -81,12 +86,21 @@ class Schedule:
         if self.site in ("after", "noise") and (self.repeats > 1 or self.refine):
             raise ConfigError(f"site {self.site!r} shares its pass with denoising: repeats and refine need site 'before' or 'z0'")
 
+    def _check_blend(self, blend: float) -> None:
+        if not 0 <= blend <= 1:
+            raise ConfigError(f"blend: {blend} is not between 0 (leaves the latent alone) and 1 (puts the target in its place)")
+        if self.gamma != 1 or self.normalise != "none":
+            given = f"gamma {self.gamma}" if self.gamma != 1 else f"normalise {self.normalise!r}"
+            raise ConfigError(f"blend: {blend} beside {given}; blend is the strength itself, so leave the other out")
+
     def active(self, step: Step) -> bool:
         """Whether this step lies in the window."""
         return _first_step(self.from_, step.count) <= step.index < _first_step(self.until, step.count)
 
     def strength(self, step: Step) -> float:
-        return self.gamma * DECAYS[self.decay](step)
+        """What the gradient is multiplied by. That of a squared distance is twice the way to the target."""
+        gamma = self.gamma if self.blend is None else 0.5 * self.blend
+        return gamma * DECAYS[self.decay](step)
 
     def refinement(self, step: Step) -> tuple[float, int] | None:
         """Threshold and most updates, if a refinement is due at this step; the latest, where few steps bring several together."""

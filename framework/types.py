@@ -183,7 +183,10 @@ class Energy:
 
 
 class FeatureExtractor(Protocol):
-    """What to look at. Implementations are frozen dataclasses: their fields are the options, their docstring the help text."""
+    """What to look at. Implementations are frozen dataclasses: their fields are the options, their docstring the help text.
+
+    One may also have a method `initial(run, state) -> Latents | None`: the latent to start from, if it has an opinion.
+    """
 
     kind: ClassVar[str]
 
@@ -206,7 +209,10 @@ class FeatureExtractor(Protocol):
 
 
 class Distance(Protocol):
-    """How far it is. Implementations are frozen dataclasses, like extractors."""
+    """How far it is. Implementations are frozen dataclasses, like extractors.
+
+    One whose gradient is twice the way to the target may say so by an attribute `blends`: its strength can be given as a `blend`.
+    """
 
     accepts: ClassVar[tuple[str, ...]]
     needs_target: ClassVar[bool]
@@ -310,6 +316,12 @@ class Run:
     size: tuple[int, int]
     generators: tuple[torch.Generator, ...] = field(repr=False, default=())
     renderer: Callable[[Mapping[str, Any]], Image] | None = field(repr=False, default=None)
+    eps_T: Latents | None = field(repr=False, default=None)  # the noise in z_T, where there is more than noise in it
+
+    @property
+    def initial_noise(self) -> Latents:
+        """The noise that the run starts from, `[b c h w]`."""
+        return self.z_T if self.eps_T is None else self.eps_T
 
     def noise(self, step: Step) -> Latents | None:
         """Fresh standard normal noise `[b c h w]` for a stochastic step; each sample draws from its own stream, on the CPU."""

@@ -263,8 +263,8 @@ def probe(pipeline: Pipeline, look: Callable[[Run], Any], **options: Any) -> Any
 @pytest.mark.parametrize(
     "source",
     [
-        {"steps": 2},
-        {"steps": 2, "size": [32, 64], "cfg": 1, "model": "shapeworld-base"},
+        {"steps": 2, "guidance": {}},
+        {"steps": 2, "size": [32, 64], "cfg": 1, "model": "shapeworld-base", "guidance": {}},
         {"steps": 2, "guidance": load_preset("layout-guidance")["guidance"]},
     ],
     ids=["plain", "sized", "guided"],
@@ -276,6 +276,36 @@ def test_a_run_renders_another_configuration_of_itself(pipeline: Pipeline, sourc
     plain = pipeline(PROMPT, layout=LAYOUT, guidance=options, seed=6, size=(size[0], size[1]))
     assert images.shape == (1, 3, size[1], size[0])
     assert to_pil(images)[0].tobytes() == plain.image.tobytes()
+
+
+def test_a_render_by_a_preset_is_that_preset(pipeline: Pipeline) -> None:
+    source = {"steps": 2, "guidance": "layout-guidance", "size": [32, 64]}
+    images = probe(pipeline, lambda run: run.render(source), layout=LAYOUT, seed=6)
+    plain = pipeline(PROMPT, layout=LAYOUT, guidance="layout-guidance", seed=6, size=(32, 64), steps=2)
+    assert to_pil(images)[0].tobytes() == plain.image.tobytes()
+
+
+def test_what_is_rendered_comes_back_beside_the_images(pipeline: Pipeline) -> None:
+    def look(run: Run) -> None:
+        run.render({"steps": 1})
+        run.render({"steps": 2})
+
+    result = pipeline([PROMPT] * 2, steps=1, guidance=Guidance([Term(Probe(look), L2())]))
+    assert [len(batch) for batch in result.renders] == [2, 2]
+    again = pipeline([PROMPT] * 2, steps=2)
+    assert [image.tobytes() for image in result.renders[1]] == [image.tobytes() for image in again.images]
+    assert not pipeline(PROMPT, steps=1).renders
+
+
+@pytest.mark.parametrize(("size", "rendered"), [((128, 128), (64, 64)), ((144, 96), (96, 64)), ((96, 128), (64, 84))])
+def test_a_render_has_the_proportions_of_the_image(pipeline: Pipeline, size: tuple[int, int], rendered: tuple[int, int]) -> None:
+    images = probe(pipeline, lambda run: run.render({"steps": 1}), size=size, on_step=lambda _: False)
+    assert images.shape[-2:] == rendered[::-1]
+
+
+def test_a_source_that_would_not_see_the_boxes_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(ConfigError, match="source: the model 'shapeworld-base' does not see boxes"):
+        probe(pipeline, lambda run: run.render({"steps": 1}), layout=LAYOUT)
 
 
 def test_a_render_computes_in_the_dtype_of_its_run(monkeypatch: pytest.MonkeyPatch) -> None:

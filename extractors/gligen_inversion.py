@@ -1,0 +1,152 @@
+"""Toward a small picture with the right layout: rendered by another model, enlarged, encoded, and noised to every step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..framework.errors import ConfigError, nearest
+from ..framework.images import noised
+from ..framework.layout import Layout, rasterise
+from ..framework.options import option
+from ..framework.types import Features, Image, Latents, Needs, Run, Step, View
+from .smoothing import smooth
+
+NOISES = ("ddim_inversion", "shared", "fresh", "eps_consistent")
+MASKS = ("full", "boxes")
+FULL_STRENGTH = 1 / 16  # of the canvas: boxes of at most this area are pulled with the whole strength
+FRESH = 0x5EED  # keeps the streams of `fresh` apart from those that the sampler draws from
+
+
+@dataclass(frozen=True)
+class GligenInversion:
+    """The latent itself, beside that of an enlarged small picture with the right layout (LSReGen, section 3.3).
+
+    The picture is rendered once, from the same prompts, layouts and seeds, by `source`: a model that sees boxes, or any model
+    with a guidance that does. It is enlarged (bicubic), encoded by the large model's autoencoder, and noised to the level of each
+    step: that is the target, and no network runs for the pull itself. Meant for the distance `l2`, with `blend` as its strength.
+
+    `noise` is how the clean target reaches a step's level: `ddim_inversion` walks the sampler's steps backward with the model
+    (Song et al. 2020, without classifier-free guidance; what the paper does); `shared` adds the noise that the run starts from,
+    `fresh` new noise at every step. `eps_consistent` compares clean latents instead, the model's estimate with the picture's: at
+    the site `z0` the noise stays what the model says it is.
+    """
+
+    kind: ClassVar[str] = "latent"
+
+    source: Mapping[str, Any] = option(
+        {"model": "shapeworld-gligen"},
+        "what renders the small picture: model, size, and any setting of a configuration; guidance may be the name of a preset",
+    )
+    noise: str = option("ddim_inversion", f"how the target is noised: {', '.join(NOISES)}")
+    mask: str = option("full", "where it pulls: full (everywhere) or boxes")
+    feather: float = option(1.0, "latent cells over which the edge of a box fades, with mask boxes")
+    box_power: float = option(
+        0.0,
+        "with mask boxes, how much less large boxes are pulled: (1/16 / area)^box_power, boxes below 1/16 of the canvas fully",
+    )
+    low_pass: float = option(0.0, "sigma in latent cells of a blur of both sides: details below it are left alone; 0 for none")
+    init_from_target: bool = option(False, "start from the target at the first step, instead of from noise")
+
+    def __post_init__(self) -> None:
+        for name, known in (("noise", NOISES), ("mask", MASKS)):
+            if (given := getattr(self, name)) not in known:
+                raise ConfigError(f"{name}: {given!r} is not one of {', '.join(known)}{nearest(str(given), known)}")
+        for name in ("feather", "box_power", "low_pass"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}: {getattr(self, name)} is below 0")
+        if self.box_power and self.mask == "full":
+            raise ConfigError(f"box_power: {self.box_power} needs boxes to act on; set mask: boxes, or leave it at 0")
+
+    @property
+    def needs(self) -> Needs:
+        return Needs(prediction=self.noise == "eps_consistent")
+
+    def prepare(self, run: Run, raster: str) -> GligenInversionState:
+        picture = run.render(self.source)
+        z0 = run.model.encode_image(enlarged(picture, run.size))
+        return GligenInversionState(self._noiser(run, z0), self._weight(run, raster), z0)
+
+    def current(self, view: View, state: GligenInversionState) -> Features:
+        z = view.z0 if self.noise == "eps_consistent" else view.z
+        return self._features(z, state)
+
+    def target(self, view: View, state: GligenInversionState) -> Features:
+        return self._features(state.z0 if self.noise == "eps_consistent" else state.noised(view.step), state)
+
+    def initial(self, run: Run, state: GligenInversionState) -> Latents | None:
+        """The latent to start from, if the target is to be that."""
+        return state.noised(run.steps[0]) if self.init_from_target else None
+
+    def _features(self, z: Latents, state: GligenInversionState) -> Features:
+        maps = z[:, None]  # [b 1 c h w]
+        if self.low_pass > 0:
+            size = 2 * max(1, round(3 * self.low_pass)) + 1
+            maps = smooth(maps, size, self.low_pass, "gaussian")
+        present = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device)
+        group = torch.arange(z.shape[1], device=z.device).expand(len(z), -1)
+        return Features((maps,), self.kind, present, group, weight=None if state.weight is None else (state.weight,))
+
+    def _noiser(self, run: Run, z0: Latents) -> Callable[[Step], Latents]:
+        if self.noise == "ddim_inversion":
+            found = run.invert(z0)
+            return lambda step: found[step.index]
+        if self.noise == "fresh":
+            streams = [torch.Generator().manual_seed(seed ^ FRESH) for seed in run.seeds]
+            shape = z0.shape[1:]
+            drawn = {step.index: torch.stack([torch.randn(shape, generator=s) for s in streams]).to(z0) for step in run.steps}
+            return lambda step: noised(z0, drawn[step.index], step)
+        return lambda step: noised(z0, run.initial_noise, step)
+
+    def _weight(self, run: Run, raster: str) -> Tensor | None:
+        """How hard each place is pulled, `[b 1 1 h w]` in [0, 1]; None for everywhere alike."""
+        if self.mask == "full":
+            return None
+        grid = run.z_T.shape[-2:]
+        samples = zip(run.layouts, run.seeds, strict=True)
+        weights = [self._boxes(layout, (int(grid[0]), int(grid[1])), raster, seed) for layout, seed in samples]
+        return torch.stack(weights)[:, None, None].to(run.z_T.device)
+
+    def _boxes(self, layout: Layout, grid: tuple[int, int], raster: str, seed: int) -> Tensor:
+        """The union of a layout's regions `[h w]`, each as strong as its size says."""
+        if not layout.boxed:
+            raise ConfigError(
+                f"gligen_inversion: mask boxes, but the image of seed {seed} has none; give boxes, or set mask: full"
+            )
+        masks = rasterise(layout.boxed, grid, raster)  # [regions h w]
+        areas = masks.mean(dim=(1, 2)).clamp(min=torch.finfo(masks.dtype).tiny)
+        if self.feather > 0:
+            size = 2 * max(1, round(3 * self.feather)) + 1
+            masks = smooth(masks[None, None], size, self.feather, "gaussian")[0, 0]
+        strengths = (FULL_STRENGTH / areas).pow(self.box_power).clamp(max=1)
+        return (masks * strengths[:, None, None]).amax(dim=0)
+
+
+@dataclass(frozen=True)
+class GligenInversionState:
+    """`noised` gives the target latents at a step, `weight` `[b 1 1 h w]` where they count, `z0` the clean target."""
+
+    noised: Callable[[Step], Latents] = field(repr=False)
+    weight: Tensor | None
+    z0: Latents
+
+
+def enlarged(picture: Image, size: tuple[int, int]) -> Image:
+    """A picture `[b 3 H W]` in [0, 1] at another size (width, height), by bicubic interpolation.
+
+    Raises:
+        ConfigError: it is larger than that.
+    """
+    width, height = size
+    have_height, have_width = picture.shape[-2:]
+    if have_width > width or have_height > height:
+        raise ConfigError(
+            f"gligen_inversion: the source renders {have_width}x{have_height} pixels, more than the image's {width}x{height}; "
+            f"make the image larger with --size, or set the source's size"
+        )
+    return F.interpolate(picture.float(), (height, width), mode="bicubic").clamp(0, 1)

@@ -1,0 +1,89 @@
+"""Pictures on their way in and out: between PIL and tensors, and as the beginning of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from hashlib import sha256
+from math import floor
+from typing import Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image as PILImage
+
+from .errors import ConfigError
+from .types import Image, Latents, Run, Step
+
+PROPORTIONS = 0.01  # by which the proportions of a picture may differ from those of the image that is made from it
+
+
+def to_pil(images: Image) -> list[PILImage.Image]:
+    """Images `[b 3 H W]` in [0, 1] as 8-bit pictures."""
+    pixels = rearrange((images.clamp(0, 1) * 255).round().byte().cpu(), "b c h w -> b h w c").numpy()
+    return [PILImage.fromarray(np.ascontiguousarray(picture)) for picture in pixels]
+
+
+def from_pil(pictures: Sequence[PILImage.Image], size: tuple[int, int]) -> Image:
+    """Pictures as `[b 3 H W]` in [0, 1], resized (bicubic) to a width and height of the same proportions.
+
+    Raises:
+        ConfigError: a picture of other proportions.
+    """
+    tensors: list[torch.Tensor] = []
+    for picture in pictures:
+        if abs(picture.width * size[1] / (picture.height * size[0]) - 1) > PROPORTIONS:
+            raise ConfigError(
+                f"init_image: {picture.width}x{picture.height} pixels, and the image is to have {size[0]}x{size[1]}: it would be "
+                "stretched; crop it, or ask for a size of its proportions"
+            )
+        resized = picture.convert("RGB")
+        if resized.size != size:
+            resized = resized.resize(size, PILImage.Resampling.BICUBIC)
+        tensors.append(torch.tensor(np.asarray(resized)).float() / 255)
+    return rearrange(tensors, "b h w c -> b c h w")
+
+
+def pictures_of(given: PILImage.Image | Sequence[PILImage.Image], count: int) -> tuple[PILImage.Image, ...]:
+    """One picture for each of `count` images.
+
+    Raises:
+        ConfigError: a list of another length.
+    """
+    pictures = (given,) * count if isinstance(given, PILImage.Image) else tuple(given)
+    if len(pictures) != count:
+        raise ConfigError(f"init_image: {len(pictures)} given for {count} images; give one for all of them, or one each")
+    return pictures
+
+
+def entry_step(strength: float, count: int) -> int:
+    """At which of `count` steps image-to-image enters: `strength` is the share of them that is made.
+
+    Raises:
+        ConfigError: not above 0 and at most 1, or no step would be made.
+    """
+    if not 0 < strength <= 1:
+        raise ConfigError(f"strength: {strength} is not above 0 and at most 1")
+    made = floor(strength * count + 1e-9)  # .57 * 100 is not 57
+    if made < 1:
+        raise ConfigError(f"strength: {strength} of {count} steps is less than one; raise it, or take more steps")
+    return count - made
+
+
+def noised(z0: Latents, eps: Latents, step: Step) -> Latents:
+    """A clean latent at the noise level of a step."""
+    return step.alpha_bar**0.5 * z0 + (1 - step.alpha_bar) ** 0.5 * eps
+
+
+def beginning(pictures: Sequence[PILImage.Image], strength: float) -> dict[str, Any]:
+    """What a report says of the pictures that a run starts from: the hash of each one's pixels, and the strength."""
+    return {"sha256": [sha256(picture.convert("RGB").tobytes()).hexdigest() for picture in pictures], "strength": strength}
+
+
+@torch.no_grad()
+def entered(run: Run, pictures: Sequence[PILImage.Image], strength: float) -> Run:
+    """A run that starts from pictures, at the step that `strength` says, with its own noise on them."""
+    steps = run.steps[entry_step(strength, len(run.steps)) :]
+    z0 = run.model.encode_image(from_pil(pictures, run.size).to(run.model.device))
+    return replace(run, steps=steps, z_T=noised(z0, run.z_T, steps[0]), eps_T=run.z_T)

@@ -1,0 +1,224 @@
+"""The target that is rendered small: how it is noised, where it counts, and what a pull toward it does."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lsregen.distances.l2 import L2
+from lsregen.extractors.gligen_inversion import FULL_STRENGTH, NOISES, GligenInversion, enlarged
+from lsregen.framework import ConfigError, Guidance, Layout, Pipeline, Schedule, StepReport, Term
+from lsregen.framework.images import noised, to_pil
+from lsregen.framework.taps import Taps
+from lsregen.framework.types import Run, View
+
+PROMPT = "a red circle and a blue square"
+LAYOUT = Layout.from_boxes({"red circle": (0.0, 0.0, 0.5, 0.5), "blue square": (0.75, 0.75, 1.0, 1.0)})
+SOURCE: Mapping[str, Any] = {"model": "shapeworld-base", "steps": 2, "guidance": {}}
+SIZE = (96, 96)
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return Pipeline.load("shapeworld-base", device="cpu", dtype="fp32")
+
+
+def walk(
+    pipeline: Pipeline, extractor: GligenInversion | None, schedule: Schedule | None = None, **options: Any
+) -> list[StepReport]:
+    reports: list[StepReport] = []
+    terms = [] if extractor is None else [Term(extractor, L2(), schedule or Schedule(blend=1, until=0.2))]
+    given = {"steps": 10, "seed": 3, "size": SIZE, "layout": LAYOUT, "on_step": reports.append, **options}
+    pipeline(PROMPT, guidance=Guidance(terms), **given)
+    return reports
+
+
+def prepared(pipeline: Pipeline, extractor: GligenInversion, **options: Any) -> tuple[Run, Any]:
+    """The run and the state that an extractor makes of it."""
+    seen: list[tuple[Run, Any]] = []
+
+    class Kept(GligenInversion):
+        def prepare(self, run: Run, raster: str) -> Any:
+            seen.append((run, GligenInversion.prepare(self, run, raster)))
+            return seen[0][1]
+
+    walk(pipeline, Kept(**vars(extractor)), **{"on_step": lambda _: False, **options})
+    return seen[0]
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).norm() / b.norm())
+
+
+# Guidance magnifies what is rounded: at cfg 4 a difference in the last bit of 28 of 4,608 numbers becomes 1.3e-6 in ten steps.
+@pytest.mark.parametrize(("cfg", "tolerance"), [(1.0, 1e-6), (4.0, 5e-6)])
+def test_a_blend_of_one_is_image_to_image_entered_at_the_last_guided_step(
+    pipeline: Pipeline, cfg: float, tolerance: float
+) -> None:
+    guided, count = 3, 10
+    extractor = GligenInversion(source=SOURCE, noise="shared")
+    reports = walk(pipeline, extractor, Schedule(blend=1, until=guided / count), cfg=cfg)
+    rendered = pipeline(PROMPT, layout=LAYOUT, seed=3, steps=2, guidance={}).image
+    run, state = prepared(pipeline, extractor, cfg=cfg)
+    assert to_pil(run.render(SOURCE))[0].tobytes() == rendered.tobytes()
+    steps = run.steps[guided - 1 :]
+    z = noised(state.z0, run.z_T, steps[0])
+    assert relative(reports[guided - 1].z, z) < 1e-8
+    with torch.no_grad():
+        for step in steps:
+            z = run.sampler.step(z, run.denoiser.predict(z, step), step, None)
+    assert relative(reports[-1].z_next, z) < tolerance
+
+
+def test_image_to_image_of_the_pipeline_is_the_same_up_to_eight_bits(pipeline: Pipeline) -> None:
+    run, _ = prepared(pipeline, extractor := GligenInversion(source=SOURCE, noise="shared"))
+    picture = to_pil(enlarged(run.render(SOURCE), SIZE))[0]
+    pulled = walk(pipeline, extractor, Schedule(blend=1, until=0.3))
+    entered = walk(pipeline, None, init_image=picture, strength=0.8)
+    assert entered[0].step.index == 2
+    assert relative(entered[-1].z_next, pulled[-1].z_next) < 0.02
+
+
+@pytest.mark.parametrize("blend", [0.0, 0.25, 1.0])
+def test_a_blend_goes_that_far_toward_the_target(pipeline: Pipeline, blend: float) -> None:
+    run, state = prepared(pipeline, extractor := GligenInversion(source=SOURCE, noise="shared"))
+    first = walk(pipeline, extractor, Schedule(blend=blend, until=0.1))[0]
+    target = state.noised(run.steps[0])
+    torch.testing.assert_close(first.z, (1 - blend) * run.z_T + blend * target)
+
+
+def test_gamma_is_half_of_the_blend(pipeline: Pipeline) -> None:
+    extractor = GligenInversion(source=SOURCE, noise="shared")
+    blended = walk(pipeline, extractor, Schedule(blend=0.4, until=0.1))[0].z
+    assert torch.equal(blended, walk(pipeline, extractor, Schedule(gamma=0.2, until=0.1))[0].z)
+
+
+def test_shared_noise_is_the_runs_own_and_fresh_noise_is_new_at_every_step(pipeline: Pipeline) -> None:
+    run, state = prepared(pipeline, GligenInversion(source=SOURCE, noise="shared"))
+    step = run.steps[4]
+    assert torch.equal(state.noised(step), noised(state.z0, run.z_T, step))
+    run, state = prepared(pipeline, GligenInversion(source=SOURCE, noise="fresh"))
+    noises = [
+        (state.noised(step) - step.alpha_bar**0.5 * state.z0) / (1 - step.alpha_bar) ** 0.5
+        for step in (run.steps[0], run.steps[1])
+    ]
+    for noise in noises:
+        assert abs(float(noise.mean())) < 0.1
+        assert abs(float(noise.std()) - 1) < 0.1
+    related = torch.corrcoef(torch.stack([*(noise.flatten() for noise in noises), run.z_T.flatten()]))
+    assert float(related.triu(1).abs().max()) < 0.1  # neither with each other nor with the run's own
+
+
+def test_an_inverted_target_is_the_samplers_own_walk_backward(pipeline: Pipeline) -> None:
+    run, state = prepared(pipeline, GligenInversion(source=SOURCE, noise="ddim_inversion"))
+    found = run.invert(state.z0)
+    for step in run.steps:
+        assert torch.equal(state.noised(step), found[step.index])
+
+
+def test_eps_consistent_moves_the_clean_estimate_and_keeps_the_noise(pipeline: Pipeline) -> None:
+    extractor = GligenInversion(source=SOURCE, noise="eps_consistent")
+    first = walk(pipeline, extractor, Schedule(blend=1, until=0.1, site="z0"))[0]
+    _, state = prepared(pipeline, extractor)
+    torch.testing.assert_close(first.prediction.z0, state.z0)
+    assert torch.equal(first.prediction.eps, walk(pipeline, None)[0].prediction.eps)
+
+
+def test_boxes_limit_the_pull_and_large_ones_are_pulled_less(pipeline: Pipeline) -> None:
+    _, state = prepared(pipeline, GligenInversion(source=SOURCE, mask="boxes", feather=0, box_power=0.5))
+    weight = state.weight[0, 0, 0]  # [h w]
+    h, w = weight.shape
+    quarter, sixteenth = weight[: h // 2, : w // 2], weight[3 * h // 4 :, 3 * w // 4 :]
+    torch.testing.assert_close(quarter, torch.full_like(quarter, math.sqrt(FULL_STRENGTH / 0.25)))
+    torch.testing.assert_close(sixteenth, torch.ones_like(sixteenth))
+    assert float(weight.sum() - quarter.sum() - sixteenth.sum()) == 0
+
+
+def test_a_feathered_box_fades(pipeline: Pipeline) -> None:
+    _, state = prepared(pipeline, GligenInversion(source=SOURCE, mask="boxes", feather=1))
+    row = state.weight[0, 0, 0, 2]  # across the edge of the first box, at half of the width
+    middle = len(row) // 2
+    assert (row[:-1] - row[1:] >= -1e-6)[: middle + 4].all()
+    assert 0.1 < float(row[middle]) < 0.5 < float(row[middle - 1]) < 0.9
+
+
+def test_outside_of_the_boxes_nothing_moves(pipeline: Pipeline) -> None:
+    extractor = GligenInversion(source=SOURCE, noise="shared", mask="boxes", feather=0)
+    run, state = prepared(pipeline, extractor)
+    moved = walk(pipeline, extractor, Schedule(blend=1, until=0.1))[0].z
+    inside = state.weight[0, 0, 0] > 0
+    target = state.noised(run.steps[0])
+    torch.testing.assert_close(moved[..., inside], target[..., inside])
+    assert torch.equal(moved[..., ~inside], run.z_T[..., ~inside])
+
+
+def test_a_low_pass_leaves_fine_detail_alone(pipeline: Pipeline) -> None:
+    extractor = GligenInversion(source=SOURCE, noise="shared", low_pass=2.0)
+    run, state = prepared(pipeline, extractor)
+    checker = (-1.0) ** torch.arange(24)[:, None] * (-1.0) ** torch.arange(24)  # the finest pattern there is
+    z = state.noised(run.steps[0]) + checker
+    view = View(z, run.steps[0], Taps(()))
+    energy = L2()(extractor.current(view, state), extractor.target(view, state)).value
+    inner = float(checker.square().sum()) * run.z_T.shape[1]
+    assert float(energy) < 1e-3 * inner
+
+
+def test_a_run_may_start_from_the_target(pipeline: Pipeline) -> None:
+    extractor = GligenInversion(source=SOURCE, noise="ddim_inversion", init_from_target=True)
+    run, state = prepared(pipeline, extractor)
+    first = walk(pipeline, extractor, Schedule(blend=0, until=0.1))[0]
+    assert torch.equal(first.z, state.noised(run.steps[0]))
+
+
+def test_only_one_may_say_what_to_start_from(pipeline: Pipeline) -> None:
+    extractor = GligenInversion(source=SOURCE, noise="shared", init_from_target=True)
+    picture = to_pil(torch.rand(1, 3, 96, 96))[0]
+    with pytest.raises(ConfigError, match="several would decide what to start from: 'L2', the image"):
+        walk(pipeline, extractor, Schedule(blend=0.5), init_image=picture, strength=0.5)
+
+
+def test_samples_of_a_batch_have_their_own_targets(pipeline: Pipeline) -> None:
+    extractor = GligenInversion(source=SOURCE, noise="fresh", mask="boxes")
+    schedule = Schedule(blend=0.7, until=0.2)
+    layouts = [LAYOUT, Layout.from_boxes({"blue square": (0.1, 0.5, 0.6, 0.9)})]
+    reports: list[StepReport] = []
+    options: dict[str, Any] = {"steps": 4, "size": SIZE, "guidance": Guidance([Term(extractor, L2(), schedule)])}
+    pipeline([PROMPT, PROMPT], layout=layouts, seed=[5, 9], on_step=reports.append, **options)
+    alone: list[StepReport] = []
+    pipeline(PROMPT, layout=layouts[1], seed=9, on_step=alone.append, **options)
+    assert relative(reports[-1].z_next[1:], alone[-1].z_next) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"noise": "share"}, "noise: 'share' is not one of .*did you mean 'shared'"),
+        ({"mask": "box"}, "mask: 'box' is not one of"),
+        ({"feather": -1.0}, "feather: -1.0 is below 0"),
+        ({"box_power": 0.5}, "box_power: 0.5 needs boxes to act on"),
+    ],
+)
+def test_options_out_of_range_are_refused(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        GligenInversion(**options)
+
+
+def test_an_image_smaller_than_its_render_is_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(ConfigError, match="the source renders 64x64 pixels, more than the image's 48x48"):
+        walk(pipeline, GligenInversion(source={**SOURCE, "size": [64, 64]}), size=(48, 48))
+
+
+def test_boxes_that_are_not_there_are_refused(pipeline: Pipeline) -> None:
+    with pytest.raises(ConfigError, match="mask boxes, but the image of seed 3 has none"):
+        walk(pipeline, GligenInversion(source=SOURCE, mask="boxes"), layout=Layout())
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_nothing_but_a_clean_estimate_takes_a_network(noise: str) -> None:
+    assert GligenInversion(noise=noise).needs.prediction is (noise == "eps_consistent")
+    assert not GligenInversion(noise=noise).needs.taps
