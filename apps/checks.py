@@ -23,7 +23,7 @@ LONGEST_SHOWN = 80  # characters of a name, in a message
 PIXELS = re.compile(r"; these look like pixels: .*")  # what the framework says to those who write Python or files
 AGAIN = re.compile(r": box \([^()]*\)(?=:)")  # the numbers once more, behind the text that holds them
 SAME_SHAPE = 0.02  # a mask whose sides are in another ratio than the picture's, by more than this, is said to be stretched
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"[A-Za-z0-9]\w*(?:[.-]+\w+)*/\w+(?:[.-]+\w+)*", re.ASCII)
 MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 """What torch says, in RuntimeErrors of its own, of a full CUDA or MPS device, and of the CPU on Windows and elsewhere."""
 
@@ -115,7 +115,7 @@ def check_folder(folder: Path) -> None:
 
 
 def check_model(model: str, plugins: Plugins | None = None) -> None:
-    """Whether a model of this name, or a folder at this path, exists; it is not opened.
+    """Whether a model of this name, or a folder at this path, exists; it is not opened, and the hub is not asked.
 
     `plugins`: None while they are not loaded; then only what is clearly a path is looked at.
 
@@ -139,12 +139,12 @@ def check_model(model: str, plugins: Plugins | None = None) -> None:
         raise ConfigError(f"{where}: cannot be read ({reason(error)}); expected a model's name or its folder") from None
     ships = f"; lsregen ships with {', '.join(embedded)}" if embedded else ""
     near = nearest(model.rpartition("/")[2], embedded)
-    if HUB_NAME.fullmatch(model) and model[0] not in ".~":
-        cure = "names of a hub are not downloaded: fetch the model's folder yourself and give its path"
-        raise ConfigError(f"{where}: no such folder{near}; {cure}{ships}")
+    if HUB_NAME.fullmatch(model):  # whether the hub has it, loading it tells
+        return
     if "/" in model or plugins is None:
         raise ConfigError(f"{where}: no such folder{near}{ships}")
-    raise ConfigError(f"{where} is neither a model that ships with lsregen ({', '.join(embedded)}) nor a folder{near}")
+    known = f"a model that ships with lsregen ({', '.join(embedded)}) nor a folder, nor owner/name of the hub"
+    raise ConfigError(f"{where} is neither {known}{near}")
 
 
 @contextmanager

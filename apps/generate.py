@@ -20,6 +20,7 @@ from .checks import check_folder, check_model, check_regions, memory_errors, war
 from .cli import INTERRUPTED
 from .job import Job, Made, Work
 from .metadata import LONGEST, MOST_SAMPLES, check_autoencoder
+from .model_options import LOADED, PATH, model_options
 from .output import OutputError, check_name, claim, prepare_folder
 from .shots import Options, Request, check_phrases, request_of, shots_of
 
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from .metadata import Metadata
 
 POSITIVE = click.IntRange(min=1)
-PATH = click.Path(path_type=Path)
 
 
 @click.command()
@@ -64,25 +64,7 @@ PATH = click.Path(path_type=Path)
 @click.option(
     "--from-image", type=PATH, metavar="FILE.png", help="Make a picture of lsregen's again, from the settings inside it."
 )
-@click.option(
-    "--model",
-    metavar="NAME|PATH",
-    help="A model that ships with lsregen, a folder of diffusers, or a safetensors file. [default: shapeworld-base]",
-)
-@click.option("--vae", type=PATH, metavar="PATH", help="Another autoencoder: a safetensors file, or a folder of diffusers.")
-@click.option("--family", metavar="NAME", help="Of a single file, if it is not what it looks like: sd1, sd2, sdxl.")
-@click.option("--prediction-type", metavar="NAME", help="If the model's files do not say it right: epsilon, v_prediction.")
-@click.option(
-    "--grounding",
-    type=click.FloatRange(0, 1),
-    metavar="SHARE",
-    help="Of a GLIGEN model: in which share of the steps, from the first, it sees the boxes. [default: its own, mostly 0.3]",
-)
-@click.option(
-    "--memory",
-    metavar="fast|balanced|low",
-    help="What guided passes keep: the less, the less memory, and the more time, for the same picture. [default: fast]",
-)
+@model_options
 @click.option(
     "--guidance",
     metavar="PRESET|FILE.yaml|none",
@@ -296,7 +278,7 @@ def load(given: Options, job: Job, plugins: Plugins, request: Request) -> Pipeli
     if made is not None:  # the same device and precision, unless others are named
         device, dtype = (made.device if device == "auto" else device), (made.dtype if dtype == "auto" else dtype)
     with memory_errors("for the model", "use --dtype fp16, or a smaller --model"):
-        options = {name: getattr(given, name) for name in ("vae", "family", "prediction_type", "grounding", "memory")}
+        options = {name: getattr(given, name) for name in LOADED}
         pipeline = Pipeline.load(job.model or DEFAULT_MODEL, device=device, dtype=dtype, plugins=plugins, **options)
     for size in dict.fromkeys(shot.size for shot in job.shots):
         if size is not None:

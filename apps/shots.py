@@ -36,6 +36,8 @@ class Options:
     on_bad_box: str
     from_image: Path | None
     model: str | None
+    revision: str | None
+    variant: str | None
     vae: Path | None
     family: str | None
     prediction_type: str | None

@@ -37,6 +37,14 @@ class ModelLoader(Protocol):
         ...
 
 
+class FetchingLoader(ModelLoader, Protocol):
+    """A loader that also knows models by the names of a hub, and brings them to this machine."""
+
+    def fetch(self, name: str, *, revision: str | None = None, variant: str | None = None) -> Path | None:
+        """Where the model of this name is by now; None for what is no name of the hub's. Asked only for what is no local path."""
+        ...
+
+
 class InspectingLoader(ModelLoader, Protocol):
     """A loader that can tell what a path is without loading it."""
 

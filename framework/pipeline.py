@@ -64,13 +64,15 @@ class Pipeline:
         plugins: Plugins | None = None,
         **options: Any,
     ) -> Pipeline:
-        """Load the weights of an embedded model by name, or of a model's folder or file by path.
+        """Load the weights of an embedded model by name, of a model's folder or file by path, or of the hub's `owner/name`.
 
         Args:
-            options: of the plugin that loads it; lsregen's own take `vae` (the path of another autoencoder), `prediction_type`
-                (`epsilon` or `v_prediction`), for a single file `family` (`sd1`, `sd2`, `sdxl`), and for GLIGEN `grounding` (the
-                share of the steps, from the first, in which it sees the boxes). `memory` is what guided passes keep of what they
-                compute: `fast` (nearly all), `balanced`, or `low` (little, for a third more time); the pull is the same.
+            options: `revision` (a branch, a tag or a commit) of a model of the hub; the others are of the plugin that loads it.
+                lsregen's own take `vae` (the path of another autoencoder), `variant` (of a folder's weights, such as `fp16`),
+                `prediction_type` (`epsilon` or `v_prediction`), for a single file `family` (`sd1`, `sd2`, `sdxl`), and for GLIGEN
+                `grounding` (the share of the steps, from the first, in which it sees the boxes). `memory` is what guided passes
+                keep of what they compute: `fast` (nearly all), `balanced`, or `low` (little, for a third more time); the pull is
+                the same.
 
         Raises:
             ConfigError: no such model, device, dtype or option.

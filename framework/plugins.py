@@ -125,21 +125,25 @@ class Plugins:
             for name, path in cast("hookspecs.ModelLoader", registered.cls).embedded.items()
         }
 
-    def load_model(self, model: str | Path, *, device: str = "auto", dtype: str = "auto", **options: Any) -> Model:
-        """Load an embedded model by name, or a model's folder or file by path.
+    def load_model(
+        self, model: str | Path, *, device: str = "auto", dtype: str = "auto", revision: str | None = None, **options: Any
+    ) -> Model:
+        """Load an embedded model by name, a model's folder or file by path, or a model of a hub by its name there.
 
         Args:
+            model: a text may be any of the three, and is looked up in this order; a `Path` is a path.
+            revision: of a model of a hub: a branch, a tag or a commit.
             options: keyword arguments of the loader that recognises it, such as `vae`; those that are None are left out.
 
         Raises:
             ConfigError: neither, a device or dtype that does not exist, or an option that the loader does not have.
             CheckpointError: the folder or its weights cannot be used.
         """
-        registered, path = self._find_model(model)
+        registered, path = self._find_model(model, revision, options.get("variant"))
         return _load_model(registered, path, device, dtype, options)
 
     def inspect_model(self, model: str | Path) -> Inspection:
-        """What an embedded model, or a model's folder or file, is; nothing is loaded.
+        """What a model is that `load_model` would load; nothing is loaded, but one of a hub is downloaded.
 
         Raises:
             ConfigError: no such model, or its loader cannot tell.
@@ -157,30 +161,36 @@ class Plugins:
             ConfigError: no such model, or its loader has no need to convert it.
             CheckpointError: it cannot be read, or `out` cannot be written.
         """
-        registered, path = self._find_model(path)
+        registered, path = self._find_model(Path(path))
         if not hasattr(registered.cls, "convert"):
             raise ConfigError(f"model {path}: the models of its loader {registered.name!r} need no conversion")
         given = {name: value for name, value in options.items() if value is not None}
         return cast("hookspecs.ConvertingLoader", registered.cls).convert(path, out, **given)
 
-    def _find_model(self, model: str | Path) -> tuple[Registered, Path]:
+    def _find_model(self, model: str | Path, revision: str | None = None, variant: str | None = None) -> tuple[Registered, Path]:
         """The loader of a model, and its place. Raises as `load_model`."""
         embedded = self.embedded_models()
         if str(model) in embedded:
             path, registered = embedded[str(model)]
-            return registered, path
+            return registered, _local(path, revision)
         try:
             path = Path(model).expanduser()
             there = path.exists()
         except (OSError, RuntimeError, ValueError) as error:  # no such user's home, a name that is too long, no permission
             why = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise ConfigError(f"model {str(model)[:80]!r}: cannot be looked up ({why}); expected a name or a folder") from None
+        if not there and isinstance(model, str):
+            for registered in self.models.values():
+                loader = cast("hookspecs.FetchingLoader", registered.cls)
+                if hasattr(loader, "fetch") and (fetched := loader.fetch(model, revision=revision, variant=variant)) is not None:
+                    return registered, fetched
         if not there:
             known = ", ".join(sorted(embedded)) or "none"
             raise ConfigError(
-                f"model {str(model)!r} is neither a model that ships with lsregen ({known}) nor an existing path"
-                f"{nearest(str(model), embedded)}{self._failed()}"
+                f"model {str(model)!r} is neither a model that ships with lsregen ({known}) nor an existing path, nor a name of "
+                f"the hub's, which is of the form owner/name{nearest(str(model), embedded)}{self._failed()}"
             )
+        _local(path, revision)
         for registered in self.models.values():
             if _recognises(registered, path):
                 return registered, path
@@ -188,6 +198,12 @@ class Plugins:
             f"model {path}: not recognised by any installed model plugin ({', '.join(sorted(self.models)) or 'none'}); "
             f"expected a diffusers folder, with model_index.json in it, or a file of weights{self._failed()}"
         )
+
+
+def _local(path: Path, revision: str | None) -> Path:
+    if revision is not None:
+        raise ConfigError(f"revision {revision!r}: {path} is on this machine; only models of a hub, owner/name, have revisions")
+    return path
 
 
 def _load_model(loader: Registered, path: Path, device: str, dtype: str, options: Mapping[str, Any]) -> Model:

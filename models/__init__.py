@@ -38,6 +38,12 @@ class DiffusersFolder:
         except OSError:  # a folder that may not be entered: `load` says so, while no other loader could say more
             return True
 
+    def fetch(self, name: str, *, revision: str | None = None, variant: str | None = None) -> Path | None:
+        """The folder of a model of the Hugging Face hub, downloaded if it must be; see `hub.fetch_folder`."""
+        from .hub import fetch_folder
+
+        return fetch_folder(name, revision, variant)
+
     def load(
         self,
         path: Path,
@@ -48,6 +54,7 @@ class DiffusersFolder:
         prediction_type: str | None = None,
         grounding: float | None = None,
         memory: str = "fast",
+        variant: str | None = None,
     ) -> Model:
         """The model in a folder, frozen.
 
@@ -57,6 +64,7 @@ class DiffusersFolder:
             prediction_type: `epsilon` or `v_prediction`, if its scheduler says something else.
             grounding: of a GLIGEN model, the share of the steps, from the first, in which it sees the boxes; else its own.
             memory: what guided passes keep, `fast`, `balanced` or `low`; see `memory.MEMORY`.
+            variant: of the weights, such as `fp16`; None for the plain ones, else whichever there are.
 
         Raises:
             ConfigError: no such device or dtype.
@@ -69,7 +77,7 @@ class DiffusersFolder:
 
         place, precision = resolve(device, dtype)
         with _readable(path):
-            parts = read_folder(path)
+            parts = read_folder(path, variant)
             parts = parts if vae is None else with_autoencoder(parts, Path(vae).expanduser())
             parts = parts if prediction_type is None else with_prediction(parts, prediction_type)
             parts = parts if grounding is None else replace(parts, grounding=grounding)

@@ -12,8 +12,11 @@ from ..framework.errors import CheckpointError
 from . import INDEX
 from .assemble import TEXT_ENCODERS, Parts
 from .checkpoint import Weights, load_weights, read_config, renamed
+from .configs import unet_config
 from .key_maps import autoencoder_map
+from .latent_diffusion import family
 from .settings import Settings
+from .tokenizers import folder_tokenizers
 from .weight_files import WeightFiles, find_weights
 
 log = logging.getLogger(__name__)
@@ -28,8 +31,8 @@ OTHER_FAMILIES = ("text_encoder_3", "transformer", "controlnet", "prior", "motio
 REFINER = "this is the refiner of Stable Diffusion XL, which is not supported; take the base model"
 
 
-def read_folder(path: Path) -> Parts:
-    """The parts of the model in a folder; no tensor is read yet.
+def read_folder(path: Path, variant: str | None = None) -> Parts:
+    """The parts of the model in a folder; no tensor is read yet. `variant`: of its weights, as `find_weights`.
 
     Raises:
         CheckpointError: no model folder, of an unsupported family, or files of it are missing or broken.
@@ -38,21 +41,29 @@ def read_folder(path: Path) -> Parts:
         raise CheckpointError(f"{path}: no model folder of diffusers; expected a folder with {INDEX}")
     index = read_config(path, INDEX)
     check_index(index, path / INDEX)
-    encoders = [name for name in TEXT_ENCODERS if listed(index, name) is not None]
-    networks = ("unet", "vae", *encoders)
+    networks = components(index)[0]
+    encoders = [name for name in networks if name in TEXT_ENCODERS]
     names = {**dict.fromkeys(networks, "config.json"), "scheduler": "scheduler_config.json"}
     configs = {component: read_config(path / component, name) for component, name in names.items()}
-    files = {component: find_weights(path / component) for component in networks}
-    _tell_of_variants(path, files)
+    files = {component: find_weights(path / component, variant) for component in networks}
+    if variant is None:
+        _tell_of_variants(path, files)
+    where = {component: str(path / component / name) for component, name in names.items()}
     return Parts(
-        name=path.resolve().name,
+        name=_name(path.resolve()),
         configs=configs,
-        where={component: str(path / component / name) for component, name in names.items()},
+        where=where,
         weights=lambda component: _weights(component, files[component]),
-        tokenizers={name: path / name.replace("text_encoder", "tokenizer") for name in encoders},
+        tokenizers=folder_tokenizers(path, family(unet_config(configs["unet"], where["unet"])), encoders),
         **_own(path),
         zeros_for_empty=Settings(index, str(path / INDEX)).flag("force_zeros_for_empty_prompt", len(encoders) > 1),
     )
+
+
+def _name(path: Path) -> str:
+    """What reports call a folder: `owner/name` in the hub's cache (models--OWNER--NAME/snapshots/COMMIT), else its own name."""
+    home = path.parent.parent.name.split("--")
+    return "/".join(home[1:]) if path.parent.name == "snapshots" and home[0] == "models" and len(home) == 3 else path.name
 
 
 def _weights(component: str, files: WeightFiles) -> Weights:
@@ -67,7 +78,13 @@ def _tell_of_variants(path: Path, files: Mapping[str, WeightFiles]) -> None:
         log.warning("%s: took the variant %s of %s, for there is no plain one", path, variant, parts)
 
 
-def check_index(index: Mapping[str, Any], where: Path) -> None:
+def components(index: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The folders of a model that an index lists: those with weights, and the others."""
+    encoders = [name for name in TEXT_ENCODERS if listed(index, name) is not None]
+    return ("unet", "vae", *encoders), ("scheduler", *(name.replace("text_encoder", "tokenizer") for name in encoders))
+
+
+def check_index(index: Mapping[str, Any], where: Path | str) -> None:
     """Refuse other families by the components that they list."""
     family = index.get("_class_name", "a pipeline without a name")
     second = any(listed(index, part) is not None for part in SECOND)

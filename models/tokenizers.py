@@ -1,4 +1,4 @@
-"""Where the tokenizers of a single file are: it holds none, and every family uses files that are widely had."""
+"""Where tokenizers are that a model does not bring along, as a single file never does: every family uses files widely had."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any, cast
 from ..framework.errors import CheckpointError
 
 FILES = ("vocab.json", "merges.txt")
+WHOLE = "tokenizer.json"  # both in one, as newer folders have it
 SETTINGS = "tokenizer_config.json"  # how it pads, which the maps of attention depend on
 
 
@@ -43,18 +44,35 @@ def find_tokenizers(path: Path, family: str, encoders: Iterable[str]) -> dict[st
     return {encoder: _find(path, HOMES.get((family, encoder), OPENAI), encoder) for encoder in encoders}
 
 
+def folder_tokenizers(path: Path, family: str, encoders: Iterable[str]) -> dict[str, Path]:
+    """The folder of the tokenizer of every text encoder of a diffusers folder: its own, else the local cache of the hub.
+
+    Raises:
+        CheckpointError: there is none; says which files to put where.
+    """
+    return {encoder: _of_folder(path, HOMES.get((family, encoder), OPENAI), encoder) for encoder in encoders}
+
+
 def _find(path: Path, home: Home, encoder: str) -> Path:
     name = encoder.replace("text_encoder", "tokenizer")
     for folder in (path.parent / name, path.with_suffix("") / name):
         if all((folder / file).is_file() for file in (*FILES, SETTINGS)):
             return folder
-    if (cached := _cached(home)) is not None:
-        return cached
+    why = "a single file holds no tokenizer, and there is none beside it or in the hub's cache"
+    return _cached(home) or _refuse(f"{path}: {why}", home, path.parent / name)
+
+
+def _of_folder(path: Path, home: Home, encoder: str) -> Path:
+    own = path / encoder.replace("text_encoder", "tokenizer")
+    if (own / WHOLE).is_file() or all((own / file).is_file() for file in FILES):
+        return own
+    expected = f"expected {WHOLE}, or {' and '.join(FILES)}, there or in the hub's cache"
+    return _cached(home) or _refuse(f"{own}: no tokenizer; {expected}", home, own)
+
+
+def _refuse(what: str, home: Home, place: Path) -> Path:
     of = f"{home.repository}{f' (folder {home.folder})' if home.folder else ''}"
-    raise CheckpointError(
-        f"{path}: a single file holds no tokenizer, and there is none beside it or in the hub's cache; put {', '.join(FILES)} "
-        f"and {SETTINGS} of {of} into {path.parent / name}"
-    )
+    raise CheckpointError(f"{what}; put {', '.join(FILES)} and {SETTINGS} of {of} into {place}")
 
 
 def _cached(home: Home) -> Path | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -28,21 +29,49 @@ class WeightFiles:
     variant: str = ""
 
 
-def find_weights(folder: Path) -> WeightFiles:
-    """The weight files of a component's folder: the plain ones, else those of a variant.
+def find_weights(folder: Path, variant: str | None = None) -> WeightFiles:
+    """The weight files of a component's folder: those of `variant`; if it is None the plain ones, else those of any variant.
 
     Raises:
-        CheckpointError: there are none that can be read, or shards are missing.
+        CheckpointError: there are none that can be read, none of this variant, or shards are missing.
     """
     if not folder.is_dir():
         raise CheckpointError(f"{folder}: no such folder")
-    names = sorted(path.name for path in folder.iterdir())
+    kind, sharded, name = _chosen([path.name for path in folder.iterdir()], variant, folder)
+    return WeightFiles(_shards(folder / name) if sharded else (folder / name,), kind)
+
+
+def choose_weights(names: Sequence[str], variant: str | None, where: str) -> list[str]:
+    """The same of the names of the files in a folder that is not here: one file, or an index and its shards.
+
+    Raises:
+        CheckpointError: there are none that can be read, or none of this variant.
+    """
+    kind, sharded, name = _chosen(names, variant, where)
+    if not sharded:
+        return [name]
+    stem = f"{name.split('.')[0]}.{kind}" if kind else name.split(".")[0]
+    return [name, *(one for one in sorted(names) if re.fullmatch(rf"{re.escape(stem)}-\d{{5}}-of-\d{{5}}\.safetensors", one))]
+
+
+def is_index(name: str) -> bool:
+    """Whether a file is, by its name, the index of shards."""
+    return INDEX.fullmatch(name) is not None
+
+
+def _chosen(names: Iterable[str], variant: str | None, where: Path | str) -> tuple[str, bool, str]:
+    """The variant of the weights to take, whether they are in shards, and the name of their file or index."""
+    names = sorted(names)
     # By preference of the variant, then whole before shards.
-    found = sorted((_rank(variant), sharded, variant, name) for name in names for variant, sharded in _variants(name))
+    found = sorted((_rank(kind), sharded, kind, name) for name in names for kind, sharded in _variants(name))
     if not found:
-        raise CheckpointError(_none(folder, names))
-    _, sharded, variant, name = found[0]
-    return WeightFiles(_shards(folder / name) if sharded else (folder / name,), variant)
+        raise CheckpointError(_none(where, names))
+    fitting = [one for one in found if variant is None or one[2] == variant]
+    if not fitting:
+        there = ", ".join(sorted({kind or "the plain one" for _, _, kind, _ in found}))
+        raise CheckpointError(f"{where}: no weights of the variant {variant!r}; it has {there}: leave the variant out")
+    _, sharded, kind, name = fitting[0]
+    return kind, sharded, name
 
 
 def _variants(name: str) -> list[tuple[str, bool]]:
@@ -77,7 +106,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     return tuple(index.parent / name for name in names)
 
 
-def _none(folder: Path, names: list[str]) -> str:
+def _none(folder: Path | str, names: list[str]) -> str:
     """Why a component's folder has no weights that can be read, by what it has instead."""
     expected = f"{folder}: no {' or '.join(f'{stem}.safetensors' for stem in STEMS)}"
     if pickles := [name for name in names if name.endswith(PICKLES)]:

@@ -116,10 +116,13 @@ SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("--guidance", "attend-and-excite"),
         ("guidance 'attend-and-excite', term ", "no phrase to look at", "--phrase"),
     ),
-    "model": (("--model", "shapeworld-bass"), ("'shapeworld-bass'", "nor a folder (did you mean 'shapeworld-base'?)")),
-    "model of a hub": (
-        ("--model", "someone/shapeworld-bass"),
-        ("model 'someone/shapeworld-bass': no such folder (did you mean 'shapeworld-base'?)", "not downloaded", "give its path"),
+    "model": (
+        ("--model", "shapeworld-bass"),
+        ("'shapeworld-bass'", "nor a folder", "owner/name of the hub (did you mean 'shapeworld-base'?)"),
+    ),
+    "model by path": (
+        ("--model", "./someone/shapeworld-bass"),
+        ("model './someone/shapeworld-bass': no such folder",),
     ),
     "model of a file": (("--guidance", "mine.yaml"), ("model 'absent/far/away': no such folder",)),
     "steps by set": (("--set", "steps=0"), ("steps: 0 is below 1",)),

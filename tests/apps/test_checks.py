@@ -28,10 +28,12 @@ def test_models_that_there_are(plugins: Plugins, tmp_path: Path, monkeypatch: py
 
 
 def test_a_name_is_only_judged_with_plugins(plugins: Plugins) -> None:
-    for model in ("nosuch", "owner/nosuch"):
+    for model in ("nosuch", "a/b/nosuch", "owner/no--such/", "-owner/nosuch"):
         check_model(model)
         with pytest.raises(ConfigError, match=f"model '{model}'"):
             check_model(model, plugins)
+    for model in ("owner/nosuch", "stable-diffusion-v1-5/stable-diffusion-v1-5"):  # whether the hub has them, loading tells
+        check_model(model, plugins)
 
 
 @pytest.mark.parametrize(

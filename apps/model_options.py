@@ -1,0 +1,45 @@
+"""The options of `lsregen generate` that say which model is loaded, and how."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+PATH = click.Path(path_type=Path)
+
+OPTIONS = (
+    click.option(
+        "--model",
+        metavar="NAME|PATH|OWNER/NAME",
+        help="A model that ships with lsregen, a folder of diffusers, a safetensors file, or a model of the Hugging Face hub. "
+        "[default: shapeworld-base]",
+    ),
+    click.option("--revision", metavar="NAME", help="Of a model of the hub: a branch, a tag or a commit. [default: main]"),
+    click.option("--variant", metavar="NAME", help="Of a folder's weights: fp16, ... [default: the plain ones, else any]"),
+    click.option("--vae", type=PATH, metavar="PATH", help="Another autoencoder: a safetensors file, or a folder of diffusers."),
+    click.option("--family", metavar="NAME", help="Of a single file, if it is not what it looks like: sd1, sd2, sdxl."),
+    click.option("--prediction-type", metavar="NAME", help="If the model's files do not say it right: epsilon, v_prediction."),
+    click.option(
+        "--grounding",
+        type=click.FloatRange(0, 1),
+        metavar="SHARE",
+        help="Of a GLIGEN model: in which share of the steps, from the first, it sees the boxes. [default: its own, mostly 0.3]",
+    ),
+    click.option(
+        "--memory",
+        metavar="fast|balanced|low",
+        help="What guided passes keep: the less, the less memory, and the more time, for the same picture. [default: fast]",
+    ),
+)
+LOADED = ("revision", "variant", "vae", "family", "prediction_type", "grounding", "memory")
+"""Those that are arguments of `Pipeline.load`; None where nothing was said."""
+
+
+def model_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command these options, in this order."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
