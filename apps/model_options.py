@@ -33,8 +33,15 @@ OPTIONS = (
         metavar="fast|balanced|low",
         help="What guided passes keep: the less, the less memory, and the more time, for the same picture. [default: fast]",
     ),
+    click.option(
+        "--tiling",
+        metavar="auto|on|off",
+        help="Whether the autoencoder takes pictures piece by piece, for less memory and the same picture: those of more than "
+        "1536x1536 pixels, all, none. [default: auto]",
+    ),
+    click.option("--tile", type=int, metavar="N", help="So much at once: the side of a square in pixels. [default: 768]"),
 )
-LOADED = ("revision", "variant", "vae", "family", "prediction_type", "grounding", "memory")
+LOADED = ("revision", "variant", "vae", "family", "prediction_type", "grounding", "memory", "tiling", "tile")
 """Those that are arguments of `Pipeline.load`; None where nothing was said."""
 
 

@@ -43,6 +43,8 @@ class Options:
     prediction_type: str | None
     grounding: float | None
     memory: str | None
+    tiling: str | None
+    tile: int | None
     guidance: str | None
     sets: tuple[str, ...]
     steps: int | None

@@ -72,7 +72,8 @@ class Pipeline:
                 `prediction_type` (`epsilon` or `v_prediction`), for a single file `family` (`sd1`, `sd2`, `sdxl`), and for GLIGEN
                 `grounding` (the share of the steps, from the first, in which it sees the boxes). `memory` is what guided passes
                 keep of what they compute: `fast` (nearly all), `balanced`, or `low` (little, for a third more time); the pull is
-                the same.
+                the same. `tiling` (`auto`, `on`, `off`) and `tile` (pixels): whether the autoencoder takes large images piece by
+                piece.
 
         Raises:
             ConfigError: no such model, device, dtype or option.

@@ -54,6 +54,8 @@ class DiffusersFolder:
         prediction_type: str | None = None,
         grounding: float | None = None,
         memory: str = "fast",
+        tiling: str = "auto",
+        tile: int | None = None,
         variant: str | None = None,
     ) -> Model:
         """The model in a folder, frozen.
@@ -64,13 +66,14 @@ class DiffusersFolder:
             prediction_type: `epsilon` or `v_prediction`, if its scheduler says something else.
             grounding: of a GLIGEN model, the share of the steps, from the first, in which it sees the boxes; else its own.
             memory: what guided passes keep, `fast`, `balanced` or `low`; see `memory.MEMORY`.
+            tiling, tile: when the autoencoder works piece by piece, `auto`, `on` or `off`; see `tiling.make_tiling`.
             variant: of the weights, such as `fp16`; None for the plain ones, else whichever there are.
 
         Raises:
             ConfigError: no such device or dtype.
             CheckpointError: the folder cannot be used; the message says which file or setting is at fault.
         """
-        from .assemble import build_model
+        from .assemble import Dials, build_model
         from .devices import resolve
         from .diffusers_folder import read_folder
         from .sources import with_autoencoder, with_prediction
@@ -81,7 +84,7 @@ class DiffusersFolder:
             parts = parts if vae is None else with_autoencoder(parts, Path(vae).expanduser())
             parts = parts if prediction_type is None else with_prediction(parts, prediction_type)
             parts = parts if grounding is None else replace(parts, grounding=grounding)
-            return build_model(parts, place, precision, memory)
+            return build_model(parts, place, precision, Dials(memory, tiling, tile))
 
     def inspect(self, path: Path) -> Inspection:
         """What a folder is; see `inspect.inspect_folder`."""
@@ -111,6 +114,8 @@ class CheckpointFile:
         prediction_type: str | None = None,
         grounding: float | None = None,
         memory: str = "fast",
+        tiling: str = "auto",
+        tile: int | None = None,
     ) -> Model:
         """The model in a file, frozen; its tokenizers come from beside it or from the hub's cache (`tokenizers.py`).
 
@@ -118,13 +123,13 @@ class CheckpointFile:
             device, dtype: names, as `devices.resolve` takes them.
             vae: an autoencoder to take instead of the file's own; see `sources.with_autoencoder`.
             family, prediction_type: override what was recognised; see `single_file.open_single_file`.
-            grounding, memory: as `DiffusersFolder.load`.
+            grounding, memory, tiling, tile: as `DiffusersFolder.load`.
 
         Raises:
             ConfigError: no such device or dtype.
             CheckpointError: the file cannot be used, or is a pickle.
         """
-        from .assemble import build_model
+        from .assemble import Dials, build_model
         from .devices import resolve
         from .sources import read_file
 
@@ -132,7 +137,7 @@ class CheckpointFile:
         with _readable(path):
             autoencoder = None if vae is None else Path(vae).expanduser()
             parts = read_file(path, vae=autoencoder, family=family, prediction_type=prediction_type)
-            return build_model(replace(parts, grounding=grounding), place, precision, memory)
+            return build_model(replace(parts, grounding=grounding), place, precision, Dials(memory, tiling, tile))
 
     def inspect(self, path: Path) -> Inspection:
         """What a file is; see `inspect.inspect_file`."""

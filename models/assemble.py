@@ -20,9 +20,26 @@ from .memory import set_memory
 from .recognise import EXTRA_CHANNELS
 from .settings import Values
 from .text import TextEncoder, build_text_encoder, fill_text_encoder
+from .tiling import make_tiling
 from .unet import UNet, UNetConfig
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+
+
+@dataclass(frozen=True)
+class Dials:
+    """How a model computes, whatever its weights are.
+
+    `memory`: what its guided passes keep; see `memory.MEMORY`. `tiling`, `tile`: when its autoencoder works piece by piece;
+    see `tiling.make_tiling`.
+    """
+
+    memory: str = "fast"
+    tiling: str = "auto"
+    tile: int | None = None
+
+
+DEFAULT = Dials()
 
 
 @dataclass(frozen=True)
@@ -51,14 +68,11 @@ class Parts:
     zeros_for_empty: bool = False
 
 
-def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, memory: str = "fast") -> LatentDiffusion:
+def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, dials: Dials = DEFAULT) -> LatentDiffusion:
     """The model, frozen. Whatever its configs say wrong is known before any weights are read.
 
-    Args:
-        memory: what its guided passes keep; see `memory.MEMORY`.
-
     Raises:
-        ConfigError: no such setting of the memory dial.
+        ConfigError: no such setting of a dial.
         CheckpointError: a setting that is not supported, parts that do not fit together, or weights that do not fit their config.
     """
     configs, where = parts.configs, parts.where
@@ -70,8 +84,9 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, memory: 
     conditioner = Conditioner(tuple(encoders.values()), zeros_for_empty=parts.zeros_for_empty)
     _check_texts(unet_sizes, conditioner, parts.name)
     _check_grounding(unet_sizes, conditioner, parts)
+    tiling = make_tiling(dials.tiling, dials.tile)
     with torch.device("meta"):
-        unet, autoencoder = UNet(unet_sizes), Autoencoder(autoencoder_sizes)
+        unet, autoencoder = UNet(unet_sizes), Autoencoder(autoencoder_sizes, tiling)
 
     files: dict[str, tuple[Path, ...]] = {}
 
@@ -87,7 +102,7 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, memory: 
         fill_text_encoder(encoder, weights, device, dtype)
         files[name] = weights.files
     for network in (unet, autoencoder):
-        set_memory(network, memory)
+        set_memory(network, dials.memory)
     height, width = sample_size(configs["unet"], where["unet"])
     factor = autoencoder_sizes.factor
     return LatentDiffusion(

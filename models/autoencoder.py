@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from .attention import Attention
 from .blocks import Downsample, ResnetBlock, Upsample
+from .tiling import Tiling
 
 EPS = 1e-6  # of every GroupNorm of the autoencoder; the UNet's resnets use another
 
@@ -38,11 +39,11 @@ class AutoencoderConfig:
 
 
 class Autoencoder(nn.Module):
-    """Images `[b 3 H W]` in [-1, 1] to scaled latents `[b c h w]` and back; `H = h * factor`."""
+    """Images `[b 3 H W]` in [-1, 1] to scaled latents `[b c h w]` and back; `H = h * factor`. `tiling`: of large ones."""
 
-    def __init__(self, config: AutoencoderConfig) -> None:
+    def __init__(self, config: AutoencoderConfig, tiling: Tiling | None = None) -> None:
         super().__init__()
-        self.config = config
+        self.config, self.tiling = config, tiling or Tiling()
         c = config.latent_channels
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
@@ -55,7 +56,9 @@ class Autoencoder(nn.Module):
 
     def moments(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance `[b c h w]` of the unscaled latents of images `[b 3 H W]` in [-1, 1]."""
-        mean, log_variance = self.quant_conv(self.encoder(images)).chunk(2, dim=1)
+        tiled = self.tiling.takes(images, images.shape[-2] * images.shape[-1])
+        moments = self.tiling.encode(self.encoder, images) if tiled else self.encoder(images)
+        mean, log_variance = self.quant_conv(moments).chunk(2, dim=1)
         return mean, log_variance.clamp(-30.0, 20.0)
 
     def encode(self, images: Tensor) -> Tensor:
@@ -64,7 +67,9 @@ class Autoencoder(nn.Module):
 
     def decode(self, z: Tensor) -> Tensor:
         """Images `[b 3 H W]`, about [-1, 1] and not clipped, of scaled latents `[b c h w]`."""
-        return self.decoder(self.post_quant_conv(z / self.config.scaling_factor))
+        z = self.post_quant_conv(z / self.config.scaling_factor)
+        tiled = self.tiling.takes(z, z.shape[-2] * z.shape[-1] * self.config.factor**2)
+        return self.tiling.decode(self.decoder, z) if tiled else self.decoder(z)
 
 
 class Encoder(nn.Module):
