@@ -40,8 +40,14 @@ OPTIONS = (
         "1536x1536 pixels, all, none. [default: auto]",
     ),
     click.option("--tile", type=int, metavar="N", help="So much at once: the side of a square in pixels. [default: 768]"),
+    click.option(
+        "--offload",
+        is_flag=True,
+        default=None,
+        help="Keep the networks in the CPU's memory, and bring each to the device only while it is needed.",
+    ),
 )
-LOADED = ("revision", "variant", "vae", "family", "prediction_type", "grounding", "memory", "tiling", "tile")
+LOADED = ("revision", "variant", "vae", "family", "prediction_type", "grounding", "memory", "tiling", "tile", "offload")
 """Those that are arguments of `Pipeline.load`; None where nothing was said."""
 
 

@@ -45,6 +45,7 @@ class Options:
     memory: str | None
     tiling: str | None
     tile: int | None
+    offload: bool | None
     guidance: str | None
     sets: tuple[str, ...]
     steps: int | None

@@ -73,7 +73,7 @@ class Pipeline:
                 `grounding` (the share of the steps, from the first, in which it sees the boxes). `memory` is what guided passes
                 keep of what they compute: `fast` (nearly all), `balanced`, or `low` (little, for a third more time); the pull is
                 the same. `tiling` (`auto`, `on`, `off`) and `tile` (pixels): whether the autoencoder takes large images piece by
-                piece.
+                piece. `offload`: the networks wait in the CPU's memory, and come to the device for the stage that needs them.
 
         Raises:
             ConfigError: no such model, device, dtype or option.

@@ -56,6 +56,7 @@ class DiffusersFolder:
         memory: str = "fast",
         tiling: str = "auto",
         tile: int | None = None,
+        offload: bool = False,
         variant: str | None = None,
     ) -> Model:
         """The model in a folder, frozen.
@@ -67,6 +68,7 @@ class DiffusersFolder:
             grounding: of a GLIGEN model, the share of the steps, from the first, in which it sees the boxes; else its own.
             memory: what guided passes keep, `fast`, `balanced` or `low`; see `memory.MEMORY`.
             tiling, tile: when the autoencoder works piece by piece, `auto`, `on` or `off`; see `tiling.make_tiling`.
+            offload: whether the networks wait in the CPU's memory, and come to the device when they are needed.
             variant: of the weights, such as `fp16`; None for the plain ones, else whichever there are.
 
         Raises:
@@ -84,7 +86,7 @@ class DiffusersFolder:
             parts = parts if vae is None else with_autoencoder(parts, Path(vae).expanduser())
             parts = parts if prediction_type is None else with_prediction(parts, prediction_type)
             parts = parts if grounding is None else replace(parts, grounding=grounding)
-            return build_model(parts, place, precision, Dials(memory, tiling, tile))
+            return build_model(parts, place, precision, Dials(memory, tiling, tile, offload))
 
     def inspect(self, path: Path) -> Inspection:
         """What a folder is; see `inspect.inspect_folder`."""
@@ -116,6 +118,7 @@ class CheckpointFile:
         memory: str = "fast",
         tiling: str = "auto",
         tile: int | None = None,
+        offload: bool = False,
     ) -> Model:
         """The model in a file, frozen; its tokenizers come from beside it or from the hub's cache (`tokenizers.py`).
 
@@ -123,7 +126,7 @@ class CheckpointFile:
             device, dtype: names, as `devices.resolve` takes them.
             vae: an autoencoder to take instead of the file's own; see `sources.with_autoencoder`.
             family, prediction_type: override what was recognised; see `single_file.open_single_file`.
-            grounding, memory, tiling, tile: as `DiffusersFolder.load`.
+            grounding, memory, tiling, tile, offload: as `DiffusersFolder.load`.
 
         Raises:
             ConfigError: no such device or dtype.
@@ -137,7 +140,7 @@ class CheckpointFile:
         with _readable(path):
             autoencoder = None if vae is None else Path(vae).expanduser()
             parts = read_file(path, vae=autoencoder, family=family, prediction_type=prediction_type)
-            return build_model(replace(parts, grounding=grounding), place, precision, Dials(memory, tiling, tile))
+            return build_model(replace(parts, grounding=grounding), place, precision, Dials(memory, tiling, tile, offload))
 
     def inspect(self, path: Path) -> Inspection:
         """What a file is; see `inspect.inspect_file`."""

@@ -14,6 +14,7 @@ from .autoencoder import Autoencoder, AutoencoderConfig
 from .checkpoint import Weights, fill
 from .conditioning import Conditioner
 from .configs import autoencoder_config, noise_schedule, prediction_kind, sample_size, unet_config
+from .devices import HOME
 from .grounding import SHARE, Grounder
 from .latent_diffusion import LatentDiffusion, default_cfg, family
 from .memory import set_memory
@@ -31,12 +32,13 @@ class Dials:
     """How a model computes, whatever its weights are.
 
     `memory`: what its guided passes keep; see `memory.MEMORY`. `tiling`, `tile`: when its autoencoder works piece by piece;
-    see `tiling.make_tiling`.
+    see `tiling.make_tiling`. `offload`: whether its networks come to the device for the stage that needs them only.
     """
 
     memory: str = "fast"
     tiling: str = "auto"
     tile: int | None = None
+    offload: bool = False
 
 
 DEFAULT = Dials()
@@ -89,17 +91,18 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, dials: D
         unet, autoencoder = UNet(unet_sizes), Autoencoder(autoencoder_sizes, tiling)
 
     files: dict[str, tuple[Path, ...]] = {}
+    home = HOME if dials.offload else device
 
     def load(name: str, network: nn.Module, dtype: torch.dtype) -> None:
         weights = parts.weights(name)
-        fill(network, weights.tensors, weights.where, device=device, dtype=dtype)
+        fill(network, weights.tensors, weights.where, device=home, dtype=dtype)
         files[name] = weights.files
 
     load("unet", unet, dtype)
     load("vae", autoencoder, _autoencoder_dtype(unet_sizes, autoencoder_sizes, dtype))
     for name, encoder in encoders.items():
         weights = parts.weights(name)
-        fill_text_encoder(encoder, weights, device, dtype)
+        fill_text_encoder(encoder, weights, home, dtype)
         files[name] = weights.files
     for network in (unet, autoencoder):
         set_memory(network, dials.memory)
@@ -116,6 +119,7 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, dials: D
         default_cfg=default_cfg(unet_sizes) if parts.cfg is None else parts.cfg,
         files=files,
         grounder=_grounder(unet, conditioner, parts.grounding),
+        offload=device if home != device else None,
     )
 
 

@@ -15,6 +15,7 @@ DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+HOME = torch.device("cpu")  # where networks wait that are offloaded
 
 
 def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:

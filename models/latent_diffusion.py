@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..framework.errors import ConfigError
 from ..framework.layout import Layout
@@ -20,6 +20,7 @@ from .autoencoder import Autoencoder
 from .checkpoint import sha256
 from .conditioning import Conditioner, Conditioning
 from .grounding import Grounder
+from .stages import Everywhere, Stage, Stages
 from .unet import UNet, UNetConfig, size_features
 
 
@@ -31,6 +32,8 @@ class LatentDiffusion:
         default_size: width and height in pixels of an image when nothing is asked for.
         files: the weight files of each component, for reports.
         grounder: of a GLIGEN model, what makes its tokens of layouts.
+        offload: the device to compute on, while the networks stay where they are and come to it stage by stage; None to compute
+            where they are.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class LatentDiffusion:
         default_cfg: float,
         files: Mapping[str, Sequence[Path]],
         grounder: Grounder | None = None,
+        offload: torch.device | None = None,
     ) -> None:
         self.grounder = grounder
         self.name, self.unet, self.autoencoder, self.text = name, unet, autoencoder, text
@@ -55,7 +59,13 @@ class LatentDiffusion:
         self.factor = autoencoder.config.factor
         self.latent_channels = autoencoder.config.latent_channels
         weight = unet.conv_in.weight
-        self.device, self.dtype = weight.device, weight.dtype
+        self.device, self.dtype = offload or weight.device, weight.dtype
+        self.stages = Everywhere(self.device) if offload is None else Stages(offload, self._networks())
+
+    def _networks(self) -> dict[Stage, Sequence[nn.Module]]:
+        encoders = [encoder.network for encoder in self.text.encoders]
+        grounding = [] if self.grounder is None else [self.grounder.net]
+        return {"texts": [*encoders, *grounding], "noise": [self.unet], "pictures": [self.autoencoder]}
 
     def bind(
         self, prompts: Sequence[str], negatives: Sequence[str], layouts: Sequence[Layout], *, cfg: float, count: int
@@ -78,6 +88,7 @@ class LatentDiffusion:
         if not (math.isfinite(cfg) and cfg >= 0):
             raise ConfigError(f"cfg {cfg}: expected a number of at least 0; 1 switches classifier-free guidance off")
         tables = {prompt: self.tokens(prompt) for prompt in dict.fromkeys(prompts)}
+        self.stages.enter("texts")
         conditional = self.text.encode(prompts)
         unconditional = self.text.encode_negatives(negatives) if cfg != 1 else None
         grounded_steps = 0
@@ -109,10 +120,12 @@ class LatentDiffusion:
     def encode_image(self, images: Image) -> Latents:
         """Latents `[b c h w]` of images `[b 3 H W]` in [0, 1]; differentiable. Raises as `latent_shape`."""
         self.latent_shape((images.shape[-1], images.shape[-2]))
+        self.stages.enter("pictures", beside=images.requires_grad)
         return self.autoencoder.encode((images * 2 - 1).to(self.device, self.autoencoder.dtype)).float()
 
     def decode(self, z: Latents) -> Image:
         """Images `[b 3 H W]` in [0, 1] of latents; differentiable, except where a colour is clipped."""
+        self.stages.enter("pictures", beside=z.requires_grad)
         return (self.autoencoder.decode(z.to(self.autoencoder.dtype)).float() / 2 + 0.5).clamp(0, 1)
 
     def added(self, told: Conditioning, z: Latents) -> Tensor | None:
@@ -188,6 +201,7 @@ class BoundDenoiser:
         known = {layer.name for layer in self.layers}
         if foreign := sorted(point for point in taps.wanted if point.layer not in known):
             raise ConfigError(f"tap point {foreign[0]}: {self.model.name} has no such layer; it has {', '.join(sorted(known))}")
+        self.model.stages.enter("noise")
         with torch.enable_grad():
             t, told = self._timesteps(step, len(z)), self.conditional
             added, grounding = self.model.added(told, z), self._grounding(told, step)
@@ -221,6 +235,7 @@ class BoundDenoiser:
         return without + self.cfg * (towards - without)
 
     def _network(self, z: Latents, step: Step, told: Conditioning) -> Tensor:
+        self.model.stages.enter("noise")
         added, grounding = self.model.added(told, z), self._grounding(told, step)
         t = self._timesteps(step, len(z))
         return self.model.unet(z.to(self.model.dtype), t, told.context, added, grounding=grounding).float()
