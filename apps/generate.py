@@ -7,6 +7,7 @@ import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ from ..framework.items import POLICIES, SEEDS
 from ..framework.layout import BOX_FORM, Layout
 from .checks import check_folder, check_model, check_regions, memory_errors, warn_of_stretching
 from .cli import INTERRUPTED
+from .initial import initial_options, read_initial
 from .job import Job, Made, Work
 from .metadata import LONGEST, MOST_SAMPLES, check_autoencoder
 from .model_options import LOADED, PATH, model_options
@@ -64,6 +66,7 @@ POSITIVE = click.IntRange(min=1)
 @click.option(
     "--from-image", type=PATH, metavar="FILE.png", help="Make a picture of lsregen's again, from the settings inside it."
 )
+@initial_options
 @model_options
 @click.option(
     "--guidance",
@@ -118,6 +121,7 @@ def command(**options: Any) -> None:
       NAME-SEED.png            each image, with all settings inside
       NAME-SEED-layout.png     the boxes or masks drawn over it
       NAME-SEED-attention.png  where each phrase looked, over the steps
+      NAME-SEED-source.png     the small picture that another model made for it
       report.json              energies, seconds, settings, hashes of this run
     Pictures of the same name are replaced if lsregen made them, else never. The
     report.json of an earlier run is kept as report-1.json, report-2.json, ...
@@ -180,6 +184,9 @@ def plan(given: Options) -> tuple[Job, Plugins, Request]:
     for i, item in enumerate(request.items):
         check_regions(resolved, item.layout, f"{request.where(i)}guidance {guidance_name!r}", listed=request.listed)
     shots = shots_of(request, given, resolved.seed)
+    initial = read_initial(given, request.metadata, resolved.steps)
+    if initial is not None:
+        shots = tuple(replace(shot, size=shot.size or initial.picture.size) for shot in shots)
     for each in request.dropped:
         _say(f"Dropped: {each}")
     prepare_folder(given.out)
@@ -188,8 +195,10 @@ def plan(given: Options) -> tuple[Job, Plugins, Request]:
         guidance=guidance,
         guidance_name=guidance_name,
         options={"steps": given.steps, "cfg": given.cfg, "sampler": given.sampler, "sets": given.sets},
+        initial=initial,
         model=resolved.model,
         steps=resolved.steps,
+        renders=any(getattr(term.extractor, "source", None) is not None for term in resolved.terms),
         batch=given.batch if request.metadata is None else len(shots),
         folder=given.out,
         trace=given.trace,
@@ -317,7 +326,9 @@ class Progress:
         from tqdm import tqdm
 
         self.unit, self.count = ("image" if job.batch == 1 else "batch"), len(job.batches)
-        self.bar = tqdm(total=job.steps * self.count, unit="step", leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
+        self.first = 0 if job.initial is None else job.initial.entry
+        self.walk = job.steps - self.first
+        self.bar = tqdm(total=self.walk * self.count, unit="step", leave=False, file=sys.stderr, disable=not sys.stderr.isatty())
 
     def __enter__(self) -> Progress:
         return self
@@ -326,8 +337,8 @@ class Progress:
         self.bar.close()
 
     def __call__(self, report: StepReport) -> None:
-        if report.step.index == 0 and self.count > 1:
-            self.bar.set_description(f"{self.unit} {self.bar.n // report.step.count + 1}/{self.count}")
+        if report.step.index == self.first and self.count > 1:
+            self.bar.set_description(f"{self.unit} {self.bar.n // self.walk + 1}/{self.count}")
         self.bar.update()
 
     def line(self, text: str) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ..framework.pipeline import Pipeline
     from ..framework.report import Report, Result
     from ..framework.types import StepReport
+    from .initial import Initial
 
 OnStep = Callable[["StepReport"], None]
 OnImage = Callable[["Made"], None]
@@ -33,15 +34,16 @@ OnImage = Callable[["Made"], None]
 
 @dataclass(frozen=True)
 class Files:
-    """The files of one image; None for a picture that is not drawn: no boxes, no phrases or no trace."""
+    """The files of one image; None for a picture that is not there: no boxes, no phrases or trace, no render."""
 
     image: Path
     layout: Path | None
     attention: Path | None
+    source: Path | None
 
     @property
     def all(self) -> tuple[Path, ...]:
-        return tuple(path for path in (self.image, self.layout, self.attention) if path is not None)
+        return tuple(path for path in (self.image, self.layout, self.attention, self.source) if path is not None)
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,8 @@ class Job:
     """What to make, and where to put it; every value checked as far as that goes without a model.
 
     `guidance`: the preset or file as a mapping, and `guidance_name` how the user calls it. `options`: what overrides it, as
-    arguments of a `Pipeline`. `model`: None for the default one. `batch`: how many images are made at once.
+    arguments of a `Pipeline`. `model`: None for the default one. `batch`: how many images are made at once. `renders`: whether
+    another model makes a picture first.
     """
 
     shots: tuple[Shot, ...]
@@ -62,6 +65,8 @@ class Job:
     folder: Path
     trace: int
     with_metadata: bool
+    initial: Initial | None = None
+    renders: bool = False
 
     @property
     def kept(self) -> tuple[Shot, ...]:
@@ -80,7 +85,7 @@ class Job:
 
     def stale(self, shot: Shot) -> tuple[Path, ...]:
         """Pictures about an image of that name that this job does not make: an earlier one's would be taken for its own."""
-        every = tuple(self.folder / f"{shot.stem}{ending}.png" for ending in ("-layout", "-attention"))
+        every = tuple(self.folder / f"{shot.stem}{ending}.png" for ending in ("-layout", "-attention", "-source"))
         return tuple(path for path in every if path not in self.files(shot).all and os.path.lexists(path) and is_own(path))
 
     def files(self, shot: Shot) -> Files:
@@ -89,6 +94,7 @@ class Job:
             self.folder / f"{shot.stem}.png",
             self.folder / f"{shot.stem}-layout.png" if shot.layout.boxed else None,
             self.folder / f"{shot.stem}-attention.png" if traced else None,
+            self.folder / f"{shot.stem}-source.png" if self.renders else None,
         )
 
 
@@ -102,12 +108,13 @@ class Made:
     seconds: float
 
     def to_json(self) -> dict[str, Any]:
-        layout, attention = self.files.layout, self.files.attention
+        layout, attention, source = self.files.layout, self.files.attention, self.files.source
         return {
             "seed": self.metadata.seed,
             "path": self.files.image.name,
             "layout_path": layout.name if layout else None,
             "attention_path": attention.name if attention else None,
+            **({"source_path": source.name} if source else {}),
             "batch_seeds": [sample.seed for sample in self.metadata.batch],
             "index": self.metadata.index,
             "seconds": round(self.seconds, 4),
@@ -173,6 +180,7 @@ class Work:
                 size=size,
                 on_step=on_step,
                 trace=job.trace,
+                **({} if job.initial is None else job.initial.arguments),
                 **job.options,
             )
         for phase, seconds in result.report.seconds.items():
@@ -209,6 +217,8 @@ class Work:
             maps = {step: maps[index].float().numpy() for step, maps in result.attention.items()}
             picture = draw_attention(maps, metadata.layout, metadata.size, self.job.steps)
             write_file(files.attention, encode_png(picture))
+        if files.source is not None and result.renders:
+            write_file(files.source, encode_png(result.renders[0][index]))
         if files.layout is not None:
             write_file(files.layout, encode_png(draw_layout(image, metadata.layout)))
         write_file(files.image, encode_png(image, metadata if self.job.with_metadata else None))

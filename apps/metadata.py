@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -47,7 +47,7 @@ class Metadata:
     """Everything that is needed to make one picture again.
 
     `batch`, `index`: all samples of the batch it was made in, and its place there; other batches give the same picture up to
-    rounding.
+    rounding. `initial`: the `sha256` of the picture that it was made from and the `strength`; empty if it was made from noise.
     """
 
     batch: tuple[Sample, ...]
@@ -58,6 +58,7 @@ class Metadata:
     device: str
     dtype: str
     versions: Mapping[str, str]
+    initial: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def own(self) -> Sample:
@@ -86,6 +87,7 @@ class Metadata:
             device=report.device,
             dtype=report.dtype,
             versions=report.versions,
+            initial={**report.initial, "sha256": report.initial["sha256"][index]} if report.initial else {},
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -94,6 +96,7 @@ class Metadata:
         others = [_as_json(sample) for sample in self.batch]
         batch = [{key: value for key, value in other.items() if key == "seed" or value != own[key]} for other in others]
         mappings = {"config": dict(self.config), "model": dict(self.model), "versions": dict(self.versions)}
+        mappings["initial"] = dict(self.initial)
         return {"version": VERSION, **own, **vars(self), "batch": batch, **mappings}
 
     @classmethod
@@ -126,6 +129,7 @@ class Metadata:
             device=found.of("device", str),
             dtype=found.of("dtype", str),
             versions={str(key): str(value) for key, value in found.of("versions", dict).items()},
+            initial=_initial(found),
         )
 
     def parameters(self) -> str:
@@ -136,6 +140,7 @@ class Metadata:
             "Sampler": _sampler_name(self.config.get("sampler")),
             "CFG scale": _number(self.config.get("cfg")),
             "Seed": self.seed,
+            "Denoising strength": self.initial.get("strength"),
             "Size": f"{self.size[0]}x{self.size[1]}",
             "Model": name,
             "Version": f"lsregen {version}",
@@ -148,6 +153,17 @@ class Metadata:
 
 def _as_json(sample: Sample) -> dict[str, Any]:
     return {**vars(sample), "layout": sample.layout.to_json()}
+
+
+def _initial(found: _Fields) -> dict[str, Any]:
+    """What a picture was made from; pictures of earlier versions do not say, for all were made from noise."""
+    if not found.has("initial") or not (said := found.of("initial", dict)):
+        return {}
+    inner = _Fields(said)
+    strength = inner.of("strength", float)
+    if not 0 < strength <= 1:
+        raise MetadataError(f"'strength': expected a number above 0 and at most 1, got {strength}")
+    return {"sha256": inner.of("sha256", str), "strength": strength}
 
 
 def _sample(found: _Fields, default: Sample | None = None) -> Sample:

@@ -35,6 +35,8 @@ class Options:
     prompts: Path | None
     on_bad_box: str
     from_image: Path | None
+    init_image: Path | None
+    strength: float | None
     model: str | None
     revision: str | None
     variant: str | None

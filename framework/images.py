@@ -78,7 +78,12 @@ def noised(z0: Latents, eps: Latents, step: Step) -> Latents:
 
 def beginning(pictures: Sequence[PILImage.Image], strength: float) -> dict[str, Any]:
     """What a report says of the pictures that a run starts from: the hash of each one's pixels, and the strength."""
-    return {"sha256": [sha256(picture.convert("RGB").tobytes()).hexdigest() for picture in pictures], "strength": strength}
+    return {"sha256": [fingerprint(picture) for picture in pictures], "strength": float(strength)}
+
+
+def fingerprint(picture: PILImage.Image) -> str:
+    """The sha256 of a picture's size and pixels, whatever file it comes from."""
+    return sha256(repr(picture.size).encode() + picture.convert("RGB").tobytes()).hexdigest()
 
 
 @torch.no_grad()

@@ -15,6 +15,7 @@ from lsregen.apps.cli import cli
 from lsregen.framework import report as reports
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.guidance import LogEntry
+from lsregen.framework.images import beginning
 from lsregen.framework.layout import Layout
 from lsregen.framework.pipeline import Pipeline
 from lsregen.framework.tokens import Piece, TokenTable
@@ -80,9 +81,11 @@ class StandIn:
             steps_made=steps,
             device="cpu",
             dtype="float32",
+            initial=beginning([options["init_image"]] * n, options["strength"]) if "init_image" in options else {},
         )
         maps = {i: torch.rand(n, k, 2, 3) for i in range(0, steps, 2)} if options["trace"] and k else {}
-        return reports.Result([Image.new("RGB", size, (s % 256, 0, 0)) for s in seed], report, maps)
+        renders = [[Image.new("RGB", (8, 8), (0, s % 256, 0)) for s in seed]] if "source" in str(options["guidance"]) else []
+        return reports.Result([Image.new("RGB", size, (s % 256, 0, 0)) for s in seed], report, maps, renders)
 
 
 @pytest.fixture

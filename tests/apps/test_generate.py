@@ -50,6 +50,19 @@ def test_the_files_of_one_image(run: Call, stand_in: StandIn) -> None:
     assert last == f"Steps: 4, Sampler: DDIM, CFG scale: 4, Seed: 0, Size: 24x16, Model: stand-in, Version: lsregen {version}"
 
 
+def test_the_small_picture_that_another_model_made_is_kept_beside_the_image(run: Call, stand_in: StandIn) -> None:
+    source = "{model: shapeworld-base, guidance: layout-guidance}"
+    term = f"{{extractor: {{name: gligen_inversion, source: {source}}}, distance: l2, blend: 1}}"
+    Path("inversion.yaml").write_text(f"guidance: {{pull: {term}}}")
+    result = run("generate", *BOXES, "--guidance", "inversion.yaml", "--seed", "7")
+    assert result.exit_code == 0, result.output
+    with Image.open(f"outputs/{STEM}-7-source.png") as kept:
+        assert kept.getpixel((0, 0)) == (0, 7, 0)
+    assert report_in()["images"][0]["source_path"] == f"{STEM}-7-source.png"
+    assert run("generate", *BOXES, "--seed", "7").exit_code == 0  # of a picture that has none, an earlier one's is removed
+    assert not Path(f"outputs/{STEM}-7-source.png").exists()
+
+
 def test_the_report(run: Call, stand_in: StandIn) -> None:
     run("generate", *BOXES, "--count", "3", "--batch", "2", "--seed", "5", "--steps", "2", "--negative", "green")
     report = report_in()

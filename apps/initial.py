@@ -1,0 +1,99 @@
+"""`--init-image`: the picture that `lsregen generate` starts from instead of from noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from PIL import Image
+
+from ..framework.errors import ConfigError
+from .model_options import PATH
+
+if TYPE_CHECKING:
+    from .metadata import Metadata
+    from .shots import Options
+
+STRENGTH = 0.8
+MOST_PIXELS = 1 << 26
+
+OPTIONS = (
+    click.option("--init-image", type=PATH, metavar="FILE", help="Start from this picture instead of from noise, at its size."),
+    click.option(
+        "--strength",
+        type=float,
+        metavar="SHARE",
+        help=f"With --init-image: how much of the steps is made; 1 leaves little of the picture. [default: {STRENGTH}]",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Initial:
+    """The picture that a run starts from; `strength`: the share of the steps that is made, from the step `entry` on."""
+
+    picture: Image.Image
+    strength: float
+    entry: int
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """As a `Pipeline` takes them."""
+        return {"init_image": self.picture, "strength": self.strength}
+
+
+def initial_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command these options."""
+    for option in reversed(OPTIONS):
+        command = option(command)
+    return command
+
+
+def read_initial(given: Options, made: Metadata | None, steps: int) -> Initial | None:
+    """What to start from, if not from noise. `made`: of a picture that is to be made again. `steps`: of a whole run.
+
+    Raises:
+        ConfigError: no picture, or not the one that a picture was made from; a strength that makes no step, or without a picture.
+    """
+    if given.init_image is None:
+        if given.strength is not None:
+            raise ConfigError(f"--strength {given.strength}: of what? name a picture with --init-image")
+        if made is not None and made.initial:
+            raise ConfigError(f"--from-image {given.from_image}: was made from another picture; give it too: --init-image FILE")
+        return None
+    picture, strength = _open(given.init_image), given.strength
+    if made is not None:
+        strength = _strength_of(given, made, picture)
+    from ..framework.images import entry_step
+
+    strength = STRENGTH if strength is None else strength
+    return Initial(picture, strength, entry_step(strength, steps))
+
+
+def _strength_of(given: Options, made: Metadata, picture: Image.Image) -> float:
+    """The strength that a picture was made with, from the very picture that is given now."""
+    from ..framework.images import fingerprint
+
+    if not made.initial:
+        raise ConfigError(f"--from-image {given.from_image}: was not made from a picture; leave --init-image out")
+    if given.strength is not None:
+        raise ConfigError("--from-image with --strength: the picture says that itself; leave one of them out")
+    if fingerprint(picture) != made.initial["sha256"]:
+        raise ConfigError(f"--init-image {given.init_image}: is not the picture that {given.from_image} was made from")
+    return float(made.initial["strength"])
+
+
+def _open(path: Path) -> Image.Image:
+    try:
+        with Image.open(path) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                size = f"{picture.width}x{picture.height}"
+                raise ConfigError(f"--init-image {path}: {size} pixels; expected at most {MOST_PIXELS:,} in all: scale it down")
+            return picture.convert("RGB")
+    except FileNotFoundError:
+        raise ConfigError(f"--init-image {path}: no such file; expected a picture") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ConfigError(f"--init-image {path}: cannot be read as a picture ({type(error).__name__}: {error})") from None
