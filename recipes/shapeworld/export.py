@@ -92,7 +92,11 @@ def text_values(text: Any) -> dict[str, Any]:
 
 def text_keys(text: nn.Module) -> dict[str, Tensor]:
     """The text encoder's weights under the keys that every version of `transformers` reads."""
-    return {f"text_model.{key.removeprefix('text_model.')}": tensor for key, tensor in text.state_dict().items()}
+    weights = text.state_dict()
+    named = {
+        key: key if key.startswith("text_projection.") else f"text_model.{key.removeprefix('text_model.')}" for key in weights
+    }
+    return {named[key]: tensor for key, tensor in weights.items()}
 
 
 if __name__ == "__main__":
