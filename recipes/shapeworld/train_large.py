@@ -30,7 +30,8 @@ from .train_base import CAPTION_DROP, EMA_DECAY, WIDTH, loss_of
 from .training import Learner, Ranks, Run, generator
 from .words import LENGTH, save_tokenizer
 
-WIDTH_2, LAYERS = 64, 3  # of the second text encoder; the layer before the last is what the UNet sees
+WIDTH_2 = 64  # of the second text encoder
+LAYERS, LAYERS_2 = 3, 2  # of the text encoders; the layer before the last is what the UNet sees
 SIZE_CHANNELS = 16
 UNET = UNetConfig(
     in_channels=CHANNELS,
@@ -52,13 +53,13 @@ POOLS = {SQUARE: 24_000, (240, 160): 4_000, (160, 240): 4_000}  # images of each
 COARSE, COARSE_SHARE = 3_000, 0.08  # of the square images: rendered at a third of their size, which the model is told
 
 
-def text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
+def text_config(tokenizer: CLIPTokenizer, width: int, layers: int) -> CLIPTextConfig:
     return CLIPTextConfig(
         vocab_size=len(tokenizer),
         hidden_size=width,
         intermediate_size=4 * width,
         projection_dim=width,
-        num_hidden_layers=LAYERS,
+        num_hidden_layers=layers,
         num_attention_heads=4,
         max_position_embeddings=LENGTH,
         bos_token_id=tokenizer.bos_token_id,
@@ -68,7 +69,8 @@ def text_config(tokenizer: CLIPTokenizer, width: int) -> CLIPTextConfig:
 
 
 def text_encoders(tokenizer: CLIPTokenizer) -> tuple[CLIPTextModel, CLIPTextModelWithProjection]:
-    return CLIPTextModel(text_config(tokenizer, WIDTH)), CLIPTextModelWithProjection(text_config(tokenizer, WIDTH_2))
+    first = CLIPTextModel(text_config(tokenizer, WIDTH, LAYERS))
+    return first, CLIPTextModelWithProjection(text_config(tokenizer, WIDTH_2, LAYERS_2))
 
 
 @dataclass(frozen=True)
