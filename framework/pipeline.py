@@ -206,6 +206,8 @@ class Pipeline:
         given = dict(source)
         size, name = given.pop("size", None), given.pop("model", DEFAULT_MODEL)
         guidance = given.pop("guidance", None)
+        if (release := getattr(self.model, "release", None)) is not None:
+            release()
         precision = str(self.model.dtype).removeprefix("torch.")
         other = Pipeline.load(
             convert(name, str, "source.model"), device=str(self.model.device), dtype=precision, plugins=self.plugins

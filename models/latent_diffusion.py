@@ -67,6 +67,10 @@ class LatentDiffusion:
         grounding = [] if self.grounder is None else [self.grounder.net]
         return {"texts": [*encoders, *grounding], "noise": [self.unet], "pictures": [self.autoencoder]}
 
+    def release(self) -> None:
+        """Take the networks that come by stages off the device, before another model needs it."""
+        self.stages.leave()
+
     def bind(
         self, prompts: Sequence[str], negatives: Sequence[str], layouts: Sequence[Layout], *, cfg: float, count: int
     ) -> BoundDenoiser:

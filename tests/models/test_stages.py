@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lsregen.framework import Layout, Pipeline
+from lsregen.distances.l2 import L2
+from lsregen.extractors.gligen_inversion import GligenInversion
+from lsregen.framework import Guidance, Layout, Pipeline, Schedule, Term
 from lsregen.framework.taps import Taps
 from lsregen.framework.types import Step
 from lsregen.models.latent_diffusion import LatentDiffusion
@@ -83,6 +85,23 @@ def test_a_gradient_through_two_stages(oracles: Any, memory: str) -> None:
     assert model.stages.resident == {"noise", "pictures"}
     model.bind(PROMPTS[:1], (), (), cfg=4.0, count=4)
     assert model.stages.resident == {"texts"}
+
+
+def test_a_render_finds_the_device_free(oracles: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The large model's networks are off the device while the small one is on it, and come back afterwards."""
+    large, small = offloaded(oracles("sdxl").load()), oracles("sd1").load()
+    resident: list[set[str]] = []
+
+    def load(*_: Any, **__: Any) -> Pipeline:
+        resident.append(set(large.stages.resident))
+        return Pipeline(small)
+
+    pipeline, source = Pipeline(large), GligenInversion(source={"steps": 1, "size": [16, 16]}, noise="shared")
+    monkeypatch.setattr(Pipeline, "load", load)
+    guidance = Guidance([Term(source, L2(), Schedule(blend=0.5))])
+    assert pipeline("a red circle", guidance=guidance, steps=2, size=large.default_size).renders
+    assert resident == [set()]
+    assert large.stages.resident == {"pictures"}
 
 
 def test_on_the_cpu_there_is_nothing_to_move(oracles: Any) -> None:
