@@ -8,9 +8,11 @@ from ..framework.hookspecs import hookimpl
 @hookimpl
 def register_distances(register: Callable[[str, type], None]) -> None:
     from .box_energy import BoxEnergy
+    from .boxdiff import BoxDiff
     from .l2 import L2
     from .max_token import MaxToken
 
     register("box_energy", BoxEnergy)
+    register("boxdiff", BoxDiff)
     register("l2", L2)
     register("max_token", MaxToken)

@@ -150,6 +150,7 @@ PICTURES: Mapping[str, Callable[[], Image.Image]] = {
     "attend-and-excite": method("attend-and-excite", 3, drawn=False),
     "layout-guidance": method("layout-guidance"),
     "semantic-layout": method("semantic-layout"),
+    "boxdiff": method("boxdiff"),
 }
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lsregen.distances.box_energy import BoxEnergy
+from lsregen.distances.boxdiff import BoxDiff
 from lsregen.distances.l2 import L2
 from lsregen.distances.max_token import MaxToken
 from lsregen.framework.errors import ConfigError
@@ -18,7 +19,13 @@ from lsregen.framework.types import Features
 
 from ..toys import draw, features
 
-DISTANCES: dict[str, Any] = {"box_energy": BoxEnergy(), "max_token": MaxToken(), "l2": L2(), "l2 mean": L2(reduction="mean")}
+DISTANCES: dict[str, Any] = {
+    "box_energy": BoxEnergy(),
+    "boxdiff": BoxDiff(),
+    "max_token": MaxToken(),
+    "l2": L2(),
+    "l2 mean": L2(reduction="mean"),
+}
 
 
 def attention(seed: int, *shape: int, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -213,7 +220,7 @@ def test_a_sample_in_which_nothing_is_present_gives_zero_and_no_gradient(name: s
     assert not gradient[1].any()
 
 
-@pytest.mark.parametrize("name", ["box_energy", "l2"])
+@pytest.mark.parametrize("name", ["box_energy", "boxdiff", "l2"])
 def test_a_distance_that_needs_a_target_says_so(name: str) -> None:
     assert DISTANCES[name].needs_target
     with pytest.raises(ConfigError, match=f"{name} needs a target"):
