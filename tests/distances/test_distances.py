@@ -161,6 +161,21 @@ def test_l2_broadcasts_its_target_over_views_weighs_cells_and_leaves_out_the_abs
     assert float(mean[0]) == pytest.approx(float((maps - aim).square()[0][:, [0, 2]].mean()))
 
 
+def test_l2_weighs_every_map_by_its_own_masks() -> None:
+    maps = attention(0, 2, 2, 3, 4, 4), attention(1, 2, 1, 3, 2, 6)
+    aims = attention(2, 2, 1, 3, 4, 4), attention(3, 2, 1, 3, 2, 6)
+    weights = attention(4, 2, 1, 3, 4, 4), (attention(5, 2, 1, 1, 2, 6) > 0.5).double()
+    current = replace(features(*maps), weight=weights)
+    expected = [
+        sum(float((weight * (m - aim).square())[i].sum()) for m, aim, weight in zip(maps, aims, weights, strict=True))
+        for i in range(2)
+    ]
+    values = 2 * 3 * 4 * 4 + 3 * 2 * 6
+    assert L2()(current, features(*aims)).value.tolist() == pytest.approx(expected)
+    mean = L2(reduction="mean")(current, features(*aims)).value
+    assert mean.tolist() == pytest.approx([total / values for total in expected])
+
+
 def test_an_absent_target_may_hold_anything() -> None:
     maps = attention(0, 1, 1, 2, 3, 3).requires_grad_()
     aim = torch.stack([torch.zeros(3, 3), torch.full((3, 3), float("nan"))]).double()[None, None]
