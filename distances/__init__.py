@@ -9,10 +9,12 @@ from ..framework.hookspecs import hookimpl
 def register_distances(register: Callable[[str, type], None]) -> None:
     from .box_energy import BoxEnergy
     from .boxdiff import BoxDiff
+    from .cross_entropy import CrossEntropy
     from .l2 import L2
     from .max_token import MaxToken
 
     register("box_energy", BoxEnergy)
     register("boxdiff", BoxDiff)
+    register("cross_entropy", CrossEntropy)
     register("l2", L2)
     register("max_token", MaxToken)

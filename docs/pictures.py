@@ -151,6 +151,7 @@ PICTURES: Mapping[str, Callable[[], Image.Image]] = {
     "layout-guidance": method("layout-guidance"),
     "semantic-layout": method("semantic-layout"),
     "boxdiff": method("boxdiff"),
+    "zestguide": method("zestguide"),
 }
 
 

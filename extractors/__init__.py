@@ -12,3 +12,7 @@ def register_extractors(register: Callable[[str, type], None]) -> None:
 
     register("cross_attention", CrossAttention)
     register("gligen_inversion", GligenInversion)
+    from .segmentation import Segmentation
+
+    register("cross_attention", CrossAttention)
+    register("segmentation", Segmentation)

@@ -73,7 +73,7 @@ class CrossAttention:
 
     def prepare(self, run: Run, raster: str) -> CrossAttentionState:
         layers = select_layers(run.denoiser.layers, self.layers)
-        spans = [self._spans(table, layout) for table, layout in zip(run.denoiser.tokens, run.layouts, strict=True)]
+        spans = [spans_of(table, layout, self.words) for table, layout in zip(run.denoiser.tokens, run.layouts, strict=True)]
         return CrossAttentionState.build(
             [TapPoint(layer.name, "cross_probs") for layer in layers],
             spans, run.denoiser.tokens, run.layouts, raster, run.z_T.device, one_per_phrase=self.pieces != "keep",
@@ -84,7 +84,7 @@ class CrossAttention:
         if self.heads == "mean":
             maps = [m.mean(dim=1, keepdim=True) for m in maps]
         if self.combine == "mean":
-            maps = _mean_of_equal_grids(maps)
+            maps = mean_of_equal_grids(maps)
         picked = tuple(self._pick(m, state) for m in maps)
         return Features(picked, self.kind, state.present, state.group, layouts=state.layouts)
 
@@ -97,11 +97,6 @@ class CrossAttention:
             grids = list(dict.fromkeys(grids))
         masks = tuple(state.masks((int(h), int(w)))[:, None] for h, w in grids)
         return Features(masks, self.kind, state.present & state.placed, state.group, layouts=state.layouts)
-
-    def _spans(self, table: TokenTable, layout: Layout) -> list[tuple[int, ...]]:
-        """The pieces of each phrase that are looked at."""
-        spans = [table.span(phrase) for phrase in layout.phrases]
-        return [table.words(span)[-1] for span in spans] if self.words == "last" else spans
 
     def _pick(self, maps: Maps, state: CrossAttentionState) -> Maps:
         """The pieces' maps `[b n k h w]` out of all tokens' `[b n t h w]`."""
@@ -128,7 +123,14 @@ class CrossAttention:
         return maps
 
 
-def _mean_of_equal_grids(maps: Sequence[Maps]) -> list[Maps]:
+def spans_of(table: TokenTable, layout: Layout, words: str) -> list[tuple[int, ...]]:
+    """The pieces of each phrase that are looked at: of all its words, or of the last."""
+    spans = [table.span(phrase) for phrase in layout.phrases]
+    return [table.words(span)[-1] for span in spans] if words == "last" else spans
+
+
+def mean_of_equal_grids(maps: Sequence[Maps]) -> list[Maps]:
+    """Layers of one grid averaged, in the order of the grids' first mention."""
     groups: dict[tuple[int, ...], list[Maps]] = {}
     for m in maps:
         groups.setdefault(tuple(m.shape[-2:]), []).append(m)
@@ -174,8 +176,7 @@ class CrossAttentionState:
         pieces = max((len(sample) for sample in flat), default=0)
         if pieces == 0:
             raise ConfigError(
-                "cross_attention: no sample names a phrase to look at; give boxes (--box 'PHRASE=L,T,R,B') or "
-                "phrases (--phrase PHRASE)"
+                "no sample names a phrase to look at; give boxes (--box 'PHRASE=L,T,R,B') or phrases (--phrase PHRASE)"
             )
         padded = [sample + [(0, 0)] * (pieces - len(sample)) for sample in flat]
         index, group = torch.tensor(padded, device=device).unbind(dim=-1)  # [b pieces] each
@@ -207,8 +208,8 @@ class CrossAttentionState:
         """Pieces `[b n pieces h w]` merged into phrases `[b n k h w]`."""
         member = self.piece_group[:, None] == torch.arange(self.group.shape[1], device=maps.device)[:, None]  # [b k pieces]
         member = (member & self.piece_present[:, None]).to(maps.dtype)
-        if how == "mean":
-            weights = member / member.sum(dim=2, keepdim=True).clamp(min=1)
+        if how in ("mean", "sum"):
+            weights = member / member.sum(dim=2, keepdim=True).clamp(min=1) if how == "mean" else member
             return torch.einsum("b n p h w, b k p -> b n k h w", maps, weights)
         return (maps[:, :, None] * member[:, None, :, :, None, None]).amax(dim=3)
 

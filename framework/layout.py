@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from .errors import ConfigError, LayoutError, PhraseError, nearest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
     from torch import Tensor
 
@@ -213,6 +215,17 @@ class Layout:
             LayoutError: as `Box` and `Region`, naming the phrase.
         """
         return cls(tuple(_region(f"box of {phrase!r}", phrase, box) for phrase, box in boxes.items()))
+
+    @classmethod
+    def from_label_map(cls, path: str | Path, names: Mapping[int, str]) -> Layout:
+        """From a PNG file whose pixels are labels, and the phrases of some of these: a mask for each label that has a phrase.
+
+        Raises:
+            LayoutError: no such picture, or a named label is not in it.
+        """
+        from .masks import read_label_map
+
+        return cls(tuple(Region(names[label], mask=mask) for label, mask in read_label_map(path, tuple(names)).items()))
 
     def to_json(self) -> dict[str, Any]:
         """A plain dict: `{"regions": [{"phrase": ..., "box": [left, top, right, bottom]}, ...]}`.

@@ -1,10 +1,11 @@
-"""Masks on disk: grey PNG files, white where the phrase stands."""
+"""Masks on disk: grey PNG files, white where the phrase stands, and label maps, which hold many masks in one."""
 
 from __future__ import annotations
 
 import base64
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 DATA = "data:image/png;base64,"
 MOST_PIXELS = 2**26
 """A larger mask is refused before it is unpacked: 8192 x 8192, 256 MiB as numbers."""
+SHOWN_LABELS = 24  # in an error
 
 
 def read_mask(path: str | Path | io.BytesIO) -> Tensor:
@@ -30,9 +32,15 @@ def read_mask(path: str | Path | io.BytesIO) -> Tensor:
         LayoutError: no PNG file, too large (`MOST_PIXELS`), coloured, or both grey values and transparency vary.
     """
     import torch
+
+    return torch.tensor(_values(_opened(path, "mask"), "in the text" if isinstance(path, io.BytesIO) else path))
+
+
+def _opened(path: str | Path | io.BytesIO, what: str) -> Image.Image:
+    """The picture in a PNG file, unpacked."""
     from PIL import Image
 
-    name = "in the text" if isinstance(path, io.BytesIO) else path
+    name = f"{what} {'in the text' if isinstance(path, io.BytesIO) else path}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower, and an error
@@ -40,13 +48,38 @@ def read_mask(path: str | Path | io.BytesIO) -> Tensor:
         with picture:
             if picture.width * picture.height > MOST_PIXELS:
                 raise LayoutError(
-                    f"mask {name}: {picture.width}x{picture.height} pixels; expected at most {MOST_PIXELS} in all: scale it down"
+                    f"{name}: {picture.width}x{picture.height} pixels; expected at most {MOST_PIXELS} in all: scale it down"
                 )
-            return torch.tensor(_values(picture, name))
+            picture.load()
+            return picture
     except FileNotFoundError:
-        raise LayoutError(f"mask {name}: no such file; expected a PNG picture") from None
+        raise LayoutError(f"{name}: no such file; expected a PNG picture") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise LayoutError(f"mask {name}: cannot be read as a PNG picture ({type(error).__name__}: {error})") from None
+        raise LayoutError(f"{name}: cannot be read as a PNG picture ({type(error).__name__}: {error})") from None
+
+
+def read_label_map(path: str | Path, labels: Sequence[int]) -> dict[int, Tensor]:
+    """The mask `[H W]` of each of these labels, from a PNG file of one whole number a pixel (a palette's index, or 8 or 16 bits).
+
+    Raises:
+        LayoutError: no PNG file, one in colours, too large (`MOST_PIXELS`), or a label is nowhere in it; names those that are.
+    """
+    import numpy as np
+    import torch
+
+    picture = _opened(path, "label map")
+    if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
+        raise LayoutError(
+            f"label map {path}: a picture in the mode {picture.mode}; expected one whole number a pixel (palette or grey)"
+        )
+    values = np.asarray(picture).astype(np.int64)
+    found = [int(value) for value in np.unique(values)]
+    if missing := [label for label in labels if label not in found]:
+        raise LayoutError(
+            f"label map {path}: the label {missing[0]} is nowhere in it; its labels: {', '.join(map(str, found[:SHOWN_LABELS]))}"
+            + (f" and {len(found) - SHOWN_LABELS} more" if len(found) > SHOWN_LABELS else "")
+        )
+    return {label: torch.tensor((values == label).astype(np.float32)) for label in labels}
 
 
 def _values(picture: Image.Image, path: str | Path) -> np.ndarray[Any, Any]:

@@ -22,6 +22,8 @@ DECAYS: Mapping[str, Callable[[Step], float]] = MappingProxyType(
         "linear": lambda step: 1 - step.index / step.count,
         # layout-guidance multiplies by sigma^2 in a variance-exploding sampler; in ours that is 1 - alpha_bar.
         "one_minus_alpha_bar": lambda step: 1 - step.alpha_bar,
+        # ZestGuide multiplies by the share of noise in the latent.
+        "sqrt_one_minus_alpha_bar": lambda step: (1 - step.alpha_bar) ** 0.5,
     }
 )
 

@@ -46,10 +46,13 @@ class DDIM:
     """
 
     eta: float = option(0.0, "noise added at each step, from 0 (none) to 1 (as much as ddpm)")
+    until: float = option(1.0, "end of the steps that add noise, as a fraction of all steps (not included)")
 
     def __post_init__(self) -> None:
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"sampler ddim: eta {self.eta} is outside 0 to 1; use 0 for no noise, 1 for as much as ddpm")
+        if not 0 <= self.until <= 1:
+            raise ConfigError(f"until: {self.until} is outside 0 to 1; expected a fraction of all steps")
 
     @property
     def stochastic(self) -> bool:
@@ -60,11 +63,12 @@ class DDIM:
 
     def step(self, z: Latents, prediction: Prediction, step: Step, noise: Latents | None) -> Latents:
         """Equation 12 of Song et al. 2020, with the sigma of equation 16; `z` enters through the prediction alone."""
-        end, sigma = step.alpha_bar_prev, self.eta * posterior_std(step)
+        noisy = self.eta > 0 and step.fraction < self.until - 1e-9
+        end, sigma = step.alpha_bar_prev, self.eta * posterior_std(step) if noisy else 0.0
         # Rounding may leave the share of eps just below zero when eta is 1.
         towards_z = max(1 - end - sigma**2, 0.0) ** 0.5
         moved = end**0.5 * prediction.z0 + towards_z * prediction.eps
-        return moved + sigma * require_noise(noise, "ddim") if self.stochastic else moved
+        return moved + sigma * require_noise(noise, "ddim") if noisy else moved
 
     def invert_step(self, z: Latents, prediction: Prediction, step: Step) -> Latents:
         return invert(z, prediction, step)

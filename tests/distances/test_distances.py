@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lsregen.distances.box_energy import BoxEnergy
 from lsregen.distances.boxdiff import BoxDiff
+from lsregen.distances.cross_entropy import CrossEntropy
 from lsregen.distances.l2 import L2
 from lsregen.distances.max_token import MaxToken
 from lsregen.framework.errors import ConfigError
@@ -22,6 +23,7 @@ from ..toys import draw, features
 DISTANCES: dict[str, Any] = {
     "box_energy": BoxEnergy(),
     "boxdiff": BoxDiff(),
+    "cross_entropy": CrossEntropy(),
     "max_token": MaxToken(),
     "l2": L2(),
     "l2 mean": L2(reduction="mean"),
@@ -235,7 +237,7 @@ def test_a_sample_in_which_nothing_is_present_gives_zero_and_no_gradient(name: s
     assert not gradient[1].any()
 
 
-@pytest.mark.parametrize("name", ["box_energy", "boxdiff", "l2"])
+@pytest.mark.parametrize("name", ["box_energy", "boxdiff", "cross_entropy", "l2"])
 def test_a_distance_that_needs_a_target_says_so(name: str) -> None:
     assert DISTANCES[name].needs_target
     with pytest.raises(ConfigError, match=f"{name} needs a target"):

@@ -57,14 +57,14 @@ def test_an_empty_configuration_is_the_defaults() -> None:
     assert resolved.as_dict() == {
         "steps": 50,
         "cfg": None,
-        "sampler": {"name": "ddim", "eta": 0.0},
+        "sampler": {"name": "ddim", "eta": 0.0, "until": 1.0},
         "seed": 0,
         "guidance": {},
     }
 
 
 def test_options_of_the_default_sampler_can_be_set_without_naming_it() -> None:
-    assert validate({"sampler": {"eta": 1}}, PLUGINS).as_dict()["sampler"] == {"name": "ddim", "eta": 1.0}
+    assert validate({"sampler": {"eta": 1}}, PLUGINS).as_dict()["sampler"] == {"name": "ddim", "eta": 1.0, "until": 1.0}
 
 
 def test_a_model_is_kept_and_what_is_for_people_is_not() -> None:
@@ -281,7 +281,7 @@ def test_an_unknown_preset_is_answered_with_the_nearest_and_with_all() -> None:
 # What is wrong
 
 
-INSTALLED = "installed: box_energy, boxdiff, l2, max_token"
+INSTALLED = "installed: box_energy, boxdiff, cross_entropy, l2, max_token"
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from lsregen.framework import masks
-from lsregen.framework.errors import LayoutError
-from lsregen.framework.masks import encode_mask, mask_of_rows, read_mask
+from lsregen.framework.errors import LayoutError, PhraseError
+from lsregen.framework.layout import Layout
+from lsregen.framework.masks import encode_mask, mask_of_rows, read_label_map, read_mask
 
 LEVELS = np.array([[0, 51, 255], [255, 102, 0]], dtype=np.uint8)  # two rows and three columns: an exchange shows
 EXPECTED = torch.tensor([[0, 0.2, 1], [1, 0.4, 0]])
@@ -121,3 +122,44 @@ def test_rows() -> None:
     for rows in ([[0], [0, 1]], "abc", {"a": 1}, [["a"]], [[10**400]]):
         with pytest.raises(LayoutError, match="x: mask: expected rows of numbers"):
             mask_of_rows(rows, "x")
+
+
+# ---- label maps ----
+
+LABELS = np.array([[0, 1, 1], [7, 7, 1]], dtype=np.uint8)
+
+
+def label_maps() -> dict[str, Image.Image]:
+    indexed = Image.new("P", (3, 2))
+    indexed.putdata([int(label) for label in LABELS.ravel()])
+    indexed.putpalette([value for i in range(256) for value in (255 - i, i, 7 * i % 256)])
+    return {"grey": Image.fromarray(LABELS), "16 bits": Image.fromarray(LABELS.astype(np.uint16)), "palette": indexed}
+
+
+@pytest.mark.parametrize("kind", label_maps())
+def test_a_label_map_has_a_mask_for_every_named_label(tmp_path: Path, kind: str) -> None:
+    path = saved(tmp_path, label_maps()[kind])
+    layout = Layout.from_label_map(path, {7: "grass", 1: "red ball"})
+    assert layout.phrases == ("grass", "red ball")
+    for region, label in zip(layout.regions, (7, 1), strict=True):
+        assert region.mask is not None
+        assert torch.equal(region.mask, torch.from_numpy((label == LABELS).astype(np.float32)))
+
+
+def test_a_named_label_that_is_nowhere_in_the_picture_is_refused_with_those_that_are(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(LABELS))
+    with pytest.raises(LayoutError, match=r"label map .*mask\.png: the label 3 is nowhere in it; its labels: 0, 1, 7$"):
+        read_label_map(path, (1, 3))
+    many = saved(tmp_path, Image.fromarray(np.arange(30, dtype=np.uint8)[None]))
+    with pytest.raises(LayoutError, match="22, 23 and 6 more"):
+        read_label_map(many, (99,))
+
+
+def test_a_label_map_in_colours_one_that_is_missing_and_an_empty_name_are_refused(tmp_path: Path) -> None:
+    path = saved(tmp_path, Image.fromarray(np.stack([LABELS] * 3, axis=-1)))
+    with pytest.raises(LayoutError, match="in the mode RGB; expected one whole number a pixel"):
+        read_label_map(path, (1,))
+    with pytest.raises(LayoutError, match=r"label map .*no such file"):
+        read_label_map(tmp_path / "other.png", (1,))
+    with pytest.raises(PhraseError, match="is empty"):
+        Layout.from_label_map(saved(tmp_path, Image.fromarray(LABELS)), {1: " "})

@@ -10,17 +10,21 @@ import yaml
 
 from lsregen.distances.box_energy import BoxEnergy
 from lsregen.distances.boxdiff import BoxDiff
+from lsregen.distances.cross_entropy import CrossEntropy
 from lsregen.distances.max_token import MaxToken
 from lsregen.extractors.cross_attention import CrossAttention
+from lsregen.extractors.segmentation import Segmentation
 from lsregen.framework.options import build
 from lsregen.framework.schedule import Schedule
+from lsregen.framework.taps import TapLayer, select_layers
 from lsregen.framework.types import Step
+from lsregen.samplers.ddim import DDIM
 
 FOLDER = files("lsregen.framework") / "presets"
-NAMES = ("attend-and-excite", "boxdiff", "layout-guidance", "semantic-layout")
-EXTRACTORS = {"cross_attention": CrossAttention}
+NAMES = ("attend-and-excite", "boxdiff", "layout-guidance", "semantic-layout", "zestguide")
+EXTRACTORS = {"cross_attention": CrossAttention, "segmentation": Segmentation}
 DISTANCES = {
-    "box_energy": BoxEnergy, "boxdiff": BoxDiff,
+    "box_energy": BoxEnergy, "boxdiff": BoxDiff, "cross_entropy": CrossEntropy,
     "max_token": MaxToken,
 }  # fmt: skip
 
@@ -114,3 +118,30 @@ def test_boxdiff_has_the_published_numbers() -> None:
     check_refinements(schedule)
     assert schedule.final_update
     assert schedule.repeats == 1
+
+
+def test_zestguide_has_the_published_numbers() -> None:
+    extractor, distance, schedule = parts("zestguide", "segments")
+    assert (extractor.drop, extractor.words, extractor.best, extractor.model) == ("none", "all", 0, "")
+    sides = {"down_blocks": (64, 32, 16), "up_blocks": (8, 16, 32, 64)}  # of Stable Diffusion 1.4; deepest and mid: 8
+    layers = [
+        TapLayer(f"{place}.{i}.attentions.{j}.transformer_blocks.0", place.split("_")[0], i, 64 // side, 8)
+        for place, of_blocks in sides.items()
+        for i, side in enumerate(of_blocks)
+        for j in range(2 if place == "down_blocks" else 3)
+        if side > 8
+    ]
+    chosen = [layer.name.partition(".transformer")[0] for layer in select_layers(layers, extractor.layers)]
+    assert chosen == [
+        "down_blocks.2.attentions.0", "down_blocks.2.attentions.1",
+        *(f"up_blocks.{i}.attentions.{j}" for i in (1, 2) for j in range(3)),
+    ]  # fmt: skip
+    assert distance == CrossEntropy(scale=10, ignore=0.01, ignore_normalised=0.1, raster="area")
+    assert (schedule.gamma, schedule.decay, schedule.site) == (0.3, "sqrt_one_minus_alpha_bar", "after")
+    assert (schedule.normalise, schedule.repeats, schedule.refine) == ("linf", 1, {})
+    assert steps(schedule) == list(range(26))  # while i <= 50 (1 - tau)
+    sampler = named(load("zestguide")["sampler"])
+    assert sampler.pop("name") == "ddim"
+    noisy = build(DDIM, sampler, "sampler", "sampler")
+    assert noisy.eta == 0.5
+    assert [i for i in range(50) if i / 50 < noisy.until] == list(range(26))

@@ -46,7 +46,13 @@ def test_one_minus_alpha_bar_gives_the_strengths_of_layout_guidance() -> None:
 def test_constant_and_linear_decays() -> None:
     assert [Schedule(gamma=3).strength(step) for step in steps(4)] == [3, 3, 3, 3]
     assert [Schedule(gamma=2, decay="linear").strength(step) for step in steps(4)] == [2.0, 1.5, 1.0, 0.5]
-    assert set(DECAYS) == {"constant", "sqrt_linear", "linear", "one_minus_alpha_bar"}
+    assert set(DECAYS) == {"constant", "sqrt_linear", "linear", "one_minus_alpha_bar", "sqrt_one_minus_alpha_bar"}
+
+
+def test_zestguides_strength_is_the_share_of_noise() -> None:
+    schedule = Schedule(gamma=0.3, decay="sqrt_one_minus_alpha_bar")
+    assert schedule.strength(Step(0, 50, 981, 0.00578, 0.01)) == pytest.approx(0.3 * 0.9971, rel=1e-4)
+    assert schedule.strength(Step(25, 50, 481, 0.64, 0.7)) == pytest.approx(0.3 * 0.6)
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,25 @@ def test_steps_leave_their_inputs_alone_and_repeat_exactly() -> None:
     assert all(tensor.dtype == torch.float32 for tensor in first)
 
 
+def test_from_until_on_steps_are_those_without_noise() -> None:
+    steps = DDIM().schedule(NoiseSchedule(), 10)
+    z, noise = draw(0), draw(1)
+    predictions = [Prediction.from_eps(z, 0.5 * z, step) for step in steps]
+    noisy, quiet, both = DDIM(0.5), DDIM(), DDIM(0.5, until=0.3)
+    assert both.stochastic
+    for step, prediction in zip(steps, predictions, strict=True):
+        same = noisy if step.index < 3 else quiet
+        assert torch.equal(both.step(z, prediction, step, noise), same.step(z, prediction, step, noise))
+    assert torch.equal(
+        DDIM(0.5, until=0.0).step(z, predictions[0], steps[0], noise), quiet.step(z, predictions[0], steps[0], None)
+    )
+
+
+def test_an_end_of_the_noise_outside_the_run_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"until: 1\.5 is outside 0 to 1"):
+        DDIM(until=1.5)
+
+
 def test_without_eta_the_noise_is_not_looked_at() -> None:
     step, z = DDIM().schedule(NoiseSchedule(), COUNT)[3], draw(1)
     prediction = Prediction.from_eps(z, draw(2), step)

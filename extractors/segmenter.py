@@ -1,0 +1,113 @@
+"""Models that say of every place of a picture what it shows: loaded by transformers, differentiable in the picture."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..framework.errors import CheckpointError, ConfigError, PhraseError, nearest
+from ..framework.types import Image
+
+EMBEDDED: Mapping[str, Path] = MappingProxyType({})
+"""Models that ship with the package, by name; anything else is a folder."""
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet: what a folder without preprocessor_config.json means
+STRIDE = 32  # sides of what it is given are multiples of this
+
+
+@dataclass(frozen=True)
+class Segmenter:
+    """A model and how it wants its pictures: normalised by `mean` and `std`, the shorter side `short` pixels (0: as it is)."""
+
+    name: str
+    network: Any
+    labels: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    short: int
+
+    def __call__(self, images: Image) -> Tensor:
+        """Logits `[b classes h w]` of pictures `[b 3 H W]` in [0, 1], fp32, on the model's own grid."""
+        images = images.float()
+        h, w = images.shape[-2:]
+        scale = self.short / min(h, w) if self.short else 1.0
+        size = tuple(max(1, round(side * scale / STRIDE)) * STRIDE for side in (h, w))
+        if size != (h, w):
+            images = F.interpolate(images, size, mode="bilinear", antialias=True)
+        mean, std = (images.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
+        return self.network(pixel_values=(images - mean) / std).logits
+
+    def class_of(self, phrase: str, given: Mapping[str, str]) -> int:
+        """The class of a phrase: its given label, or the longest label that is the phrase or the end of it, whatever the case.
+
+        Raises:
+            PhraseError: no label fits; lists those there are.
+        """
+        name = phrase.partition("#")[0].strip()
+        known = {label.casefold(): i for i, label in enumerate(self.labels)}
+        named = {key.casefold(): label for key, label in given.items()}.get(name.casefold())
+        words = (named or name).casefold().split()
+        ends = [" ".join(words)] if named is not None else [" ".join(words[i:]) for i in range(len(words))]
+        for end in ends:
+            if end in known:
+                return known[end]
+        asked = f"label {named!r} for phrase {name!r}" if named is not None else f"phrase {name!r}"
+        raise PhraseError(
+            f"{asked}: the model {self.name} knows no such class{nearest(ends[-1], known)}; name one in the extractor's labels, "
+            f"as in labels: {{{name}: {self.labels[0]}}}; its labels: {', '.join(self.labels)}"
+        )
+
+
+@lru_cache(maxsize=2)  # one run after another asks for the same model
+def load_segmenter(name: str, device: torch.device) -> Segmenter:
+    """A transformers model for semantic segmentation, by its folder or by the name of one that ships with the package; fp32.
+
+    Raises:
+        ConfigError: no such folder.
+        CheckpointError: its files are none of such a model.
+    """
+    folder = EMBEDDED.get(name) or Path(name)
+    if not (folder / "config.json").is_file():
+        shipped = f"; models that ship: {', '.join(EMBEDDED)}" if EMBEDDED else ""
+        raise ConfigError(
+            f"model: {name!r} is no folder with a config.json; expected a transformers model for semantic segmentation, such as "
+            f"a folder of SegFormer{shipped}"
+        )
+    from transformers import AutoModelForSemanticSegmentation
+
+    try:
+        network = cast("Any", AutoModelForSemanticSegmentation).from_pretrained(
+            folder, local_files_only=True, use_safetensors=True
+        )
+        settings = _settings(folder / "preprocessor_config.json")
+    except (OSError, ValueError, KeyError) as error:
+        first = str(error).partition("\n")[0]
+        raise CheckpointError(
+            f"segmentation model {folder}: cannot be loaded ({type(error).__name__}: {first}); expected a config.json of a model "
+            "for semantic segmentation, and its weights as model.safetensors"
+        ) from None
+    network.eval().requires_grad_(False).to(device, torch.float32)
+    classes: Mapping[int, str] = network.config.id2label
+    labels = tuple(str(classes[i]) for i in range(len(classes)))
+    return Segmenter(str(folder), network, labels, *settings)
+
+
+def _settings(path: Path) -> tuple[tuple[float, ...], tuple[float, ...], int]:
+    """Mean, deviation and length of the shorter side, out of a preprocessor's file."""
+    given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"do_resize": False}
+    size: Any = given.get("size", 0)
+    if isinstance(size, dict):
+        sides = cast("dict[str, int]", size)
+        size = sides.get("shortest_edge") or min(sides.values())
+    mean, std = (tuple(float(v) for v in given.get(key, usual)) for key, usual in (("image_mean", MEAN), ("image_std", STD)))
+    if not given.get("do_normalize", True):
+        mean, std = (0.0,) * 3, (1.0,) * 3
+    return mean, std, int(size) if given.get("do_resize", True) else 0
