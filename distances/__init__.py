@@ -7,12 +7,14 @@ from ..framework.hookspecs import hookimpl
 
 @hookimpl
 def register_distances(register: Callable[[str, type], None]) -> None:
+    from .attribute_binding import AttributeBinding
     from .box_energy import BoxEnergy
     from .boxdiff import BoxDiff
     from .cross_entropy import CrossEntropy
     from .l2 import L2
     from .max_token import MaxToken
 
+    register("attribute_binding", AttributeBinding)
     register("box_energy", BoxEnergy)
     register("boxdiff", BoxDiff)
     register("cross_entropy", CrossEntropy)

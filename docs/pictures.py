@@ -152,6 +152,7 @@ PICTURES: Mapping[str, Callable[[], Image.Image]] = {
     "semantic-layout": method("semantic-layout"),
     "boxdiff": method("boxdiff"),
     "zestguide": method("zestguide"),
+    "syngen": method("syngen", 3, drawn=False),
 }
 
 

@@ -7,6 +7,7 @@ from ..framework.hookspecs import hookimpl
 
 @hookimpl
 def register_extractors(register: Callable[[str, type], None]) -> None:
+    from .bound_words import BoundWords
     from .cross_attention import CrossAttention
     from .gligen_inversion import GligenInversion
 
@@ -14,5 +15,6 @@ def register_extractors(register: Callable[[str, type], None]) -> None:
     register("gligen_inversion", GligenInversion)
     from .segmentation import Segmentation
 
+    register("bound_words", BoundWords)
     register("cross_attention", CrossAttention)
     register("segmentation", Segmentation)

@@ -114,6 +114,15 @@ MISTAKES: dict[str, Mistake] = {
     "layers that the model does not have": changed(
         term(extractor={"name": "cross_attention", "layers": ["grid:1/64"]}), "'grid:1/64' picks no attention layer", "layers:"
     ),
+    "phrase that binds nothing": Mistake(
+        ("--phrase", "circle", "--guidance", "syngen"),
+        lambda pipeline: run(pipeline, "syngen", {"circle": (0.1, 0.1, 0.5, 0.5)}),
+        ("phrase 'circle'", "no modifier stands before the noun", "such as 'red circle'"),
+    ),
+    "folder that is no segmentation model": changed(
+        term(extractor={"name": "segmentation", "model": "nowhere"}, distance="cross_entropy"),
+        "model: 'nowhere' is no folder with a config.json", "SegFormer",
+    ),
     "several at once": changed(
         {"cfg": "much", "stepps": 4, **term(gama=3, distance={"name": "box_enrgy"})},
         "cfg: 'much'", "stepps", "did you mean 'steps'", "guidance.layout.gama", "did you mean 'gamma'", "'box_enrgy'",

@@ -281,7 +281,7 @@ def test_an_unknown_preset_is_answered_with_the_nearest_and_with_all() -> None:
 # What is wrong
 
 
-INSTALLED = "installed: box_energy, boxdiff, cross_entropy, l2, max_token"
+INSTALLED = "installed: attribute_binding, box_energy, boxdiff, cross_entropy, l2, max_token"
 
 
 @pytest.mark.parametrize(

@@ -241,7 +241,7 @@ def test_an_unknown_name_is_answered_with_the_nearest_and_with_all() -> None:
     with pytest.raises(PluginError) as caught:
         discover(only=()).distance("box_enrgy")
     assert str(caught.value) == (
-        "no distance is called 'box_enrgy' (did you mean 'box_energy'?); installed: box_energy, boxdiff, "
+        "no distance is called 'box_enrgy' (did you mean 'box_energy'?); installed: attribute_binding, box_energy, boxdiff, "
         "cross_entropy, l2, max_token"
     )
 

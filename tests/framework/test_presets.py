@@ -8,10 +8,12 @@ from typing import Any
 import pytest
 import yaml
 
+from lsregen.distances.attribute_binding import AttributeBinding
 from lsregen.distances.box_energy import BoxEnergy
 from lsregen.distances.boxdiff import BoxDiff
 from lsregen.distances.cross_entropy import CrossEntropy
 from lsregen.distances.max_token import MaxToken
+from lsregen.extractors.bound_words import BoundWords
 from lsregen.extractors.cross_attention import CrossAttention
 from lsregen.extractors.segmentation import Segmentation
 from lsregen.framework.options import build
@@ -21,10 +23,10 @@ from lsregen.framework.types import Step
 from lsregen.samplers.ddim import DDIM
 
 FOLDER = files("lsregen.framework") / "presets"
-NAMES = ("attend-and-excite", "boxdiff", "layout-guidance", "semantic-layout", "zestguide")
-EXTRACTORS = {"cross_attention": CrossAttention, "segmentation": Segmentation}
+NAMES = ("attend-and-excite", "boxdiff", "layout-guidance", "semantic-layout", "syngen", "zestguide")
+EXTRACTORS = {"bound_words": BoundWords, "cross_attention": CrossAttention, "segmentation": Segmentation}
 DISTANCES = {
-    "box_energy": BoxEnergy, "boxdiff": BoxDiff, "cross_entropy": CrossEntropy,
+    "attribute_binding": AttributeBinding, "box_energy": BoxEnergy, "boxdiff": BoxDiff, "cross_entropy": CrossEntropy,
     "max_token": MaxToken,
 }  # fmt: skip
 
@@ -145,3 +147,12 @@ def test_zestguide_has_the_published_numbers() -> None:
     noisy = build(DDIM, sampler, "sampler", "sampler")
     assert noisy.eta == 0.5
     assert [i for i in range(50) if i / 50 < noisy.until] == list(range(26))
+
+
+def test_syngen_has_the_published_numbers() -> None:
+    extractor, distance, schedule = parts("syngen", "binding")
+    assert extractor == BoundWords(layers=("grid:coarsest",))
+    assert distance == AttributeBinding()
+    assert (schedule.gamma, schedule.decay, schedule.site, schedule.normalise) == (20, "constant", "before", "none")
+    assert (schedule.repeats, schedule.refine, schedule.stop_below) == (1, {}, None)
+    assert steps(schedule) == list(range(25))

@@ -1,0 +1,132 @@
+"""Which words are bound to which: from phrases, from given pairs, and in a batch of different prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+import torch
+from torch import Tensor
+
+from lsregen.distances.attribute_binding import AttributeBinding
+from lsregen.extractors.bound_words import BoundWords
+from lsregen.framework.errors import ConfigError, PhraseError
+from lsregen.framework.layout import Layout, Region
+from lsregen.framework.taps import TapLayer, Taps
+from lsregen.framework.types import Features, Step, View
+
+from ..toys import draw, make_run, token_table
+
+STEP = Step(0, 5, 901, 0.1, 0.2)
+TOKENS = 12
+LAYERS = (
+    TapLayer("down_blocks.1", "down", 1, 2, 2),
+    TapLayer("mid_block", "mid", 0, 4, 2),
+    TapLayer("up_blocks.0", "up", 0, 2, 3),
+)
+SIDES = {2: (4, 6), 4: (2, 3)}
+SPLIT = {"elephant": 3}
+
+
+class Prompted:
+    """As much of a denoiser as `prepare` looks at."""
+
+    def __init__(self, prompts: Sequence[str]) -> None:
+        self.layers = LAYERS
+        self.tokens = tuple(token_table(prompt, TOKENS, SPLIT) for prompt in prompts)
+
+
+def probabilities(batch: int) -> dict[str, Tensor]:
+    return {
+        layer.name: torch.softmax(2 * draw(i, batch, layer.heads, TOKENS, *SIDES[layer.downscale]), dim=2)
+        for i, layer in enumerate(LAYERS)
+    }
+
+
+def look(extractor: BoundWords, prompts: Sequence[str], layouts: Sequence[Layout], maps: dict[str, Tensor]) -> Features:
+    run = make_run(Prompted(prompts), torch.zeros(len(prompts), 3, 8, 12), layouts=layouts)
+    state = extractor.prepare(run, "area")
+    taps = Taps(state.points, full=True)
+    for point in state.points:
+        taps.record(point.layer, point.kind, maps[point.layer])
+    return extractor.current(View(run.z_T, STEP, taps, run.denoiser.layers), state)
+
+
+def phrases(*names: str) -> Layout:
+    return Layout(tuple(Region(name) for name in names))
+
+
+def named(found: Features, maps: Tensor, words: Sequence[str], sample: int = 0) -> list[tuple[str, int]]:
+    """Word pieces of one sample and their words' numbers, told by their maps; `words` are those of the prompt's tokens."""
+    pieces = found.present[sample].nonzero().flatten().tolist()
+    tokens = [next(t for t in range(TOKENS) if torch.allclose(found.maps[0][sample, 0, i], maps[sample, t])) for i in pieces]
+    return [(words[t - 1], int(found.group[sample, i])) for t, i in zip(tokens, pieces, strict=True)]
+
+
+def agreeing(found: Features) -> set[tuple[int, int]]:
+    return {(a, b) for a, b, sign in found.relations if sign > 0}
+
+
+def differing(found: Features) -> set[frozenset[int]]:
+    return {frozenset((a, b)) for a, b, sign in found.relations if sign < 0}
+
+
+def test_a_phrases_last_word_is_the_noun_and_those_before_it_its_modifiers() -> None:
+    prompt = "two small red elephant and a blue hat"
+    maps = probabilities(1)
+    mean = torch.cat([maps["down_blocks.1"].mean(dim=1)[None], maps["up_blocks.0"].mean(dim=1)[None]]).mean(dim=0)
+    found = look(BoundWords(), [prompt], [phrases("two small red elephant", "a blue hat")], maps)
+    assert found.maps[0].shape == (1, 1, 9, 4, 6)  # layers of one grid and their heads are averaged
+    words = ["two", "small", "red", "ele", "phant", "and", "a", "blue", "hat"]
+    assert named(found, mean, words) == [
+        ("ele", 0), ("phant", 0), ("small", 1), ("red", 2), ("hat", 3), ("blue", 4), ("two", 5), ("and", 6), ("a", 7),
+    ]  # fmt: skip
+    assert agreeing(found) == {(1, 0), (2, 0), (4, 3)}
+    bindings = ({0, 1, 2}, {3, 4})
+    assert differing(found) == {
+        frozenset((a, b)) for one in bindings for a in one for b in range(8) if b not in one
+    }  # "two", "and" and "a" differ from what is bound, and not from each other
+
+
+def test_a_phrase_of_one_word_counts_among_the_others() -> None:
+    maps = probabilities(1)
+    found = look(BoundWords(layers=("mid",)), ["a red ball and dog"], [phrases("dog", "red ball")], maps)
+    names = named(found, maps["mid_block"].mean(dim=1), ["a", "red", "ball", "and", "dog"])
+    assert names == [("ball", 0), ("red", 1), ("a", 2), ("and", 3), ("dog", 4)]
+    assert agreeing(found) == {(1, 0)}
+
+
+def test_pairs_can_be_given_without_phrases() -> None:
+    maps = probabilities(1)
+    pairs = (("red", "ball"), ("shiny", "ball"), ("old", "hat"))
+    found = look(BoundWords(layers=("mid",), pairs=pairs), ["ball is red and shiny , hat old"], [Layout()], maps)
+    names = named(found, maps["mid_block"].mean(dim=1), ["ball", "is", "red", "and", "shiny", ",", "hat", "old"])
+    assert names[:5] == [("ball", 0), ("red", 1), ("shiny", 2), ("hat", 3), ("old", 4)]
+    assert agreeing(found) == {(1, 0), (2, 0), (4, 3)}
+    with pytest.raises(PhraseError, match="'blue' is not in the prompt"):
+        look(BoundWords(pairs=(("blue", "ball"),)), ["a red ball"], [Layout()], maps)
+
+
+def test_samples_that_bind_different_words_have_the_energy_of_each_alone() -> None:
+    prompts = ["a red ball and a small old hat", "a blue elephant", "a green hat , a red dog , a cat"]
+    layouts = [phrases("red ball", "small old hat"), phrases("blue elephant"), phrases("green hat", "red dog", "cat")]
+    maps = probabilities(3)
+    whole = AttributeBinding()(look(BoundWords(layers=("all",)), prompts, layouts, maps)).value
+    for i in range(3):
+        own = {name: value[i : i + 1] for name, value in maps.items()}
+        alone = AttributeBinding()(look(BoundWords(layers=("all",)), prompts[i : i + 1], layouts[i : i + 1], own)).value
+        assert torch.allclose(whole[i : i + 1], alone, rtol=1e-4)
+
+
+def test_phrases_that_bind_nothing_are_refused_by_name() -> None:
+    maps = probabilities(1)
+    with pytest.raises(PhraseError, match=r"phrase 'ball' in the prompt 'a ball': no modifier .* such as 'red circle'"):
+        look(BoundWords(), ["a ball"], [phrases("ball")], maps)
+    with pytest.raises(PhraseError, match="'two balls', 'the hat'"):
+        look(BoundWords(), ["two balls and the hat"], [phrases("two balls", "the hat")], maps)
+    with pytest.raises(ConfigError, match="no sample binds a modifier to a noun"):
+        look(BoundWords(), ["a red ball"], [Layout()], maps)
+    with pytest.raises(PhraseError, match="dog"):
+        look(BoundWords(), ["a red ball"], [phrases("red dog")], maps)
+    with pytest.raises(ConfigError, match="layers: empty"):
+        BoundWords(layers=())
