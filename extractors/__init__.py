@@ -10,11 +10,9 @@ def register_extractors(register: Callable[[str, type], None]) -> None:
     from .bound_words import BoundWords
     from .cross_attention import CrossAttention
     from .gligen_inversion import GligenInversion
-
-    register("cross_attention", CrossAttention)
-    register("gligen_inversion", GligenInversion)
     from .segmentation import Segmentation
 
     register("bound_words", BoundWords)
     register("cross_attention", CrossAttention)
+    register("gligen_inversion", GligenInversion)
     register("segmentation", Segmentation)
