@@ -254,17 +254,20 @@ def check_config(given: Options, guidance: Mapping[str, Any], model: str | None)
 
 
 def check_masks(job: Job) -> None:
-    """Masks go into the settings of a picture, with those of its whole batch, and must leave them readable.
+    """Masks and images of regions go into the settings of a picture, with those of its whole batch: they must stay readable.
 
     Raises:
         ConfigError: they would not fit.
     """
     for shots in job.batches:
-        if not job.with_metadata or all(region.mask is None for shot in shots for region in shot.layout.regions):
+        regions = [region for shot in shots for region in shot.layout.regions]
+        if not job.with_metadata or all(region.mask is None and region.image is None for region in regions):
             continue
         if (taken := sum(len(json.dumps(shot.layout.to_json())) for shot in shots)) > LONGEST // 2:
-            cure = "lower --batch, give smaller masks (8-bit PNGs), or leave the settings out with --no-metadata"
-            raise ConfigError(f"the masks of a batch take {taken:,} characters in every picture, of {LONGEST // 2:,}; {cure}")
+            cure = "lower --batch, give smaller masks (8-bit PNGs) and images, or leave the settings out with --no-metadata"
+            raise ConfigError(
+                f"the masks and images of a batch take {taken:,} characters in every picture, of {LONGEST // 2:,}; {cure}"
+            )
 
 
 def check_source(given: Options, job: Job) -> None:

@@ -316,6 +316,8 @@ def boxed(writing: Writing, item: Item, number: int, format: str) -> list[tuple[
             raise LayoutError(f"{what}; write lsregen, jsonl or pixels")
         if region.box is None:
             writing.leave_out(f"item {number}", f"phrase {region.phrase!r}", f"it has no box, and {format} holds boxes only")
+        if region.image is not None:
+            writing.leave_out(f"item {number}", f"image of {region.phrase!r}", f"{format} holds boxes only")
     return [(region, region.box) for region in item.layout.regions if region.box is not None]
 
 

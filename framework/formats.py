@@ -17,7 +17,8 @@ An item is a mapping:
 - `prompt`, `negative`: texts. `seed`: a whole number. `size`: [width, height] in pixels. `name`: a text.
 - Where things stand, in one of three ways: `boxes`, a mapping from phrases to a box or a list of boxes; `regions`, a list of
   `{"phrase": ..., "box": [left, top, right, bottom]}`, or with `"mask"` instead of the box: rows of numbers, or the name of a PNG
-  file beside this one; `layout`, a mapping with `regions` (what `Layout.to_json` gives).
+  file beside this one; `layout`, a mapping with `regions` (what `Layout.to_json` gives). A region may have an `"image"` too, the
+  name of a picture beside this one that shows what shall be there.
 - `unit`: `fractions` of the image, from the top left corner (what is meant if nothing is said), or `pixels`.
 
 All but `prompt` may be missing. Boxes survive every conversion to 1e-9 of the image's side: files hold all digits.
@@ -40,6 +41,7 @@ from .errors import ConfigError, LayoutError, nearest
 from .items import Item, Items, Reading, Size, Writing, entries_of, fields, four, parse_json, read_text, size_of, text_of, whole
 from .layout import CORNERS, Box, Layout, Region
 from .masks import DATA, encode_mask, mask_of_rows, mask_of_text, read_mask
+from .pictures import encode_picture, picture_of_text, read_picture
 
 MASK_FORM = "PHRASE=FILE.png"
 SETTINGS = ("name", "prompt", "negative", "seed", "size")
@@ -221,8 +223,10 @@ def _one_or_many(value: object) -> list[object]:
 
 
 def _region(reading: Reading, place: object, where: str, scale: Size | None) -> Region:
-    entry = fields(place, where, ("phrase", "box", "mask"), ("phrase",))
+    entry = fields(place, where, ("phrase", "box", "mask", "image"), ("phrase",))
     phrase = text_of(entry, "phrase", where)
+    if "image" in entry:
+        return _shown(reading, entry, where, scale)
     if "mask" in entry and "box" in entry:
         raise LayoutError(f"{where} ({phrase!r}): both a box and a mask; give one of them")
     if "mask" in entry:
@@ -231,6 +235,20 @@ def _region(reading: Reading, place: object, where: str, scale: Size | None) -> 
         return reading.region(where, phrase)
     corners = four(entry["box"], f"{where} ({phrase!r})", XYXY)
     return reading.region(where, phrase, partial(Box.from_pixels, corners, scale) if scale else partial(Box, *corners))
+
+
+def _shown(reading: Reading, entry: Mapping[str, Any], where: str, scale: Size | None) -> Region:
+    """A region with an image; the image goes where its box goes, if that cannot be used."""
+    region = _region(reading, {key: value for key, value in entry.items() if key != "image"}, where, scale)
+    given = entry["image"]
+    try:
+        if not isinstance(given, str):
+            raise LayoutError(f"image {given!r}: expected the name of a picture's file")
+        image = picture_of_text(given) if given.startswith(DATA) else read_picture(reading.path.parent / given)
+        placed = region.box is not None or region.mask is not None
+        return region if not placed and "box" in entry else replace(region, image=image)
+    except LayoutError as error:
+        raise LayoutError(f"{where} ({region.phrase!r}): {error}") from None
 
 
 def _masked(reading: Reading, phrase: str, mask: object, where: str) -> Region:
@@ -303,6 +321,9 @@ def _entry(writing: Writing, item: Item, number: int, unit: str) -> dict[str, An
         if data is not None:
             place["mask"] = f"{writing.path.stem}-{number}-{i}.png"
             writing.files[writing.path.with_name(place["mask"])] = data
+        if region.image is not None:
+            place["image"] = f"{writing.path.stem}-{number}-{i}-image.png"
+            writing.files[writing.path.with_name(place["image"])] = encode_picture(region.image)
     return entry
 
 

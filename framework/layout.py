@@ -13,11 +13,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .errors import ConfigError, LayoutError, PhraseError, nearest
+from .pictures import checked_picture, picture_of_text, picture_to_text, same_picture
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     import torch
+    from PIL.Image import Image
     from torch import Tensor
 
 Floats: TypeAlias = Sequence[float]
@@ -137,16 +139,19 @@ class Region:
     """A phrase of the prompt and its place: a box, a mask, or neither (then the phrase is merely to be present).
 
     `phrase` is kept with single spaces. `mask` is `[H W]` in [0, 1], of any size, over the whole image; it is copied, as fp32.
-    Two regions are equal when phrase, box and the mask's values are.
+    `image`: what shall be there, for models that are grounded on images; it is copied, as RGB. Two regions are equal when phrase,
+    box, and the values of mask and image are.
 
     Raises:
         PhraseError: the phrase is empty.
-        LayoutError: both a box and a mask, or a mask of a wrong shape, out of range, not finite or all zero.
+        LayoutError: both a box and a mask, a mask of a wrong shape, out of range, not finite or all zero, or an image without a
+            place.
     """
 
     phrase: str
     box: Box | None = None
     mask: Tensor | None = None
+    image: Image | None = None
 
     def __post_init__(self) -> None:
         phrase = " ".join(self.phrase.split())
@@ -157,9 +162,15 @@ class Region:
             if self.box is not None:
                 raise LayoutError(f"region {phrase!r} has both a box and a mask; give one of them")
             object.__setattr__(self, "mask", _checked(self.mask, phrase))
+        if self.image is not None:
+            if self.box is None and self.mask is None:
+                raise LayoutError(f"region {phrase!r} has an image and no place for it; give it a box or a mask")
+            object.__setattr__(self, "image", checked_picture(self.image, phrase))
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Region) or (self.phrase, self.box) != (other.phrase, other.box):
+            return False
+        if not same_picture(self.image, other.image):
             return False
         if self.mask is None or other.mask is None:
             return self.mask is other.mask
@@ -230,7 +241,8 @@ class Layout:
     def to_json(self) -> dict[str, Any]:
         """A plain dict: `{"regions": [{"phrase": ..., "box": [left, top, right, bottom]}, ...]}`.
 
-        A mask is the text of a PNG file (`data:image/png;base64,...`) where 8 or 16 bits keep its values, else a list of rows.
+        A mask is the text of a PNG file (`data:image/png;base64,...`) where 8 or 16 bits keep its values, else a list of rows; an
+        image is always such a text.
         """
         from .masks import mask_to_text
 
@@ -241,6 +253,8 @@ class Layout:
                 entry["box"] = list(region.box.xyxy)
             if region.mask is not None:
                 entry["mask"] = mask_to_text(region.mask) or cast("Any", region.mask).tolist()
+            if region.image is not None:
+                entry["image"] = picture_to_text(region.image)
             regions.append(entry)
         return {"regions": regions}
 
@@ -256,9 +270,9 @@ class Layout:
             raise LayoutError(f"layout: expected a list under 'regions', got {type(entries).__name__}")
         regions: list[Region] = []
         for i, entry in enumerate(cast("list[object]", entries), 1):
-            fields = _mapping(entry, f"layout region {i}", ("phrase", "box", "mask"))
-            phrase = fields.get("phrase")
-            regions.append(_region(f"layout region {i} ({phrase!r})", phrase, fields.get("box"), fields.get("mask")))
+            fields = _mapping(entry, f"layout region {i}", ("phrase", "box", "mask", "image"))
+            phrase, box, mask, image = (fields.get(key) for key in ("phrase", "box", "mask", "image"))
+            regions.append(_region(f"layout region {i} ({phrase!r})", phrase, box, mask, image))
         return cls(tuple(regions))
 
 
@@ -272,14 +286,15 @@ def _mapping(data: object, where: str, known: Sequence[str]) -> dict[str, Any]:
     return entries
 
 
-def _region(where: str, phrase: object, box: object = None, rows: object = None) -> Region:
+def _region(where: str, phrase: object, box: object = None, rows: object = None, image: object = None) -> Region:
     """A region of unchecked values; every error begins with `where`."""
     try:
         if not isinstance(phrase, str):
             raise LayoutError(f"phrase {phrase!r}: expected a text")
         if box is not None and not isinstance(box, Box):
             box = Box(*_four(box, CORNERS))
-        return Region(phrase, box, None if rows is None else _mask_of(rows))
+        mask = None if rows is None else _mask_of(rows)
+        return Region(phrase, box, mask, None if image is None else picture_of_text(image))
     except LayoutError as error:
         raise type(error)(f"{where}: {error}") from None
 

@@ -23,8 +23,10 @@ from .settings import Values
 from .text import TextEncoder, build_text_encoder, fill_text_encoder
 from .tiling import make_tiling
 from .unet import UNet, UNetConfig
+from .vision import ImageEncoder, build_image_encoder, fill_image_encoder
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+IMAGE_ENCODER = ("image_encoder", "image_project")  # of a GLIGEN that is grounded on images
 
 
 @dataclass(frozen=True)
@@ -55,6 +57,8 @@ class Parts:
         where: by component, the file that says so, for the messages.
         weights: reads the tensors of a component, by the keys of our networks; called once for each, when it is built.
         tokenizers: by text encoder, the folder of its tokenizer.
+        processor: of an `image_encoder` among the configs, the folder that says how it prepares pictures, if there is one; its
+            projection is the component `image_project`.
         cfg: the classifier-free guidance scale that the model was made for; None for that of its family.
         grounding: the share of the steps, from the first, in which a GLIGEN model sees the boxes; None for GLIGEN's own.
         zeros_for_empty: an empty negative prompt stands for nothing at all.
@@ -65,6 +69,7 @@ class Parts:
     where: Mapping[str, str]
     weights: Callable[[str], Weights]
     tokenizers: Mapping[str, Path]
+    processor: Path | None = None
     cfg: float | None = None
     grounding: float | None = None
     zeros_for_empty: bool = False
@@ -86,6 +91,7 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, dials: D
     conditioner = Conditioner(tuple(encoders.values()), zeros_for_empty=parts.zeros_for_empty)
     _check_texts(unet_sizes, conditioner, parts.name)
     _check_grounding(unet_sizes, conditioner, parts)
+    images = _image_encoder(unet_sizes, parts)
     tiling = make_tiling(dials.tiling, dials.tile)
     with torch.device("meta"):
         unet, autoencoder = UNet(unet_sizes), Autoencoder(autoencoder_sizes, tiling)
@@ -104,6 +110,10 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, dials: D
         weights = parts.weights(name)
         fill_text_encoder(encoder, weights, home, dtype)
         files[name] = weights.files
+    if images is not None:
+        tower, projection = (parts.weights(name) for name in IMAGE_ENCODER)
+        fill_image_encoder(images, tower, projection, home, dtype)
+        files |= {"image_encoder": tower.files, "image_project": projection.files}
     for network in (unet, autoencoder):
         set_memory(network, dials.memory)
     height, width = sample_size(configs["unet"], where["unet"])
@@ -118,7 +128,7 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, dials: D
         default_size=(width * factor, height * factor),
         default_cfg=default_cfg(unet_sizes) if parts.cfg is None else parts.cfg,
         files=files,
-        grounder=_grounder(unet, conditioner, parts.grounding),
+        grounder=_grounder(unet, conditioner, parts.grounding, images),
         offload=device if home != device else None,
     )
 
@@ -128,8 +138,24 @@ def _encoder(parts: Parts, name: str) -> TextEncoder:
     return build_text_encoder(parts.configs[name], parts.where[name], tokenizer, projection=name != TEXT_ENCODERS[0])
 
 
-def _grounder(unet: UNet, text: Conditioner, share: float | None) -> Grounder | None:
-    return None if unet.position_net is None else Grounder(text.encoders[0], unet.position_net, SHARE if share is None else share)
+def _image_encoder(unet: UNetConfig, parts: Parts) -> ImageEncoder | None:
+    """The image encoder of a model that is grounded on images; other models have no use for one."""
+    name = IMAGE_ENCODER[0]
+    if unet.grounded != "text-image" or name not in parts.configs:
+        return None
+    encoder = build_image_encoder(parts.configs[name], parts.where[name], parts.processor)
+    if encoder.channels != unet.context_channels:
+        raise CheckpointError(
+            f"{parts.where[name]}: projection_dim is {encoder.channels}; expected {unet.context_channels}, as wide as the images "
+            "that the position net of the UNet takes"
+        )
+    return encoder
+
+
+def _grounder(unet: UNet, text: Conditioner, share: float | None, images: ImageEncoder | None) -> Grounder | None:
+    if unet.position_net is None:
+        return None
+    return Grounder(text.encoders[0], unet.position_net, SHARE if share is None else share, images)
 
 
 def _check_grounding(unet: UNetConfig, text: Conditioner, parts: Parts) -> None:

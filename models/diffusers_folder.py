@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from ..framework.errors import CheckpointError
 from . import INDEX
-from .assemble import TEXT_ENCODERS, Parts
+from .assemble import IMAGE_ENCODER, TEXT_ENCODERS, Parts
 from .checkpoint import Weights, load_weights, read_config, renamed
 from .configs import unet_config
 from .key_maps import autoencoder_map
@@ -27,6 +27,7 @@ COMPONENTS = MappingProxyType(
     {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
 )
 SECOND = MappingProxyType({"text_encoder_2": "CLIPTextModelWithProjection", "tokenizer_2": "CLIPTokenizer"})  # SDXL's
+PROCESSORS = ("processor", "feature_extractor")  # folders that say how pictures are prepared for an image encoder
 OTHER_FAMILIES = ("text_encoder_3", "transformer", "controlnet", "prior", "motion_adapter", "image_normalizer")
 REFINER = "this is the refiner of Stable Diffusion XL, which is not supported; take the base model"
 
@@ -55,9 +56,14 @@ def read_folder(path: Path, variant: str | None = None) -> Parts:
         where=where,
         weights=lambda component: _weights(component, files[component]),
         tokenizers=folder_tokenizers(path, family(unet_config(configs["unet"], where["unet"])), encoders),
+        processor=next((path / part for part in PROCESSORS if _prepares(path / part)), None),
         **_own(path),
         zeros_for_empty=Settings(index, str(path / INDEX)).flag("force_zeros_for_empty_prompt", len(encoders) > 1),
     )
+
+
+def _prepares(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json"))
 
 
 def _name(path: Path) -> str:
@@ -80,8 +86,15 @@ def _tell_of_variants(path: Path, files: Mapping[str, WeightFiles]) -> None:
 
 def components(index: Mapping[str, Any]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The folders of a model that an index lists: those with weights, and the others."""
+    shown, prepared = (IMAGE_ENCODER, PROCESSORS[:1]) if has_image_encoder(index) else ((), ())
     encoders = [name for name in TEXT_ENCODERS if listed(index, name) is not None]
-    return ("unet", "vae", *encoders), ("scheduler", *(name.replace("text_encoder", "tokenizer") for name in encoders))
+    tokenizers = (name.replace("text_encoder", "tokenizer") for name in encoders)
+    return ("unet", "vae", *encoders, *shown), ("scheduler", *tokenizers, *prepared)
+
+
+def has_image_encoder(index: Mapping[str, Any]) -> bool:
+    """Whether an index lists GLIGEN's encoder of images; with no projection beside it, it is for something else."""
+    return all(listed(index, part) is not None for part in IMAGE_ENCODER)
 
 
 def check_index(index: Mapping[str, Any], where: Path | str) -> None:

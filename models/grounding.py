@@ -11,6 +11,7 @@ from ..framework.errors import LayoutError, PhraseError
 from ..framework.layout import Layout, Region
 from .gligen import PositionNet
 from .text import TextEncoder
+from .vision import ImageEncoder
 
 SLOTS = 30  # of every sample, filled or not: what GLIGEN was trained with
 SHARE = 0.3  # of the steps, from the first, that are grounded: scheduled sampling, as published for text and boxes
@@ -19,15 +20,16 @@ SHARE = 0.3  # of the steps, from the first, that are grounded: scheduled sampli
 class Grounder:
     """Makes the tokens of layouts. What has no box (a phrase without a place, an empty slot) is GLIGEN's learnt null token.
 
-    A mask stands for its bounding box, as GLIGEN knows boxes alone. Grounded on text and images, no slot has an image.
+    A mask stands for its bounding box, as GLIGEN knows boxes alone. A region's image fills its slot beside its phrase.
 
     Args:
         encoder: its pooled output, without a projection, is what stands for a phrase.
         share: of the steps that are grounded, from the first, in [0, 1].
+        images: what encodes images; None where there is none, and then no region may have one.
     """
 
-    def __init__(self, encoder: TextEncoder, net: PositionNet, share: float = SHARE) -> None:
-        self.encoder, self.net, self.share = encoder, net, share
+    def __init__(self, encoder: TextEncoder, net: PositionNet, share: float = SHARE, images: ImageEncoder | None = None) -> None:
+        self.encoder, self.net, self.share, self.images = encoder, net, share, images
 
     def steps(self, count: int) -> int:
         """How many of `count` steps are grounded."""
@@ -47,13 +49,16 @@ class Grounder:
         boxes = torch.zeros(len(layouts), SLOTS, 4, device=null.device)
         filled = torch.zeros(len(layouts), SLOTS, device=null.device)
         phrases = torch.zeros(len(layouts), SLOTS, self.encoder.pooled_channels, device=null.device, dtype=null.dtype)
+        shown, pictured = torch.zeros_like(phrases), torch.zeros_like(filled)
         known = self._embeddings(layouts)
         for i, layout in enumerate(layouts):
             for j, region in enumerate(layout.boxed):
                 boxes[i, j] = torch.tensor(_box(region), device=null.device)
                 filled[i, j] = 1
                 phrases[i, j] = known[region.phrase]
-        return self.net(boxes, filled, phrases)
+                if self.images is not None and region.image is not None:
+                    shown[i, j], pictured[i, j] = self.images.encode([region.image])[0], 1
+        return self.net(boxes, filled, phrases, images=shown, pictured=pictured)
 
     def nothing(self, count: int) -> Tensor:
         """The tokens of `count` samples without any box: what the unconditional branch sees."""

@@ -14,7 +14,7 @@ from . import INDEX, PICKLES
 from .assemble import TEXT_ENCODERS
 from .checkpoint import read_config
 from .configs import prediction_kind, unet_config
-from .diffusers_folder import check_index, listed, read_folder
+from .diffusers_folder import check_index, components, read_folder
 from .headers import read_header
 from .latent_diffusion import family
 from .recognise import NAMES, Naming, Recognised, recognise
@@ -104,7 +104,7 @@ def inspect_folder(path: Path) -> Inspection:
         check_index(index, path / INDEX)
     except CheckpointError as error:
         refusal = str(error)
-    for part in ("unet", "vae", *(one for one in TEXT_ENCODERS if listed(index, one) is not None)):
+    for part in components(index)[0]:
         try:
             parts.append(_folder_component(path / part))
         except CheckpointError as error:
@@ -132,7 +132,7 @@ def _folder_component(folder: Path) -> Component:
     headers = [read_header(file) for file in files.paths]
     parameters = sum(math.prod(shape) for header in headers for shape in header.shapes.values())
     dtypes = tuple(sorted({dtype for header in headers for dtype in header.dtypes}))
-    naming = "diffusers" if folder.name in ("unet", "vae") else "transformers"
+    naming = "diffusers" if folder.name in ("unet", "vae", "image_project") else "transformers"
     return Component(
         folder.name, f"{naming}, variant {files.variant}" if files.variant else naming, parameters, dtypes, files.paths
     )

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..framework.errors import ConfigError
+from ..framework.errors import ConfigError, LayoutError
 from ..framework.layout import Layout
 from ..framework.taps import Taps
 from ..framework.tokens import TokenTable
@@ -64,7 +64,8 @@ class LatentDiffusion:
 
     def _networks(self) -> dict[Stage, Sequence[nn.Module]]:
         encoders = [encoder.network for encoder in self.text.encoders]
-        grounding = [] if self.grounder is None else [self.grounder.net]
+        grounder = self.grounder
+        grounding = [] if grounder is None else [grounder.net, *([] if grounder.images is None else [grounder.images])]
         return {"texts": [*encoders, *grounding], "noise": [self.unet], "pictures": [self.autoencoder]}
 
     def release(self) -> None:
@@ -81,7 +82,7 @@ class LatentDiffusion:
         in its unconditional branch.
 
         Raises:
-            LayoutError, PhraseError: as `Grounder.tokens`.
+            LayoutError, PhraseError: as `Grounder.tokens`, or a region has an image and the model no encoder of images.
             ConfigError: an empty prompt, a number of negatives that is not that of prompts, or a `cfg` that is no strength.
         """
         negatives = tuple(negatives) or ("",) * len(prompts)
@@ -91,6 +92,7 @@ class LatentDiffusion:
             raise ConfigError(f"prompt {list(prompts)!r}: it is empty; say what the image shows, e.g. 'a red circle'")
         if not (math.isfinite(cfg) and cfg >= 0):
             raise ConfigError(f"cfg {cfg}: expected a number of at least 0; 1 switches classifier-free guidance off")
+        self._check_images(layouts)
         tables = {prompt: self.tokens(prompt) for prompt in dict.fromkeys(prompts)}
         self.stages.enter("texts")
         conditional = self.text.encode(prompts)
@@ -103,6 +105,15 @@ class LatentDiffusion:
                 unconditional = replace(unconditional, grounding=self.grounder.nothing(len(prompts)))
         words = tuple(tables[prompt] for prompt in prompts)
         return BoundDenoiser(self, tuple(prompts), words, conditional, unconditional, cfg, grounded_steps)
+
+    def _check_images(self, layouts: Sequence[Layout]) -> None:
+        if self.grounder is not None and self.grounder.images is not None:
+            return
+        for region in (region for layout in layouts for region in layout.regions if region.image is not None):
+            kind = family(self.unet.config)
+            why = "has no image_encoder" if kind == "gligen-text-image" else f"is {kind}, which is not grounded on images"
+            cure = "leave the image out, or take a folder of GLIGEN for text and images, with its image_encoder and image_project"
+            raise LayoutError(f"region {region.phrase!r} has an image, but {self.name} {why}; {cure}")
 
     def tokens(self, prompt: str) -> TokenTable:
         return self.text.tokens(prompt)
@@ -146,7 +157,9 @@ class LatentDiffusion:
     def describe(self) -> Mapping[str, Any]:
         """What a report records: name, family, dtype, and per component its parameters and the sha256 of its files."""
         towers = dict(zip(("text_encoder", "text_encoder_2"), (one.network for one in self.text.encoders), strict=False))
-        networks = {"unet": self.unet, "vae": self.autoencoder, **towers}
+        images = None if self.grounder is None else self.grounder.images
+        shown = {} if images is None else {"image_encoder": images.tower, "image_project": images.project}
+        networks = {"unet": self.unet, "vae": self.autoencoder, **towers, **shown}
         return {
             "name": self.name,
             "family": family(self.unet.config),

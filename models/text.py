@@ -101,7 +101,7 @@ def fill_text_encoder(encoder: TextEncoder, weights: Weights, device: torch.devi
     """Give a text encoder its weights. Raises as `checkpoint.fill`."""
     network = encoder.network
     fill(network, text_keys(weights.tensors, network.state_dict()), weights.where, device=device, dtype=dtype)
-    _restore_positions(network, device)
+    restore_positions(network, device)
 
 
 def _network(values: Values, where: str, projection: bool) -> tuple[Any, nn.Module]:
@@ -152,7 +152,7 @@ def text_keys(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> 
     return named if prefixed else {key.removeprefix(PREFIX): tensor for key, tensor in named.items()}
 
 
-def _restore_positions(network: nn.Module, device: torch.device) -> None:
+def restore_positions(network: nn.Module, device: torch.device) -> None:
     """Make the buffers that are in no checkpoint, which a network built on the meta device lacks."""
     for module in network.modules():
         if "position_ids" in module._buffers:  # pyright: ignore[reportPrivateUsage]

@@ -187,7 +187,7 @@ def test_json_round_trip_through_text() -> None:
         ({"region": []}, r"unknown key 'region' \(did you mean 'regions'\?\)"),
         ({"regions": {}}, "list under 'regions', got dict"),
         ({}, "list under 'regions', got NoneType"),
-        ({"regions": ["dog"]}, "layout region 1: expected phrase, box, mask in a mapping, got str"),
+        ({"regions": ["dog"]}, "layout region 1: expected phrase, box, mask, image in a mapping, got str"),
         ({"regions": [{"phrase": "a"}, {"phrase": "b", "bbox": [0, 0, 1, 1]}]}, "layout region 2: unknown key 'bbox'.*'box'"),
         ({"regions": [{"box": [0, 0, 1, 1]}]}, "phrase None: expected a text"),
         ({"regions": [{"phrase": " "}]}, "layout region 1.*empty"),
