@@ -1,4 +1,4 @@
-"""`lsregen convert`: a model's file, a pickle too, written as a folder of safetensors."""
+"""`lsregen convert`: a model's file, a pickle too, or a folder of pickles, written as a folder of safetensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from .checks import check_folder, memory_errors
 @click.option("--family", metavar="NAME", help="If it is not what it looks like: sd1, sd2, sdxl, gligen, gligen-text-image.")
 @click.option("--prediction-type", metavar="NAME", help="If the file does not say it right: epsilon, v_prediction.")
 def command(source: Path, out: Path, family: str | None, prediction_type: str | None) -> None:
-    """Write the model in the file IN (.safetensors, .ckpt, .pt, .bin) as the folder OUT, in the layout of diffusers.
+    """Write the model in the file IN (.safetensors, .ckpt, .pt, .bin) as the folder OUT, in the layout of diffusers with
+    safetensors; or that in the folder IN of diffusers, whose weights are pickles (.bin).
 
     A pickle is read by a restricted reader, and nothing in it is run. Numbers stay as they are.
 
@@ -26,8 +27,8 @@ def command(source: Path, out: Path, family: str | None, prediction_type: str | 
     """
     from ..framework.plugins import discover
 
-    if not source.is_file():
-        raise ConfigError(f"{source}: no such file; expected a file of weights, such as model.ckpt")
+    if not source.exists():
+        raise ConfigError(f"{source}: no such file; expected a file of weights, such as model.ckpt, or a folder of diffusers")
     check_folder(out.parent)
     with memory_errors("to convert it", "close other programs"):
         todo = discover().convert_model(source, out, family=family, prediction_type=prediction_type)

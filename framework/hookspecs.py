@@ -57,6 +57,12 @@ class ConvertingLoader(ModelLoader, Protocol):
     def convert(self, path: Path, out: Path, **options: Any) -> tuple[str, ...]: ...
 
 
+class ExplainingLoader(ModelLoader, Protocol):
+    """A loader that can say of a path that nobody recognises what it is and what to do, in words, if it can."""
+
+    def explain(self, path: Path) -> str | None: ...
+
+
 @hookspec
 def register_extractors(register: Callable[[str, type], None]) -> None:
     """Call `register(name, cls)` for each feature extractor: a frozen dataclass that satisfies `FeatureExtractor`."""

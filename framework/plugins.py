@@ -196,8 +196,15 @@ class Plugins:
                 return registered, path
         raise ConfigError(
             f"model {path}: not recognised by any installed model plugin ({', '.join(sorted(self.models)) or 'none'}); "
-            f"expected a diffusers folder, with model_index.json in it, or a file of weights{self._failed()}"
+            "expected a diffusers folder, with model_index.json in it, or a file of weights"
+            f"{self._explained(path)}{self._failed()}"
         )
+
+    def _explained(self, path: Path) -> str:
+        """What a path is that no loader recognises, if one of them can tell."""
+        loaders = (registered.cls for registered in self.models.values() if hasattr(registered.cls, "explain"))
+        said = next((text for one in loaders if (text := cast("hookspecs.ExplainingLoader", one).explain(path))), None)
+        return "" if said is None else f": {said}"
 
 
 def _local(path: Path, revision: str | None) -> Path:

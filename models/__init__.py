@@ -95,6 +95,23 @@ class DiffusersFolder:
         with _readable(path):
             return inspect_folder(path)
 
+    def convert(self, path: Path, out: Path, *, family: str | None = None, prediction_type: str | None = None) -> tuple[str, ...]:
+        """Write a folder of pickles again with safetensors; see `convert.convert_folder`. `family` is for single files alone."""
+        from .convert import convert_folder
+
+        if family is not None:
+            raise CheckpointError(f"{path}: family is {family!r}, but a folder of diffusers says itself what it is; leave it out")
+        with _readable(path):
+            convert_folder(path, out, prediction_type=prediction_type)
+        return ()
+
+    def explain(self, path: Path) -> str | None:
+        """Why a path that is no such folder might have been taken for one; see `explain.explain`."""
+        from .explain import explain
+
+        with _readable(path):
+            return explain(path)
+
 
 class CheckpointFile:
     """Loads a whole model from one safetensors file in the names of LDM or sgm. Pickles are recognised, and refused."""

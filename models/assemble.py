@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from ..framework.errors import CheckpointError
+from ..framework.types import NoiseSchedule
 from .autoencoder import Autoencoder, AutoencoderConfig
 from .checkpoint import Weights, fill
 from .conditioning import Conditioner
@@ -75,6 +76,36 @@ class Parts:
     zeros_for_empty: bool = False
 
 
+@dataclass(frozen=True)
+class Plan:
+    """A model as its configs describe it: sizes, noise, and text encoders that have no weights yet."""
+
+    unet: UNetConfig
+    autoencoder: AutoencoderConfig
+    noise: NoiseSchedule
+    encoders: Mapping[str, TextEncoder]
+    text: Conditioner
+    images: ImageEncoder | None
+
+
+def plan(parts: Parts) -> Plan:
+    """What a model will be; no weights are read.
+
+    Raises:
+        CheckpointError: a setting that is not supported, a broken tokenizer, or parts that do not fit together.
+    """
+    configs, where = parts.configs, parts.where
+    unet = unet_config(configs["unet"], where["unet"])
+    autoencoder = autoencoder_config(configs["vae"], where["vae"])
+    noise = noise_schedule(configs["scheduler"], where["scheduler"])
+    _check_channels(unet, autoencoder, where["unet"])
+    encoders = {name: _encoder(parts, name) for name in TEXT_ENCODERS if name in configs}
+    text = Conditioner(tuple(encoders.values()), zeros_for_empty=parts.zeros_for_empty)
+    _check_texts(unet, text, parts.name)
+    _check_grounding(unet, text, parts)
+    return Plan(unet, autoencoder, noise, encoders, text, _image_encoder(unet, parts))
+
+
 def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, dials: Dials = DEFAULT) -> LatentDiffusion:
     """The model, frozen. Whatever its configs say wrong is known before any weights are read.
 
@@ -82,19 +113,10 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, dials: D
         ConfigError: no such setting of a dial.
         CheckpointError: a setting that is not supported, parts that do not fit together, or weights that do not fit their config.
     """
-    configs, where = parts.configs, parts.where
-    unet_sizes = unet_config(configs["unet"], where["unet"])
-    autoencoder_sizes = autoencoder_config(configs["vae"], where["vae"])
-    noise = noise_schedule(configs["scheduler"], where["scheduler"])
-    _check_channels(unet_sizes, autoencoder_sizes, where["unet"])
-    encoders = {name: _encoder(parts, name) for name in TEXT_ENCODERS if name in configs}
-    conditioner = Conditioner(tuple(encoders.values()), zeros_for_empty=parts.zeros_for_empty)
-    _check_texts(unet_sizes, conditioner, parts.name)
-    _check_grounding(unet_sizes, conditioner, parts)
-    images = _image_encoder(unet_sizes, parts)
-    tiling = make_tiling(dials.tiling, dials.tile)
+    configs, where, planned = parts.configs, parts.where, plan(parts)
+    images, tiling = planned.images, make_tiling(dials.tiling, dials.tile)
     with torch.device("meta"):
-        unet, autoencoder = UNet(unet_sizes), Autoencoder(autoencoder_sizes, tiling)
+        unet, autoencoder = UNet(planned.unet), Autoencoder(planned.autoencoder, tiling)
 
     files: dict[str, tuple[Path, ...]] = {}
     home = HOME if dials.offload else device
@@ -105,8 +127,8 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, dials: D
         files[name] = weights.files
 
     load("unet", unet, dtype)
-    load("vae", autoencoder, _autoencoder_dtype(unet_sizes, autoencoder_sizes, dtype))
-    for name, encoder in encoders.items():
+    load("vae", autoencoder, _autoencoder_dtype(planned.unet, planned.autoencoder, dtype))
+    for name, encoder in planned.encoders.items():
         weights = parts.weights(name)
         fill_text_encoder(encoder, weights, home, dtype)
         files[name] = weights.files
@@ -117,18 +139,18 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, dials: D
     for network in (unet, autoencoder):
         set_memory(network, dials.memory)
     height, width = sample_size(configs["unet"], where["unet"])
-    factor = autoencoder_sizes.factor
+    factor = planned.autoencoder.factor
     return LatentDiffusion(
         parts.name,
         unet,
         autoencoder,
-        conditioner,
-        noise,
+        planned.text,
+        planned.noise,
         prediction=prediction_kind(configs["scheduler"], where["scheduler"]),
         default_size=(width * factor, height * factor),
-        default_cfg=default_cfg(unet_sizes) if parts.cfg is None else parts.cfg,
+        default_cfg=default_cfg(planned.unet) if parts.cfg is None else parts.cfg,
         files=files,
-        grounder=_grounder(unet, conditioner, parts.grounding, images),
+        grounder=_grounder(unet, planned.text, parts.grounding, images),
         offload=device if home != device else None,
     )
 

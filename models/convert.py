@@ -1,22 +1,28 @@
-"""A file of weights, written again as a folder of diffusers with safetensors: what `lsregen convert` does."""
+"""A file of weights, or a folder of pickles, written again as a folder of diffusers with safetensors: `lsregen convert`."""
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from torch import Tensor
+
 from ..framework.errors import CheckpointError
-from . import INDEX
+from . import INDEX, SAFE
 from .assemble import TEXT_ENCODERS
-from .checkpoint import save_component, write_config
+from .checkpoint import load_weights, read_config, save_component, write_config
+from .diffusers_folder import SETTINGS, check_index, listed
 from .inspect import read_any
 from .recognise import NAMES, NEEDED
 from .single_file import SingleFile, understand
-from .sources import ALONE
+from .sources import ALONE, known_prediction
+from .text import load_tokenizer
 from .tokenizers import find_tokenizers
+from .unpickle import read_pickle
+from .weight_files import find_pickles, find_weights
 
 PIPELINES: Mapping[str, str] = MappingProxyType(
     {
@@ -55,24 +61,78 @@ def convert_file(path: Path, out: Path, *, family: str | None = None, prediction
     Raises:
         CheckpointError: the file cannot be read, is of no supported family, lacks a part, or `out` holds something.
     """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise CheckpointError(f"{out}: exists already, and would be overwritten; name a folder that does not exist, or remove it")
+    unfinished = _beside(out)
     single = understand(read_any(path), family=family, prediction_type=prediction_type)
     alone = single.found.family in ALONE
     if not alone and (lacking := [part for part in NEEDED[single.family] if part not in single.configs]):
         raise CheckpointError(f"{path}: {NAMES[single.family]} without its {' and '.join(lacking)}; expected a whole model")
-    unfinished = out.with_name(f"{out.name}.unfinished")
-    if unfinished.exists():
-        shutil.rmtree(unfinished)
     for component in single.found.components:
         folder = unfinished if alone else unfinished / component
         weights = single.weights(component)
         save_component(folder, single.configs[component], weights, STEMS.get(component, "model"), None)
     todo = () if alone else _finish(single, unfinished, out)
+    _move(unfinished, out)
+    return todo
+
+
+def convert_folder(path: Path, out: Path, *, prediction_type: str | None = None) -> None:
+    """Write a folder of diffusers whose weights are pickles again with safetensors; dtypes and keys stay as they are.
+
+    Parts that lsregen does not use, such as a safety checker, are left out. Nothing in a pickle is run, and `out` is written as
+    by `convert_file`.
+
+    Raises:
+        CheckpointError: something of the folder is missing or not supported, nothing in it is a pickle, or `out` holds something.
+    """
+    unfinished, index = _beside(out), read_config(path, INDEX)
+    check_index(index, path / INDEX)
+    encoders = [name for name in TEXT_ENCODERS if listed(index, name) is not None]
+    networks, tokenizers = ("unet", "vae", *encoders), [name.replace("text_encoder", "tokenizer") for name in encoders]
+    configs = {name: read_config(path / name) for name in networks}
+    scheduler = read_config(path / "scheduler", "scheduler_config.json")
+    for name in tokenizers:
+        load_tokenizer(path / name)
+    pickles = {name: find_pickles(path / name) for name in networks if not _has_safetensors(path / name)}
+    if not pickles:
+        raise CheckpointError(f"{path}: its weights are safetensors already; there is nothing to convert")
+    for name in networks:
+        tensors = _unpickled(pickles[name]) if name in pickles else load_weights(find_weights(path / name).paths).tensors
+        save_component(unfinished / name, configs[name], tensors, STEMS.get(name, "model"), None)
+    told = {} if prediction_type is None else {"prediction_type": known_prediction(prediction_type)}
+    write_config(unfinished / "scheduler", {**scheduler, **told}, "scheduler_config.json")
+    for name in tokenizers:
+        shutil.copytree(path / name, unfinished / name)
+    if (path / SETTINGS).is_file():
+        shutil.copy(path / SETTINGS, unfinished / SETTINGS)
+    kept = {*networks, *tokenizers, "scheduler"}
+    absent = {name: [None, None] for name, entry in index.items() if isinstance(entry, list) and name not in kept}
+    checker = {"requires_safety_checker": False} if "safety_checker" in index else {}
+    write_config(unfinished, {**index, **absent, **checker}, INDEX)
+    _move(unfinished, out)
+
+
+def _has_safetensors(folder: Path) -> bool:
+    return folder.is_dir() and any(file.suffix == SAFE for file in folder.iterdir())
+
+
+def _unpickled(files: Sequence[Path]) -> dict[str, Tensor]:
+    return {key: tensor for file in files for key, tensor in read_pickle(file).items()}
+
+
+def _beside(out: Path) -> Path:
+    """Where to write what will be moved to `out`, which must be free. What an earlier try has left there is removed."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise CheckpointError(f"{out}: exists already, and would be overwritten; name a folder that does not exist, or remove it")
+    unfinished = out.with_name(f"{out.name}.unfinished")
+    if unfinished.exists():
+        shutil.rmtree(unfinished)
+    return unfinished
+
+
+def _move(unfinished: Path, out: Path) -> None:
     if out.exists():
         out.rmdir()  # it is empty
     unfinished.rename(out)
-    return todo
 
 
 def _finish(single: SingleFile, folder: Path, out: Path) -> tuple[str, ...]:

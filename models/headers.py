@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -17,10 +18,7 @@ READABLE = ("F64", "F32", "F16", "BF16", "I64", "I32", "I16", "I8", "U8", "BOOL"
 MENDS = {"F8": "save the model again as F16 or BF16, or take the variant that its author published so"}
 
 # How files begin that are given as weights by mistake, what they are, and what to do.
-PICKLE = (
-    "a pickle, which may run any code when it is opened and is therefore never loaded; "
-    "`lsregen convert IN OUT` turns it into safetensors"
-)
+PICKLE = "a pickle, which may run any code when it is opened and is therefore never loaded"
 STARTS = (
     (b"version https://git-lfs", "a git-lfs pointer, not the file itself; run `git lfs pull` where it came from"),
     (b"PK\x03\x04", PICKLE),
@@ -64,7 +62,8 @@ def read_header(path: Path) -> Header:
             be computed with.
     """
     if kind := foreign(path):
-        raise CheckpointError(f"{path} ({_size(path)}): {kind}")
+        mend = f"; make safetensors of it: {convert_command(path)}" if kind == PICKLE else ""
+        raise CheckpointError(f"{path} ({_size(path)}): {kind}{mend}")
     try:
         # "np": shapes need no tensor library at all.
         with cast("Any", safe_open)(path, framework="np") as file:
@@ -74,6 +73,11 @@ def read_header(path: Path) -> Header:
         raise CheckpointError(f"{path} ({_size(path)}): truncated, or no safetensors file ({error}); download it again") from None
     _check_dtypes(path, entries)
     return Header(str(path), MappingProxyType(entries), MappingProxyType(metadata))
+
+
+def convert_command(path: Path) -> str:
+    """The command that makes a folder of safetensors of a file, beside it."""
+    return f"lsregen convert {path} {path.with_suffix('')}"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -105,7 +109,7 @@ def foreign(path: Path) -> str | None:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror}); expected a file of weights") from None
     if not start:
         return "the file is empty; download it again"
-    if start.lstrip().lower().startswith(PAGES):
+    if start.removeprefix(codecs.BOM_UTF8).lstrip().lower().startswith(PAGES):
         return "a web page, not the file itself; the download was answered with HTML (a login or an error?)"
     return next((kind for mark, kind in STARTS if start.startswith(mark)), None)
 

@@ -11,22 +11,21 @@ import torch
 from ..framework.errors import CheckpointError, LsregenError
 from ..framework.inspection import Component, Inspection
 from . import INDEX, PICKLES
-from .assemble import TEXT_ENCODERS
+from .assemble import TEXT_ENCODERS, plan
 from .checkpoint import read_config
 from .configs import prediction_kind, unet_config
 from .diffusers_folder import check_index, components, read_folder
-from .headers import read_header
+from .headers import PICKLE, convert_command, foreign, read_header
 from .latent_diffusion import family
 from .recognise import NAMES, Naming, Recognised, recognise
 from .single_file import Contents, read_contents, told_beside
-from .sources import ALONE, convert_command
+from .sources import ALONE
 from .structure import PREDICTIONS
-from .text import load_tokenizer
 from .tokenizers import find_tokenizers
 from .unpickle import read_pickle
 from .weight_files import find_weights
 
-FOLDER, SINGLE, PICKLE, BARE = "a folder of diffusers", "a single file", "a pickle", "one network alone"
+FOLDER, SINGLE, PICKLED, BARE = "a folder of diffusers", "a single file", "a pickle", "one network alone"
 NAMINGS: Mapping[Naming, str] = {"unet": "LDM", "autoencoder": "LDM", "clip": "CLIP of transformers", "open_clip": "OpenCLIP"}
 DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
@@ -40,12 +39,17 @@ def read_any(path: Path) -> Contents:
     Raises:
         CheckpointError: it cannot be read.
     """
-    if path.suffix.lower() not in PICKLES:
+    if not is_pickle(path):
         return read_contents(path)
     tensors = read_pickle(path)
     shapes = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
     dtypes = {key: DTYPES.get(tensor.dtype, str(tensor.dtype)) for key, tensor in tensors.items()}
     return Contents(path, tensors, shapes, dtypes)
+
+
+def is_pickle(path: Path) -> bool:
+    """Whether a file is a pickle, by its ending or, whatever its name says, by how it begins. Raises as `foreign`."""
+    return path.suffix.lower() in PICKLES or foreign(path) == PICKLE
 
 
 def inspect_file(path: Path) -> Inspection:
@@ -56,7 +60,7 @@ def inspect_file(path: Path) -> Inspection:
     """
     contents = read_any(path)
     found = recognise(contents.shapes, contents.metadata, str(path))
-    pickle = path.suffix.lower() in PICKLES
+    pickle = is_pickle(path)
     prediction, learnt = found.prediction, dict(found.learnt)
     notes, missing, refusal = list[str](), list(found.missing), found.refusal
     try:
@@ -79,7 +83,7 @@ def inspect_file(path: Path) -> Inspection:
         refusal = refusal or f"a pickle is never loaded; make a folder of safetensors of it: {convert_command(path)}"
     return Inspection(
         path,
-        f"{PICKLE}, read without running what is in it" if pickle else SINGLE if found.form == "single file" else BARE,
+        f"{PICKLED}, read without running what is in it" if pickle else SINGLE if found.form == "single file" else BARE,
         found.family,
         NAMES.get(found.family, "not supported"),
         tuple(_component(name, found, contents) for name in found.components),
@@ -139,11 +143,9 @@ def _folder_component(folder: Path) -> Component:
 
 
 def _problem(path: Path) -> str | None:
-    """What else keeps a folder from being loaded: its settings, its tokenizers."""
+    """What else keeps a folder from being loaded: its settings, its tokenizers, parts that do not fit together."""
     try:
-        parts = read_folder(path)
-        for folder in parts.tokenizers.values():
-            load_tokenizer(folder)
+        plan(read_folder(path))
     except CheckpointError as error:
         return str(error)
     return None

@@ -20,6 +20,7 @@ from .structure import PREDICTIONS, Told, autoencoder_values, read_told, schedul
 
 SHOWN = 10  # keys of a kind, in an error
 YAMLS = (".yaml", ".yml")
+LIKE_STRUCTURE = frozenset({"sd1", "sd2"})  # families of which a file may be either, as far as its UNet tells
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,16 +134,27 @@ def understand(contents: Contents, *, family: str | None = None, prediction_type
         shown = "\n    ".join(found.unknown[:SHOWN])
         raise CheckpointError(f"{path}: {len(found.unknown)} keys belong to nothing in {NAMES[found.family]}:\n    {shown}")
     told, learnt = told_beside(path), dict(found.learnt)
+    name = found.family
     if family is not None:
-        learnt["family"] = "the argument family"
+        name, learnt["family"] = _overridden(path, found, family), "the argument family"
     kind = _prediction(path, found, told, prediction_type, learnt) if "unet" in found.components else None
-    name = _known("family", family or found.family, tuple(NAMES))
     try:
         configs = _configs(name, kind, found, told)
     except (LookupError, ValueError) as error:
         what = "a tensor from which the size of a network is read is missing or of an odd shape"
         raise CheckpointError(f"{path}: damaged, {what} ({error}); download it again") from None
     return SingleFile(contents, found, name, kind, MappingProxyType(configs), MappingProxyType(learnt))
+
+
+def _overridden(path: Path, found: Recognised, family: str) -> str:
+    """The family that the user says; only that of a text tower is open to doubt, for all else shows in the weights."""
+    name = _known("family", family, tuple(NAMES))
+    if name != found.family and not {name, found.family} <= LIKE_STRUCTURE:
+        raise CheckpointError(
+            f"{path}: family is {name!r}, but this is {NAMES[found.family]}, told by {found.learnt['family']}; the weights of "
+            f"{NAMES[name]} are others: take a file of it, or leave family out"
+        )
+    return name
 
 
 def _configs(family: str, prediction: str | None, found: Recognised, told: Told) -> dict[str, Mapping[str, Any]]:

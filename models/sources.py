@@ -10,6 +10,7 @@ from ..framework.errors import CheckpointError, nearest
 from . import INDEX, PICKLES
 from .assemble import TEXT_ENCODERS, Parts
 from .checkpoint import Weights, load_weights, read_config, renamed
+from .headers import convert_command
 from .key_maps import autoencoder_map
 from .recognise import NAMES, NEEDED
 from .settings import Values
@@ -57,11 +58,6 @@ def read_file(path: Path, *, vae: Path | None = None, family: str | None = None,
     return parts if vae is None else with_autoencoder(parts, vae, SCALES.get(single.family, SCALE))
 
 
-def convert_command(path: Path) -> str:
-    """The command that makes a folder of safetensors of a file, beside it."""
-    return f"lsregen convert {path} {path.with_suffix('')}"
-
-
 def with_autoencoder(parts: Parts, path: Path, scale: float = SCALE) -> Parts:
     """A model with another autoencoder.
 
@@ -93,13 +89,16 @@ def with_prediction(parts: Parts, prediction_type: str) -> Parts:
     Raises:
         CheckpointError: neither.
     """
-    known = tuple(PREDICTIONS.values())
-    if prediction_type not in known:
-        raise CheckpointError(
-            f"prediction_type is {prediction_type!r}; expected one of {', '.join(known)}{nearest(prediction_type, known)}"
-        )
-    scheduler = {**parts.configs["scheduler"], "prediction_type": prediction_type}
+    scheduler = {**parts.configs["scheduler"], "prediction_type": known_prediction(prediction_type)}
     return replace(parts, configs={**parts.configs, "scheduler": scheduler})
+
+
+def known_prediction(name: str) -> str:
+    """A kind of prediction by its name in a scheduler's settings. Raises as `with_prediction`."""
+    known = tuple(PREDICTIONS.values())
+    if name not in known:
+        raise CheckpointError(f"prediction_type is {name!r}; expected one of {', '.join(known)}{nearest(name, known)}")
+    return name
 
 
 def _tensors(single: SingleFile, component: str) -> Weights:

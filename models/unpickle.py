@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..framework.errors import CheckpointError
+from . import SAFE
 from .headers import PICKLE, foreign
 
 WRAPPERS = ("state_dict", "model")  # where a training script puts the weights in its checkpoint
@@ -73,7 +74,10 @@ def _load(path: Path, strangers: list[str], *, mmap: bool) -> object:
     try:
         with warnings.catch_warnings(), library.safe_globals([(_StandIn, name) for name in strangers]):
             warnings.simplefilter("ignore")  # about pickle protocols and old storages: the reading is restricted all the same
-            return cast("object", torch.load(path, map_location="cpu", weights_only=True, mmap=mmap))
+            if path.suffix != SAFE:
+                return cast("object", torch.load(path, map_location="cpu", weights_only=True, mmap=mmap))
+            with path.open("rb") as file:  # torch goes by the name, and would not read a pickle of this one
+                return cast("object", torch.load(file, map_location="cpu", weights_only=True))
     except Exception as error:  # a broken pickle breaks its reader in many ways
         said = " ".join(str(error).split()) or type(error).__name__
         found = re.search(r"GLOBAL ([\w.]+)", said)

@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import cast
 
 from ..framework.errors import CheckpointError
+from . import INDEX as MODEL_INDEX
+from . import PICKLES
 from .headers import read_json
 
 STEMS = ("diffusion_pytorch_model", "model")  # of diffusers' networks, of transformers' text encoders
-PICKLES = (".bin", ".ckpt", ".pt", ".pth")
 # A variant is written before the ending; in the name of an index at one of two places, by the version that wrote it.
 WHOLE = re.compile(rf"(?:{'|'.join(STEMS)})(?:\.(?P<variant>[\w-]+?))?\.safetensors")
 INDEX = re.compile(rf"(?:{'|'.join(STEMS)})(?:\.(?P<before>[\w-]+))?\.safetensors\.index(?:\.(?P<after>[\w-]+))?\.json")
 SHARD = re.compile(r".*-\d{5}-of-\d{5}\.safetensors")
+PICKLED = re.compile(r"(?:diffusion_)?pytorch_model(?:\.(?P<variant>[\w-]+))?\.bin")
 PREFERRED = ("", "fp16", "bf16", "fp32")  # of several variants; others, such as non_ema, come after these
 SHOWN = 10  # names, in an error
 
@@ -74,6 +76,21 @@ def _chosen(names: Iterable[str], variant: str | None, where: Path | str) -> tup
     return kind, sharded, name
 
 
+def find_pickles(folder: Path) -> tuple[Path, ...]:
+    """The pickles that hold the weights of a component's folder: one, or several shards; by preference of the variant.
+
+    Raises:
+        CheckpointError: there are none, or shards are missing.
+    """
+    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    whole = [(_rank(match["variant"] or ""), name) for name in names if (match := PICKLED.fullmatch(name))]
+    if whole:
+        return (folder / min(whole)[1],)
+    if indices := [name for name in names if name.endswith(".bin.index.json")]:
+        return _shards(folder / indices[0])
+    raise CheckpointError(f"{folder}: no weights in safetensors or in a .bin; it has {', '.join(names[:SHOWN]) or 'nothing'}")
+
+
 def _variants(name: str) -> list[tuple[str, bool]]:
     """The variant of a file by its name, and whether it is the index of shards; nothing if it is neither index nor whole."""
     if match := INDEX.fullmatch(name):
@@ -112,8 +129,15 @@ def _none(folder: Path | str, names: list[str]) -> str:
     if pickles := [name for name in names if name.endswith(PICKLES)]:
         return (
             f"{expected}, only {', '.join(pickles[:SHOWN])}: a pickle, which may run any code when it is opened and is therefore "
-            "never loaded; save the model again as safetensors"
+            f"never loaded; make safetensors of it: {_command(folder, pickles[0])}"
         )
     if shards := [name for name in names if SHARD.fullmatch(name)]:
         return f"{expected}, only shards ({', '.join(shards[:SHOWN])}) without their index; download the file *.index.json too"
     return f"{expected}; it has {', '.join(names[:SHOWN]) or 'nothing'}"
+
+
+def _command(folder: Path, pickle: str) -> str:
+    """What converts the pickles of a component: those of the whole model that it is of, or the one that there is."""
+    whole = (folder.parent / MODEL_INDEX).is_file()
+    source, out = (folder.parent, folder.parent) if whole else (folder / pickle, folder)
+    return f"lsregen convert {source} {out.with_name(f'{out.name}-safetensors')}"

@@ -52,8 +52,13 @@ def test_what_cannot_be_inspected_or_converted(tmp_path: Path) -> None:
     for args, message in (
         (("inspect", "shapeworld-bas"), "neither a model that ships with lsregen"),
         (("inspect", tmp_path / "a.safetensors"), "no UNet, autoencoder or text encoder among its 1 keys (a)"),
-        (("convert", tmp_path / "b.ckpt", tmp_path / "b"), "no such file; expected a file of weights"),
-        (("convert", BASE, tmp_path / "b"), "no such file; expected a file of weights"),
+        (
+            ("convert", tmp_path / "b.ckpt", tmp_path / "b"),
+            "no such file; expected a file of weights, such as model.ckpt, or a folder of",
+        ),
+        (("convert", BASE, tmp_path / "b"), "its weights are safetensors already; there is nothing to convert"),
+        (("convert", BASE, tmp_path / "b", "--family", "sd1"), "family is 'sd1', but a folder of diffusers says itself"),
+        (("convert", BASE / "vae", tmp_path / "b"), f"(AutoencoderKL), not a whole model; the whole model is {BASE}"),
         (("convert", tmp_path / "a.safetensors", tmp_path / "b"), "no UNet, autoencoder or text encoder"),
     ):
         result = call(*args)

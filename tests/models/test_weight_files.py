@@ -47,7 +47,10 @@ def test_what_is_chosen(tmp_path: Path, names: list[str], chosen: str, variant: 
     ("files", "message"),
     [
         ({}, r"no diffusion_pytorch_model\.safetensors or model\.safetensors; it has nothing"),
-        ({f"{STEM}.bin": ""}, r"only diffusion_pytorch_model\.bin: a pickle, which may run any code"),
+        (
+            {f"{STEM}.bin": ""},
+            r"only diffusion_pytorch_model\.bin: a pickle, .*never loaded; .*: lsregen convert (\S+)/\w+\.bin \1-safetensors$",
+        ),
         ({f"{STEM}-00001-of-00002.safetensors": ""}, "only shards .* without their index"),
         ({f"{STEM}.safetensors.index.json": '{"weight_map": {"a": "s-1", "b": "s-2"}}', "s-1": ""}, r"1 of 2 shards .* \(s-2\)"),
         ({f"{STEM}.safetensors.index.json": "{}"}, "weight_map is {}; expected the name of a file beside it"),
