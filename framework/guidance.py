@@ -301,12 +301,12 @@ class GuidanceRun:
         ]
 
     def _energy(self, term: _ActiveTerm, seen: _Look, step: Step) -> Energy:
-        view, energy = seen.view, term.energy(seen.view)
+        energy = term.energy(seen.view)
         if not bool((torch.isfinite(energy.value) & torch.isfinite(energy.watch))[seen.samples].all()):
             values = [float(value) for value in energy.value.detach()]
             raise NonFiniteError(
-                f"term {term.term.name!r} at step {step.index} (t={step.t}): its energy is {values} with the "
-                f"latent in {view.z.dtype}; lower its gamma, or try --dtype fp32"
+                f"term {term.term.name!r} at step {step.index} (t={step.t}): its energy is {values}, with the network in "
+                f"{self.run.model.dtype}; lower its gamma, or try --dtype fp32"
             )
         return energy
 
@@ -336,8 +336,8 @@ class GuidanceRun:
             return gradient
         if any(pull.schedule.non_finite == "error" for pull in group):
             raise NonFiniteError(
-                f"term {names} at step {step.index} (t={step.t}): the gradient is not finite; try --dtype fp32, a lower gamma, "
-                "or non_finite: skip"
+                f"term {names} at step {step.index} (t={step.t}): the gradient is not finite, with the network in "
+                f"{self.run.model.dtype}; try --dtype fp32, a lower gamma, or non_finite: skip"
             )
         self.skipped += int(broken.sum())
         self._left_out.update((pull.name, broken) for pull in group)

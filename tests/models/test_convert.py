@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,17 @@ def test_folders_with_something_wrong(folders: Path, tmp_path: Path) -> None:
     folder = changed("wordless")
     shutil.rmtree(folder / "tokenizer")
     assert "no tokenizer; expected tokenizer.json" in str(inspect_folder(folder).refusal)
+    for name, part, values in (
+        ("inpaint", "unet", {"in_channels": 9}),
+        ("statistics", "vae", {"latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}),
+        ("narrow", "text_encoder", {"hidden_size": 64}),
+    ):
+        folder = changed(name)
+        path = folder / part / "config.json"
+        path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+        with pytest.raises(CheckpointError) as caught:
+            DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+        assert inspect_folder(folder).refusal == str(caught.value)  # what would be said on loading, without loading
     folder = changed("other")
     (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer"]}')
     told = inspect_folder(folder)

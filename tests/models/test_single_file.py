@@ -178,6 +178,16 @@ def test_arguments_are_strongest(files: Path, tmp_path: Path) -> None:
         open_single_file(path, prediction_type="v")
 
 
+@pytest.mark.parametrize(
+    ("given", "family"),
+    [("sd1", "gligen"), ("sd1", "gligen-text-image"), ("sd1", "sdxl"), ("sdxl", "sd1"), ("sd1", "autoencoder")],
+)
+def test_a_family_that_the_weights_are_not(files: Path, given: str, family: str) -> None:
+    why = {"sd1": r"Stable Diffusion 1, told by the text tower \S+", "sdxl": "Stable Diffusion XL, told by its label embedding"}
+    with pytest.raises(CheckpointError, match=rf"family is '{family}', but this is {why[given]} .*take a file of it, or leave"):
+        open_single_file(files / f"{given}.safetensors", family=family)
+
+
 def test_sd2_must_say_what_it_predicts(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
     save_file(state("sd2"), path)
