@@ -97,12 +97,13 @@ def autoencoder(narrow: bool = True, **settings: Any) -> Any:
 
 
 def tower(width: int, layers: int, pooled: int | None = None, vocabulary: int = 49408, device: str = "cpu") -> Any:
-    """transformers' text tower, with a projection if `pooled`."""
+    """transformers' text tower: that of OpenAI, or with a projection if `pooled`, as those of OpenCLIP are."""
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
     config = CLIPTextConfig(
         hidden_size=width, num_hidden_layers=layers, intermediate_size=4 * width, num_attention_heads=max(1, width // 64),
-        vocab_size=vocabulary, projection_dim=pooled or width,
+        vocab_size=vocabulary, projection_dim=pooled or width, hidden_act="gelu" if pooled else "quick_gelu",
+        bos_token_id=vocabulary - 2, eos_token_id=2,
     )  # fmt: skip
     with torch.device(device):
         network = CLIPTextModelWithProjection(config) if pooled else CLIPTextModel(config)
@@ -213,20 +214,33 @@ def _inner(rest: str, names: tuple[tuple[str, str], ...]) -> str:
     return next((theirs + rest.removeprefix(ours) for ours, theirs in names if rest.startswith(ours)), rest)
 
 
-def single_file(
+def networks(
     family: str, narrow: bool = True, vae: dict[str, Any] | None = None, vocabulary: int = 32, **settings: Any
-) -> State:
-    """A whole model in one file: of full size on the meta device, or narrow and random."""
-    device = {} if narrow else {"device": "meta"}
-    words: dict[str, Any] = {**device, "vocabulary": vocabulary} if narrow else device
-    file = prefixed("model.diffusion_model.", ldm_unet(unet(family, narrow, **settings).state_dict()))
-    file |= prefixed("first_stage_model.", ldm_autoencoder(autoencoder(narrow, **(vae or {})).state_dict()))
+) -> dict[str, Any]:
+    """The networks of a whole model by component: of full size on the meta device, or narrow and random."""
+    words: dict[str, Any] = {"vocabulary": vocabulary} if narrow else {"device": "meta"}
+    found = {"unet": unet(family, narrow, **settings), "vae": autoencoder(narrow, **(vae or {}))}
     if family == "sd2":
-        whole = tower(16, 3, 16, **words) if narrow else tower(1024, 24, 1024, **words)
-        return file | prefixed("cond_stage_model.model.", open_clip(whole.state_dict()))
-    first = clip_keys((tower(12, 2, **words) if narrow else tower(*TOWERS["clip-l"], **words)).state_dict())
+        return {**found, "text_encoder": tower(16, 3, 16, **words) if narrow else tower(1024, 24, 1024, **words)}
+    found["text_encoder"] = tower(12, 2, **words) if narrow else tower(*TOWERS["clip-l"], **words)
+    if family == "sdxl":
+        found["text_encoder_2"] = tower(16, 3, 16, **words) if narrow else tower(*TOWERS["clip-g"], **words)
+    return found
+
+
+def in_one_file(family: str, parts: Mapping[str, Any]) -> State:
+    """The weights of a whole model as its file has them."""
+    file = prefixed("model.diffusion_model.", ldm_unet(parts["unet"].state_dict()))
+    file |= prefixed("first_stage_model.", ldm_autoencoder(parts["vae"].state_dict()))
+    first = parts["text_encoder"].state_dict()
+    if family == "sd2":
+        return file | prefixed("cond_stage_model.model.", open_clip(first))
     if family != "sdxl":
-        return file | prefixed("cond_stage_model.transformer.", first)
-    second = tower(16, 3, 16, **words) if narrow else tower(*TOWERS["clip-g"], **words)
-    towers = prefixed("conditioner.embedders.0.transformer.", first)
-    return file | towers | prefixed("conditioner.embedders.1.model.", open_clip(second.state_dict()))
+        return file | prefixed("cond_stage_model.transformer.", clip_keys(first))
+    second = prefixed("conditioner.embedders.1.model.", open_clip(parts["text_encoder_2"].state_dict()))
+    return file | prefixed("conditioner.embedders.0.transformer.", clip_keys(first)) | second
+
+
+def single_file(family: str, narrow: bool = True, **settings: Any) -> State:
+    """A whole model in one file. `settings`: those of `networks`."""
+    return in_one_file(family, networks(family, narrow, **settings))

@@ -23,12 +23,18 @@ FAMILIES = ("sd1", "sd2", "gligen", "gligen-text-image", "sdxl")
 
 
 @cache
-def state(family: str, vocabulary: int = 32) -> State:
-    """A whole model under the keys of its file."""
+def networks(family: str, vocabulary: int = 32) -> dict[str, Any]:
+    """The networks of a whole model, of diffusers and transformers, by component."""
     like = "sd1" if family.startswith("gligen") else family
     depths = {"transformer_layers_per_block": [1, 1, 2]} if family == "sdxl" else {}
     sizes: dict[str, Any] = {**SETTINGS, **depths, "block_out_channels": WIDTHS[like], "attention_head_dim": HEADS[like]}
-    return layout.single_file(family, vae=VAE, vocabulary=vocabulary, **sizes)
+    return layout.networks(family, vae=VAE, vocabulary=vocabulary, **sizes)
+
+
+@cache
+def state(family: str, vocabulary: int = 32) -> State:
+    """The same under the keys of its file."""
+    return layout.in_one_file(family, networks(family, vocabulary))
 
 
 def write_files(folder: Path) -> Path:

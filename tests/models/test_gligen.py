@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from einops import rearrange
 from torch import Tensor
 
 from lsregen.framework.errors import CheckpointError, LayoutError, PhraseError
@@ -20,6 +21,7 @@ from lsregen.models.latent_diffusion import LatentDiffusion, family
 from lsregen.models.unet import UNet
 
 from . import ldm_layout as layout
+from .test_taps import Explicit, energy
 
 WHOLE, SINGLE = 2e-5, 1e-4
 KINDS = ("gligen", "gligen-text-image")
@@ -114,17 +116,48 @@ def test_the_unconditional_branch_sees_null_tokens(gligen: LatentDiffusion, orac
     assert error(bound.unconditional.grounding, expected) <= WHOLE
 
 
+def told_to(pipe: Any, layouts: tuple[Layout, ...]) -> dict[str, Tensor]:
+    """What the position net of diffusers is told of layouts."""
+    told = {"boxes": (4,), "masks": (), "positive_embeddings": (32,)}
+    slots = {name: torch.zeros(len(layouts), SLOTS, *shape) for name, shape in told.items()}
+    for i, one in enumerate(layouts):
+        words = pipe.tokenizer([region.phrase for region in one.boxed], padding=True, return_tensors="pt")
+        slots["positive_embeddings"][i, : len(one.boxed)] = pipe.text_encoder(**words).pooler_output
+        for j, region in enumerate(one.boxed):
+            assert region.box is not None
+            slots["boxes"][i, j], slots["masks"][i, j] = torch.tensor(region.box.xyxy), 1
+    return slots
+
+
 def test_phrases_are_pooled_without_a_projection(gligen: LatentDiffusion, oracles: Any) -> None:
     pipe = oracles("gligen").pipe
-    phrases = ["red circle", "blue circle"]
-    pooled = pipe.text_encoder(**pipe.tokenizer(phrases, padding=True, return_tensors="pt")).pooler_output
-    boxes, filled, told = torch.zeros(1, SLOTS, 4), torch.zeros(1, SLOTS), torch.zeros(1, SLOTS, 32)
-    for i, region in enumerate(LAYOUTS[0].boxed):
-        assert region.box is not None
-        boxes[0, i], filled[0, i], told[0, i] = torch.tensor(region.box.xyxy), 1, pooled[i]
     assert gligen.grounder is not None
-    expected = pipe.unet.position_net(boxes=boxes, masks=filled, positive_embeddings=told)
-    assert error(gligen.grounder.tokens(LAYOUTS[:1]), expected) <= WHOLE
+    assert error(gligen.grounder.tokens(LAYOUTS), pipe.unet.position_net(**told_to(pipe, LAYOUTS))) <= WHOLE
+
+
+def test_maps_and_gradients_of_a_grounded_pass_are_those_of_explicit_attention(gligen: LatentDiffusion, oracles: Any) -> None:
+    oracle = oracles("gligen")
+    unet, kept, told = oracle.pipe.unet, dict[str, Tensor](), told_to(oracle.pipe, LAYOUTS)
+    start, bound = torch.randn(2, 4, 8, 12), gligen.bind(PROMPTS, (), LAYOUTS, cfg=4.0, count=10)
+    points = [TapPoint(layer.name, kind) for layer in gligen.unet.layers for kind in ("cross_probs", "self_probs")]
+    paths = {point: f"{point.layer}.{'attn2' if point.kind == 'cross_probs' else 'attn1'}" for point in points}
+    before = unet.attn_processors
+    unet.set_attn_processor({path: Explicit(path.removesuffix(".processor"), kept) for path in before})
+    try:
+        theirs = start.clone().requires_grad_()
+        with torch.enable_grad():
+            unet(theirs, FIRST.t, oracle.encode(PROMPTS)[0], cross_attention_kwargs={"gligen": told})
+    finally:
+        unet.set_attn_processor(before)
+    z = start.clone().requires_grad_()
+    view = bound.observe(z, FIRST, Taps(points))
+    expected = {p: rearrange(kept[paths[p]], "(b n) (h w) k -> b n k h w", b=2, w=view[p].shape[-1]) for p in points}
+    assert max(error(view[p], expected[p]) for p in points) <= SINGLE
+    last = [p for p in points if p.kind == "cross_probs"][-3:]  # every fuser comes before them
+    ours, wanted = (
+        torch.autograd.grad(energy({str(p): maps[p] for p in last}), leaf)[0] for maps, leaf in ((view, z), (expected, theirs))
+    )
+    assert error(ours, wanted) <= 3e-4 * ours.abs().max().item()
 
 
 def test_samples_with_their_own_boxes_do_not_mix(gligen: LatentDiffusion) -> None:

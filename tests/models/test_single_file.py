@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 from lsregen.framework.errors import CheckpointError, LsregenError
+from lsregen.framework.types import NoiseSchedule
 from lsregen.models.autoencoder import Autoencoder
 from lsregen.models.checkpoint import fill
 from lsregen.models.configs import autoencoder_config, noise_schedule, prediction_kind, unet_config
@@ -110,8 +111,8 @@ def test_networks_are_filled(files: Path, family: str) -> None:
     if family == "sdxl":
         assert (unet.config.size_channels, unet.config.added_channels) == (4, 40)
     assert prediction_kind(file.configs["scheduler"], where) == "eps"
-    noise = noise_schedule(file.configs["scheduler"], where)
-    assert (noise.beta_start, noise.beta_end, noise.train_steps, noise.steps_offset) == (0.00085, 0.012, 1000, 1)
+    published = NoiseSchedule(1000, 0.00085, 0.012, "scaled_linear", "leading", steps_offset=1, final_alpha_one=False)
+    assert noise_schedule(file.configs["scheduler"], where) == published
 
 
 @pytest.mark.parametrize(("family", "part"), [("sd1", "text_encoder"), ("sd2", "text_encoder"), ("sdxl", "text_encoder_2")])
@@ -164,6 +165,14 @@ def test_a_yaml_beside_the_file(files: Path, tmp_path: Path) -> None:
     assert file.configs["unet"]["attention_head_dim"] == [2, 2, 4, 4]
     assert file.configs["unet"]["sample_size"] == 96
     assert file.configs["scheduler"]["prediction_type"] == "v_prediction"
+
+
+def test_marks_of_a_zero_terminal_snr(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    save_file(state("sdxl") | {"v_pred": torch.zeros(0), "ztsnr": torch.zeros(0)}, path)
+    file = open_single_file(path)
+    noise = noise_schedule(file.configs["scheduler"], "here")
+    assert (file.prediction, noise) == ("v", NoiseSchedule(spacing="trailing", zero_terminal_snr=True))
 
 
 def test_arguments_are_strongest(files: Path, tmp_path: Path) -> None:
