@@ -65,6 +65,15 @@ def test_another_autoencoder(files: Path) -> None:
     assert list(other.describe()["components"]["vae"]["sha256"]) == ["vae.safetensors"]
 
 
+@pytest.mark.parametrize(("family", "expected"), [("sdxl", torch.float32), ("sd1", torch.float16)])
+def test_the_autoencoder_of_a_file_in_half_precision(files: Path, family: str, expected: torch.dtype) -> None:
+    """That of SDXL overflows in fp16, and no file says whether it was mended."""
+    for vae in (None, files / "vae.safetensors"):
+        model = CheckpointFile().load(files / f"{family}.safetensors", device="cpu", dtype="fp16", vae=vae)
+        assert isinstance(model, LatentDiffusion)
+        assert (model.unet.conv_in.weight.dtype, model.autoencoder.dtype) == (torch.float16, expected)
+
+
 def test_another_autoencoder_and_prediction_for_a_folder(oracles: Any) -> None:
     folder = oracles("sd1").folder
     plain = DiffusersFolder().load(folder, device="cpu", dtype="fp32")

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from lsregen.framework.errors import CheckpointError
 from lsregen.models import DiffusersFolder
 from lsregen.models.checkpoint import load_weights
+from lsregen.models.inspect import inspect_folder
 from lsregen.models.weight_files import find_weights
 
 from .ldm_layout import old_autoencoder
@@ -127,6 +128,10 @@ def test_every_form_is_the_same_model(
         model: Any = DiffusersFolder().load(folder, device="cpu", dtype="fp32")
     assert [told in record.getMessage() for record in caplog.records if told] == ([True] if told else [])
     assert len(caplog.records) == (1 if told else 0)
+    found, unet = inspect_folder(folder), next(one for one in inspect_folder(folder).components if one.name == "unet")
+    assert (found.family, found.loads, unet.dtypes) == ("sd1", True, ("F32",))
+    assert unet.naming == ("diffusers, variant fp16" if told else "diffusers")
+    assert unet.parameters == sum(parameter.numel() for parameter in model.unet.parameters())
     for ours, expected in ((model.unet, models("sd1").unet), (model.autoencoder, models("sd1").autoencoder)):
         weights = expected.state_dict()
         assert all(torch.equal(tensor, weights[key]) for key, tensor in ours.state_dict().items())
