@@ -136,8 +136,10 @@ def _none(folder: Path | str, names: list[str]) -> str:
     return f"{expected}; it has {', '.join(names[:SHOWN]) or 'nothing'}"
 
 
-def _command(folder: Path, pickle: str) -> str:
+def _command(folder: Path | str, pickle: str) -> str:
     """What converts the pickles of a component: those of the whole model that it is of, or the one that there is."""
+    if isinstance(folder, str):  # on the hub
+        return "download the model's folder, and then lsregen convert FOLDER FOLDER-safetensors"
     whole = (folder.parent / MODEL_INDEX).is_file()
     source, out = (folder.parent, folder.parent) if whole else (folder / pickle, folder)
     return f"lsregen convert {source} {out.with_name(f'{out.name}-safetensors')}"
