@@ -16,6 +16,7 @@ from PIL import Image
 from lsregen.apps import job
 from lsregen.apps.generate import Progress
 from lsregen.apps.metadata import read_metadata
+from lsregen.apps.model_options import LOADED
 from lsregen.apps.output import OutputError, write_file
 from lsregen.framework.errors import NonFiniteError
 
@@ -96,6 +97,20 @@ def test_what_the_pipeline_is_asked(run: Call, stand_in: StandIn) -> None:
     assert (call["cfg"], call["sampler"], call["size"], call["trace"]) == (3.0, "ddpm", (64, 32), 0)
     assert call["sets"] == ("guidance.layout.gamma=9",)
     assert call["guidance"]["guidance"]["layout"]["distance"] == "box_energy"
+
+
+def test_how_the_model_is_loaded(run: Call, stand_in: StandIn) -> None:
+    asked = {
+        "revision": "v2", "variant": "fp16", "vae": Path("vae"), "family": "sd2", "prediction_type": "epsilon", "grounding": 0.5,
+        "memory": "low", "tiling": "on", "tile": 512, "offload": True,
+    }  # fmt: skip
+    options = [("--" + name.replace("_", "-"), str(value)) for name, value in asked.items() if name != "offload"]
+    result = run("generate", "--model", "owner/name", *(text for pair in options for text in pair), "--offload")
+    assert result.exit_code == 0, result.output
+    assert {name: stand_in.loaded[0][name] for name in asked} == asked
+    assert set(asked) == set(LOADED)
+    run("generate")
+    assert {stand_in.loaded[1][name] for name in asked} == {None}  # what is not said is left to the loader
 
 
 @pytest.mark.parametrize(
