@@ -20,6 +20,7 @@ from .output import OutputError, claim, reason, write_file
 
 if TYPE_CHECKING:
     from ..evaluation.shapeworld.benchmark import Contender, Row, Scenes
+    from ..evaluation.shapeworld.rows import RowSpec
     from ..framework.pipeline import Pipeline
     from ..framework.plugins import Plugins
 
@@ -41,7 +42,8 @@ def command() -> None:
 class Settings:
     """What was asked for."""
 
-    guidances: tuple[str, ...]
+    guidances: tuple[str, ...] | None
+    rows: str | None
     objects: int
     count: int
     seed: int
@@ -74,7 +76,10 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 
 
 @command.command()
-@click.option("--guidance", "guidances", required=True, callback=_names, help="Presets, YAML files or none, separated by commas.")
+@click.option("--guidance", "guidances", callback=_names, help="Presets, YAML files or none, separated by commas.")
+@click.option(
+    "--rows", metavar="all|FILE.yaml", help="Instead: rows of a file, each with its guidance, model and size; all that ship."
+)
 @click.option("--objects", type=click.IntRange(1, 3), default=2, show_default=True, help="Objects in every scene.")
 @click.option("--count", type=click.IntRange(min=1), default=300, show_default=True, help="Scenes, one image each.")
 @click.option("--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Of the first scene and of its image.")
@@ -94,7 +99,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 )  # fmt: skip
 @click.option("--json", "result", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The result file.")
 def shapeworld(result: Path, **given: Any) -> None:
-    """Compare guidances on held-out scenes of coloured shapes, found again by an exact detector.
+    """Compare methods on held-out scenes of coloured shapes, found again by an exact detector.
 
     Prints the table of the result. Interrupt and repeat at will: finished items are kept in the --out folder.
     """
@@ -160,19 +165,34 @@ def check(settings: Settings) -> None:
         LsregenError: a value that cannot be used.
     """
     check_folder(settings.folder)
-    if settings.model is not None:
-        check_model(settings.model)
-    configs_of(settings)
+    rows = rows_of(settings)
+    for model in {row.model for row in rows.values()} - {None}:
+        check_model(str(model))
+    configs_of(rows)
 
 
-def configs_of(settings: Settings) -> Mapping[str, Mapping[str, Any]]:
-    """Every guidance by its name, with all that was set; what it says of the model is a name or nothing."""
+def rows_of(settings: Settings) -> Mapping[str, RowSpec]:
+    """What is compared, by name: the rows of a file, or guidances that share a model and a size."""
+    from ..evaluation.shapeworld.rows import RowSpec, read_rows
+
+    if (settings.guidances is None) == (settings.rows is None):
+        raise ConfigError("expected either --guidance NAME,... or --rows all, and not both")
+    if settings.rows is None:
+        return {name: RowSpec(name, settings.model, settings.size, settings.sets) for name in settings.guidances or ()}
+    if settings.model is not None or settings.size is not None or settings.sets:
+        raise ConfigError("--rows with --model, --size or --set: the rows say that themselves; leave one of them out")
+    return read_rows(settings.rows)
+
+
+def configs_of(rows: Mapping[str, RowSpec]) -> Mapping[str, Mapping[str, Any]]:
+    """The configuration of every row by its name, with all that was set; what it says of the model is a name or nothing."""
     from ..framework.config import apply_sets, load_guidance, merge
     from ..framework.options import convert
 
-    model = {} if settings.model is None else {"model": settings.model}
-    configs = {name: apply_sets(merge(load_guidance(name), model), settings.sets) for name in settings.guidances}
-    for config in configs.values():
+    configs: dict[str, Mapping[str, Any]] = {}
+    for name, row in rows.items():
+        model = {} if row.model is None else {"model": row.model}
+        configs[name] = config = apply_sets(merge(load_guidance(row.guidance), model), row.sets)
         convert(config.get("model"), str | None, "model")
     return configs
 
@@ -225,7 +245,8 @@ def _entrants(settings: Settings) -> tuple[list[tuple[Contender, Scenes]], dict[
 
     plugins = discover()
     loaded = Pipelines(settings.device, settings.dtype, plugins)
-    configs = configs_of(settings)
+    rows = rows_of(settings)
+    configs = configs_of(rows)
     models = {name: config.get("model") or DEFAULT_MODEL for name, config in configs.items()}
     for model in models.values():
         check_model(model, plugins)
@@ -233,9 +254,9 @@ def _entrants(settings: Settings) -> tuple[list[tuple[Contender, Scenes]], dict[
     pipelines: dict[str, Pipeline] = {}
     for name, config in configs.items():
         pipeline = loaded[models[name]]
-        size = settings.size or pipeline.model.default_size
+        size = rows[name].size or pipeline.model.default_size
         pipeline.model.latent_shape(size)
-        entrant = contender(pipeline, name, config, steps=settings.steps, cfg=settings.cfg, sets=settings.sets)
+        entrant = contender(pipeline, name, config, steps=settings.steps, cfg=settings.cfg, sets=rows[name].sets)
         entrants.append((entrant, Scenes(settings.objects, size, settings.count, settings.seed)))
         pipelines[entrant.model] = pipeline
     return entrants, pipelines

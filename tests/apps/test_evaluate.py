@@ -11,8 +11,11 @@ from PIL import Image
 
 from lsregen.apps import evaluate
 from lsregen.evaluation.shapeworld import render, sample_scene
+from lsregen.evaluation.shapeworld.rows import ALL, read_rows
+from lsregen.framework.config import load_guidance, validate
 from lsregen.framework.errors import ConfigError, LsregenError
 from lsregen.framework.pipeline import Pipeline
+from lsregen.framework.plugins import discover
 
 
 class FakePipeline:
@@ -154,6 +157,61 @@ def test_errors_come_before_the_first_image(tmp_path: Path, fake: FakePipeline, 
     assert isinstance(outcome.exception, LsregenError)
     assert message in str(outcome.exception)
     assert fake.batches == []
+
+
+def rows(tmp_path: Path, text: str, *arguments: str) -> Result:
+    path = tmp_path / "rows.yaml"
+    path.write_text(text)
+    folder, result = str(tmp_path / "out"), str(tmp_path / "result.json")
+    return call("shapeworld", "--rows", str(path), "--count", "2", "--out", folder, "--json", result, *arguments)
+
+
+def test_rows_have_their_own_guidance_model_size_and_settings(tmp_path: Path, fake: FakePipeline) -> None:
+    (tmp_path / "other").mkdir()
+    text = f"""rows:
+  plain: {{guidance: none}}
+  large: {{guidance: none, model: {tmp_path / "other"}, size: [96, 64]}}
+  pulled: {{guidance: layout-guidance, sets: [steps=7]}}
+"""
+    outcome = rows(tmp_path, text)
+    assert outcome.exit_code == 0, outcome.output
+    found = json.loads((tmp_path / "result.json").read_text())["rows"]
+    assert [(row["guidance"], row["size"]) for row in found] == [("plain", [64, 64]), ("large", [96, 64]), ("pulled", [64, 64])]
+    assert found[1]["model"] == str(tmp_path / "other")
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "messages"),
+    [
+        ("rows: []", [], ["expected a mapping 'rows'"]),
+        ("lines: {}", [], ["expected a mapping 'rows'"]),
+        ("rows: {a: 3, b: {guidence: none}}", [], ["rows.a: 3 is not a mapping", "rows.b.guidence", "did you mean 'guidance'?"]),
+        ("rows: {a: {size: 64}}", [], ["rows.a.size: 64 is not a list of 2"]),
+        ("rows: {a: {guidance: layuot-guidance}}", [], ["did you mean 'layout-guidance'"]),
+        ("rows: {a: {model: nowhere}}", [], ["'nowhere' is neither"]),
+        ("rows: {a: {}}", ["--guidance", "none"], ["either --guidance NAME,... or --rows all, and not both"]),
+        ("rows: {a: {}}", ["--size", "64x64"], ["--rows with --model, --size or --set"]),
+    ],
+)
+def test_bad_rows(tmp_path: Path, fake: FakePipeline, text: str, arguments: list[str], messages: list[str]) -> None:
+    outcome = rows(tmp_path, text, *arguments)
+    assert isinstance(outcome.exception, LsregenError)
+    for message in messages:
+        assert message in str(outcome.exception)
+    assert fake.batches == []
+
+
+def test_nothing_to_compare_is_said(tmp_path: Path, fake: FakePipeline) -> None:
+    outcome = call("shapeworld", "--json", str(tmp_path / "result.json"))
+    assert "expected either --guidance NAME,... or --rows all" in str(outcome.exception)
+
+
+def test_the_rows_that_ship_can_be_used() -> None:
+    shipped = read_rows(ALL)
+    plugins = discover(only=())
+    for name, row in shipped.items():
+        resolved = validate(load_guidance(row.guidance), plugins)
+        assert (row.model or resolved.model) in {None, *plugins.embedded_models()}, name
 
 
 def test_result_that_cannot_be_written(tmp_path: Path, fake: FakePipeline) -> None:

@@ -1,0 +1,51 @@
+"""What a table compares: rows by name, each a guidance with the model and the size of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, cast
+
+from ...framework.config import load_yaml
+from ...framework.errors import ConfigError
+from ...framework.options import build, option
+
+ALL = "all"
+"""The name of the rows that ship: every method here, on the models that ship."""
+
+
+@dataclass(frozen=True)
+class RowSpec:
+    """One row."""
+
+    guidance: str = option("none", "a preset, a YAML file or none")
+    model: str | None = option(None, "the model of the images; that of the guidance, or the default one")
+    size: tuple[int, int] | None = option(None, "width and height in pixels; the model's own by default")
+    sets: tuple[str, ...] = option((), "further settings, such as guidance.layout.gamma=40")
+
+
+def read_rows(name: str) -> dict[str, RowSpec]:
+    """The rows of a YAML file, by their names; `all` for those that ship.
+
+    Raises:
+        ConfigError: no such file, or what it holds are no rows; says everything that is wrong.
+    """
+    path = Path(str(files(__package__))) / "rows.yaml" if name == ALL else Path(name)
+    if name != ALL and path.suffix not in (".yaml", ".yml"):
+        raise ConfigError(f"--rows {name!r}: expected {ALL}, or a file that ends in .yaml")
+    given = load_yaml(path).get("rows")
+    if not isinstance(given, Mapping) or not given:
+        raise ConfigError(f"{path}: expected a mapping 'rows' from the names of rows to guidance, model, size and sets")
+    rows, problems = dict[str, RowSpec](), list[str]()
+    for key, values in cast("Mapping[Any, Any]", given).items():
+        try:
+            if not isinstance(values, Mapping):
+                raise ConfigError(f"rows.{key}: {values!r} is not a mapping with guidance, model, size and sets")
+            rows[str(key)] = build(RowSpec, cast("Mapping[str, Any]", values), f"rows.{key}", "a row")
+        except ConfigError as error:
+            problems.append(str(error))
+    if problems:
+        raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+    return rows
