@@ -16,6 +16,7 @@ from .checkpoint import read_config
 from .configs import prediction_kind, unet_config
 from .diffusers_folder import check_index, components, read_folder
 from .headers import PICKLE, convert_command, foreign, read_header
+from .key_maps import is_harmless
 from .latent_diffusion import family
 from .recognise import NAMES, Naming, Recognised, recognise
 from .single_file import Contents, read_contents, told_beside
@@ -134,8 +135,10 @@ def inspect_folder(path: Path) -> Inspection:
 def _folder_component(folder: Path) -> Component:
     files = find_weights(folder)
     headers = [read_header(file) for file in files.paths]
-    parameters = sum(math.prod(shape) for header in headers for shape in header.shapes.values())
-    dtypes = tuple(sorted({dtype for header in headers for dtype in header.dtypes}))
+    # Tables of positions, which older versions wrote beside the weights, are no parameters.
+    entries = [entry for header in headers for key, entry in header.entries.items() if not is_harmless(key)]
+    parameters = sum(math.prod(entry.shape) for entry in entries)
+    dtypes = tuple(sorted({entry.dtype for entry in entries}))
     naming = "diffusers" if folder.name in ("unet", "vae", "image_project") else "transformers"
     return Component(
         folder.name, f"{naming}, variant {files.variant}" if files.variant else naming, parameters, dtypes, files.paths

@@ -191,7 +191,7 @@ def _family(components: Mapping[str, Component], learnt: Facts) -> str:
     """The family, from structure to widths; the first fact that decides is the one that is told."""
     unet = components.get("unet")
     if unet is None:
-        family, why = ("autoencoder", "there is no UNet") if "vae" in components else ("text-encoder", "there is no UNet")
+        family, why = ("autoencoder" if "vae" in components else "text-encoder"), "its lack of a UNet"
     elif any("position_net.linears_image." in key for key in unet.shapes):
         family, why = "gligen-text-image", "its fusers, and an embedding of images in position_net"
     elif any(".fuser." in key for key in unet.shapes):
