@@ -145,3 +145,6 @@ def test_tokenizers_are_looked_for_beside_the_file_then_in_the_cache(tmp_path: P
     assert find_tokenizers(path, "sd2", ["text_encoder"]) == {"text_encoder": tmp_path / "cached"}
     write_tokenizer(tmp_path / "tokenizer")
     assert find_tokenizers(path, "sd2", ["text_encoder"]) == {"text_encoder": tmp_path / "tokenizer"}
+    write_tokenizer(tmp_path / "tokenizer_2", pad="!")
+    both = {"text_encoder": tmp_path / "tokenizer", "text_encoder_2": tmp_path / "tokenizer_2"}
+    assert find_tokenizers(path, "sdxl", both) == both
