@@ -32,7 +32,7 @@ def read_rows(name: str) -> dict[str, RowSpec]:
     Raises:
         ConfigError: no such file, or what it holds are no rows; says everything that is wrong.
     """
-    path = Path(str(files(__package__))) / "rows.yaml" if name == ALL else Path(name)
+    path = Path(str(files(__name__.rpartition(".")[0]))) / "rows.yaml" if name == ALL else Path(name)
     if name != ALL and path.suffix not in (".yaml", ".yml"):
         raise ConfigError(f"--rows {name!r}: expected {ALL}, or a file that ends in .yaml")
     given = load_yaml(path).get("rows")
