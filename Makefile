@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 FRESH  := build/fresh
+# A worker for each core, of one thread.
+PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4
 
 .PHONY: demo test test-all check lint types wheel-test docs clean
 
@@ -15,12 +17,12 @@ demo: $(VENV)/.installed
 	@echo "The picture: demo/demo-0.png; with its boxes: demo/demo-0-layout.png; where each phrase looked: demo/demo-0-attention.png"
 
 test: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q
+	$(PYTEST)
 
 test-all: test lint wheel-test docs
 
 check: lint
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(PYTEST) -m "not slow"
 
 lint: $(VENV)/.installed-test types
 	$(BIN)/ruff format --check .

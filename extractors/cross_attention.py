@@ -11,8 +11,9 @@ from einops import rearrange
 from torch import Tensor
 
 from ..framework.errors import ConfigError, nearest
-from ..framework.layout import Layout, rasterise
+from ..framework.layout import Layout
 from ..framework.options import option
+from ..framework.rasters import rasterise
 from ..framework.taps import TapPoint, select_layers
 from ..framework.tokens import TokenTable
 from ..framework.types import Features, Maps, Needs, Run, TapRequest, View

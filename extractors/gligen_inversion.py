@@ -12,8 +12,9 @@ from torch import Tensor
 
 from ..framework.errors import ConfigError, nearest
 from ..framework.images import noised
-from ..framework.layout import Layout, rasterise
+from ..framework.layout import Layout
 from ..framework.options import option
+from ..framework.rasters import rasterise
 from ..framework.types import Features, Image, Latents, Needs, Run, Step, View
 from .smoothing import smooth
 

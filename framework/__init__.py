@@ -54,12 +54,13 @@ if TYPE_CHECKING:
     from .guidance import Guidance, GuidanceRun, LogEntry, Term
     from .hookspecs import hookimpl
     from .items import Dropped, Item, Items
-    from .layout import Box, Layout, Region, parse_box, rasterise
+    from .layout import Box, Layout, Region, parse_box
     from .loop import OnStep, sample
     from .masks import read_mask
     from .options import option
     from .pipeline import Pipeline
     from .plugins import Plugins, discover
+    from .rasters import rasterise
     from .reduce import max_present, mean_present, over_groups
     from .report import Report, Result
     from .schedule import Schedule
@@ -94,12 +95,13 @@ _HOMES = {
     "guidance": "Guidance GuidanceRun LogEntry Term",
     "hookspecs": "hookimpl",
     "items": "Dropped Item Items",
-    "layout": "Box Layout Region parse_box rasterise",
+    "layout": "Box Layout Region parse_box",
     "loop": "OnStep sample",
     "masks": "read_mask",
     "options": "option",
     "pipeline": "Pipeline",
     "plugins": "Plugins discover",
+    "rasters": "rasterise",
     "reduce": "max_present mean_present over_groups",
     "report": "Report Result",
     "schedule": "Schedule",

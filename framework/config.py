@@ -18,8 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import MappingNode, YAMLError
 
 from .errors import ConfigError, PluginError, nearest
-from .layout import check_raster
 from .options import build, convert, plain, to_values
+from .rasters import check_raster
 
 if TYPE_CHECKING:
     from .guidance import Term

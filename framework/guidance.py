@@ -11,8 +11,8 @@ from torch import Tensor
 
 from .errors import ConfigError, NonFiniteError
 from .gradients import Backward, broken_samples, normalised
-from .layout import check_raster
 from .progress import TermStep
+from .rasters import check_raster
 from .schedule import Schedule
 from .taps import TapPoint, Taps, select_layers
 from .types import Distance, Energy, FeatureExtractor, Latents, Needs, Prediction, Run, Step, View

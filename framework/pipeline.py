@@ -218,7 +218,10 @@ class Pipeline:
                 "or give the source a guidance (or none, if that is meant)"
             )
         base = {"guidance": cast("object", guidance)} if isinstance(guidance, Mapping) else load_guidance(guidance)
-        config, terms = other.resolve(merge(base, given))
+        try:
+            config, terms = other.resolve(merge(base, given))
+        except ConfigError as error:
+            raise ConfigError("\n".join(f"source: {line}" for line in str(error).split("\n"))) from None
         size = proportioned(other.model, wanted) if size is None else convert(size, tuple[int, int], "source.size")
         run = other._start(config, batch, size)
         return other._decode(sample(run, terms)[0], batch.seeds)

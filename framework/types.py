@@ -219,7 +219,7 @@ class Distance(Protocol):
 
     @property
     def raster(self) -> str:
-        """The name of the rule by which boxes become masks on a grid (see `layout.RASTERS`)."""
+        """The name of the rule by which boxes become masks on a grid (see `rasters.RASTERS`)."""
         ...
 
     def __call__(self, current: Features, target: Features | None) -> Energy: ...

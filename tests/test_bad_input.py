@@ -59,6 +59,12 @@ def term(**changes: Any) -> dict[str, Any]:
     return {"guidance": {name: {**load_preset("layout-guidance")["guidance"][name], **changes}}}
 
 
+def inversion(**changes: Any) -> dict[str, Any]:
+    """A pull toward a small picture, with other settings."""
+    extractor = {"name": "gligen_inversion", "source": {"model": "shapeworld-base", "steps": 1, **changes.pop("source", {})}}
+    return {"steps": 2, "guidance": {"pull": {"extractor": extractor, "distance": "l2", "blend": 0.5, **changes}}}
+
+
 MISTAKES: dict[str, Mistake] = {
     "box out of range": boxed("red circle=-0.1,0.1,0.5,0.5", "left=-0.1 is out of range", "fractions of the image in [0, 1]"),
     "box with swapped corners": boxed("red circle=0.5,0.1,0.2,0.5", "left=0.5 > right=0.2", "are the corners swapped?"),
@@ -73,6 +79,17 @@ MISTAKES: dict[str, Mistake] = {
         lambda pipeline: run(pipeline, "layout-guidence"),
         ("'layout-guidence'", "did you mean 'layout-guidance'"),
     ),
+    "source that sees no boxes": changed(inversion(), "source: the model 'shapeworld-base' does not see boxes", "GLIGEN model"),
+    "source larger than the image": changed(
+        inversion(source={"guidance": {}, "size": [128, 128]}),
+        "the source renders 128x128 pixels, more than the image's 64x64",
+        "set the source's size",
+    ),
+    "source with a setting that is none": changed(
+        inversion(source={"guidance": {}, "stepps": 3}), "source: stepps: no such setting", "did you mean 'steps'"
+    ),
+    "blend out of range": changed(inversion(blend=1.5), "blend: 1.5 is not between 0", "and 1"),
+    "blend of another distance": changed(term(blend=0.5, gamma=1.0), "blend 0.5: only a squared distance", "give gamma instead"),
     "unknown model": Mistake(
         ("--box", GOOD, "--model", "shapeworld-bse"),
         lambda _: Pipeline.load("shapeworld-bse"),

@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..layout import check_raster
 from ..plugins import check_plugin
+from ..rasters import check_raster
 from ..types import Distance, Energy
 from .checks import (
     OPTIONS_MEND,

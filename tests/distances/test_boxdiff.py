@@ -12,7 +12,8 @@ from torch import Tensor
 
 from lsregen.distances.boxdiff import BoxDiff
 from lsregen.framework.errors import ConfigError
-from lsregen.framework.layout import Box, rasterise
+from lsregen.framework.layout import Box
+from lsregen.framework.rasters import rasterise
 from lsregen.framework.types import Energy
 
 from ..toys import draw, features

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lsregen.evaluation.shapeworld.benchmark import Scenes
 from lsregen.evaluation.shapeworld.diagnostics import diagnose, mean_map
-from lsregen.framework.layout import Box, rasterise
+from lsregen.framework.layout import Box
+from lsregen.framework.rasters import rasterise
 from lsregen.framework.taps import TapLayer
 from lsregen.framework.tokens import Piece, TokenTable
 from lsregen.framework.types import NoiseSchedule, Step

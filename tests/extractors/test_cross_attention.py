@@ -13,7 +13,8 @@ from torch import Tensor
 from lsregen.distances.max_token import MaxToken
 from lsregen.extractors.cross_attention import CrossAttention, CrossAttentionState
 from lsregen.framework.errors import ConfigError, PhraseError
-from lsregen.framework.layout import Box, Layout, Region, rasterise
+from lsregen.framework.layout import Box, Layout, Region
+from lsregen.framework.rasters import rasterise
 from lsregen.framework.taps import TapLayer, TapPoint, Taps
 from lsregen.framework.types import Features, Step, View
 

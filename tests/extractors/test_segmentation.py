@@ -18,7 +18,8 @@ from lsregen.distances.cross_entropy import CrossEntropy
 from lsregen.extractors.segmentation import Segmentation, SegmentationState
 from lsregen.extractors.segmenter import MEAN, STD, load_segmenter
 from lsregen.framework.errors import CheckpointError, ConfigError, PhraseError
-from lsregen.framework.layout import Box, Layout, Region, rasterise
+from lsregen.framework.layout import Box, Layout, Region
+from lsregen.framework.rasters import rasterise
 from lsregen.framework.taps import TapLayer, Taps
 from lsregen.framework.testing import check_extractor
 from lsregen.framework.testing.checks import seeded

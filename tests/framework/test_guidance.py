@@ -529,6 +529,16 @@ def test_a_distance_that_does_not_accept_the_features_is_refused() -> None:
         Term(Look("z"), MaxToken())
 
 
+@pytest.mark.parametrize(
+    ("extractor", "distance"),
+    [(CrossAttention(), BoxEnergy()), (CrossAttention(), L2()), (Look("z"), L2(reduction="mean"))],
+    ids=["no square", "no latents", "a mean"],
+)
+def test_a_blend_of_what_does_not_blend_is_refused(extractor: Any, distance: Any) -> None:
+    with pytest.raises(ConfigError, match=r"term pull: blend 0.5: only a squared distance between latents"):
+        Term(extractor, distance, Schedule(blend=0.5), "pull")
+
+
 def test_a_raster_rule_that_does_not_exist_is_refused_when_the_term_is_made() -> None:
     with pytest.raises(ConfigError, match=r"term pull: distance Measure: raster: 'aera' is not one of area"):
         Term(Look("z"), Measure(square, raster="aera"), name="pull")

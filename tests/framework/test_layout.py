@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lsregen.framework.errors import ConfigError, LayoutError, PhraseError
-from lsregen.framework.layout import MIN_SIDE, RASTERS, Box, Layout, Region, parse_box, rasterise
+from lsregen.framework.layout import MIN_SIDE, Box, Layout, Region, parse_box
+from lsregen.framework.rasters import RASTERS, rasterise
 
 
 @st.composite

@@ -214,12 +214,15 @@ def test_every_registered_plugin_survives_the_round_trip_through_json(plugin: An
 
 SHARE = st.floats(0, 1)
 SCHEDULES = st.builds(
-    lambda window, refine, **rest: {
+    lambda window, refine, blend, **rest: {
         "from": window[0],
         "until": window[1],
         "refine": {fraction: due for fraction, due in refine.items() if window[0] <= fraction < window[1]},
         **rest,
+        "blend": blend,
+        **({} if blend is None else {"gamma": 1.0, "normalise": "none"}),  # it stands in for them
     },
+    blend=st.none() | SHARE,
     window=st.tuples(SHARE, SHARE).map(sorted).filter(lambda w: w[0] < w[1]),
     gamma=st.floats(-1e6, 1e6) | st.integers(-1000, 1000),
     decay=st.sampled_from(list(DECAYS)),

@@ -9,7 +9,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsregen.framework.layout import MIN_SIDE, RASTERS, Box, rasterise
+from lsregen.framework.layout import MIN_SIDE, Box
+from lsregen.framework.rasters import RASTERS, rasterise
 
 grids = st.tuples(st.integers(1, 96), st.integers(1, 96))
 

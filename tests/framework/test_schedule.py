@@ -100,6 +100,11 @@ def test_where_few_steps_bring_refinements_together_the_latest_wins() -> None:
         ({"refine": {0.1: (0.5, 3)}, "from_": 0.2}, r"refine: 0.1: .* from 0.2 to below 1.0"),
         ({"site": "after", "repeats": 2}, r"shares its pass"),
         ({"site": "noise", "refine": {0.0: (0.5, 3)}}, r"shares its pass"),
+        ({"blend": 1.1}, r"blend: 1.1 is not between 0 .* and 1"),
+        ({"blend": -0.1}, r"blend: -0.1 is not between 0"),
+        ({"blend": float("nan")}, r"blend: nan is not between 0"),
+        ({"blend": 0.5, "gamma": 2.0}, r"blend: 0.5 beside gamma 2.0"),
+        ({"blend": 0.5, "normalise": "linf"}, r"blend: 0.5 beside normalise 'linf'"),
     ],
 )
 def test_a_value_out_of_range_is_refused(given: dict[str, Any], message: str) -> None:
