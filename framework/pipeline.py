@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from PIL import Image as PILImage
 
 from .config import ResolvedConfig, apply_sets, load_guidance, merge, validate
-from .errors import ConfigError, LayoutError, NonFiniteError
+from .errors import ConfigError, LayoutError, LsregenError, NonFiniteError
 from .guidance import Guidance, Term
 from .images import beginning, entered, pictures_of, to_pil
 from .items import SEEDS
@@ -209,21 +210,18 @@ class Pipeline:
         if (release := getattr(self.model, "release", None)) is not None:
             release()
         precision = str(self.model.dtype).removeprefix("torch.")
-        other = Pipeline.load(
-            convert(name, str, "source.model"), device=str(self.model.device), dtype=precision, plugins=self.plugins
-        )
-        if guidance is None and any(layout.boxed for layout in batch.layouts) and "grounding" not in other.model.describe():
-            raise ConfigError(
-                f"source: the model {name!r} does not see boxes, so its picture would not have the layout; name a GLIGEN model, "
-                "or give the source a guidance (or none, if that is meant)"
-            )
-        base = {"guidance": cast("object", guidance)} if isinstance(guidance, Mapping) else load_guidance(guidance)
-        try:
+        options: dict[str, Any] = {"device": str(self.model.device), "dtype": precision, "plugins": self.plugins}
+        with _of_source():
+            other = Pipeline.load(convert(name, str, "model"), **options)
+            if guidance is None and any(layout.boxed for layout in batch.layouts) and "grounding" not in other.model.describe():
+                raise ConfigError(
+                    f"the model {name!r} does not see boxes, so its picture would not have the layout; name a GLIGEN model, or "
+                    "give the source a guidance (or none, if that is meant)"
+                )
+            base = {"guidance": cast("object", guidance)} if isinstance(guidance, Mapping) else load_guidance(guidance)
             config, terms = other.resolve(merge(base, given))
-        except ConfigError as error:
-            raise ConfigError("\n".join(f"source: {line}" for line in str(error).split("\n"))) from None
-        size = proportioned(other.model, wanted) if size is None else convert(size, tuple[int, int], "source.size")
-        run = other._start(config, batch, size)
+            size = proportioned(other.model, wanted) if size is None else convert(size, tuple[int, int], "size")
+            run = other._start(config, batch, size)
         return other._decode(sample(run, terms)[0], batch.seeds)
 
     @torch.no_grad()
@@ -248,6 +246,15 @@ class Pipeline:
         except ConfigError:  # a network of another build: what all of its layers look at
             extractor = replace(extractor, layers=("all",))
         return AttentionTrace(run, extractor, shots)
+
+
+@contextmanager
+def _of_source() -> Generator[None]:
+    """Errors in the block are said to be of a render's source, line by line."""
+    try:
+        yield
+    except LsregenError as error:
+        raise type(error)("\n".join(f"source: {line}" for line in str(error).split("\n"))) from None
 
 
 def _keeping_renders(run: Run) -> tuple[Run, list[list[PILImage.Image]]]:

@@ -88,6 +88,9 @@ MISTAKES: dict[str, Mistake] = {
     "source with a setting that is none": changed(
         inversion(source={"guidance": {}, "stepps": 3}), "source: stepps: no such setting", "did you mean 'steps'"
     ),
+    "source of a model that is none": changed(
+        inversion(source={"model": "shapeworld-glign"}), "source: model 'shapeworld-glign' is neither a model that ships"
+    ),
     "blend out of range": changed(inversion(blend=1.5), "blend: 1.5 is not between 0", "and 1"),
     "blend of another distance": changed(term(blend=0.5, gamma=1.0), "blend 0.5: only a squared distance", "give gamma instead"),
     "unknown model": Mistake(
