@@ -16,14 +16,14 @@ Write a distance, in a package of your own:
 
     @dataclass(frozen=True)
     class Spread:
-        # How even a phrase's attention is: the share of its map that its strongest cell does not hold.
+        # How even a phrase's attention is: the share of a map that its strongest cell does not hold.
         accepts = ("attention", "probability")
         needs_target = False
         raster: str = option("area", "how boxes become masks (this distance looks at none)")
 
         def __call__(self, current, target):
-            maps = current.maps[0].mean(dim=1)  # [b k h w]
-            energy = 1 - maps.amax(dim=(-2, -1)) / maps.sum(dim=(-2, -1))
+            held = [(m.amax(dim=(-2, -1)) / m.sum(dim=(-2, -1)).clamp(min=1e-6)).mean(dim=1) for m in current.maps]  # [b k] each
+            energy = 1 - sum(held) / len(held)
             return Energy.of(mean_present(*over_groups(energy, current.present, current.group)))
 
     @hookimpl

@@ -12,6 +12,7 @@ from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from io import StringIO
 from pathlib import Path
+from textwrap import dedent
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from lsregen.apps.cli import COMMANDS, cli
 from lsregen.framework import Pipeline, discover
 from lsregen.framework.config import parse_yaml, presets, validate
 from lsregen.framework.pipeline import GuidanceLike
+from lsregen.framework.testing import check_distance
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -124,7 +126,9 @@ class Reader:
         """Packages of the repository are found as if they were installed; others are expected to be there."""
         for name in what:
             if not name.startswith("./"):
-                assert name in ("-c", "constraints.txt", ".[eval]", "pytest"), f"pip install {name}: nobody knows this package"
+                assert name in ("-c", "-e", "constraints.txt", ".[eval]", "pytest"), (
+                    f"pip install {name}: nobody knows this package"
+                )
                 continue
             project = tomllib.loads(Path(name, "pyproject.toml").read_text(encoding="utf-8"))["project"]
             points = "\n".join(f"{point} = {module}" for point, module in project["entry-points"]["lsregen"].items())
@@ -208,6 +212,16 @@ def test_every_public_name_is_in_the_reference_once() -> None:
     text = (DOCS / "reference" / "framework.md").read_text(encoding="utf-8")
     names = re.findall(r"^\.\. auto(?:class|function|data|exception):: (\w+)$", text, flags=re.MULTILINE)
     assert sorted(names) == sorted(framework.__all__)
+
+
+def test_the_distance_of_the_docstring_conforms() -> None:
+    parts = re.findall(r"((?:^(?: {4}.*)?\n)+)", framework.__doc__ or "", flags=re.MULTILINE)
+    (source,) = (dedent(part) for part in parts if "register_distances" in part)
+    names: dict[str, Any] = {}
+    exec(compile(source, "docstring", "exec"), names)
+    registered: dict[str, type] = {}
+    names["register_distances"](registered.__setitem__)
+    check_distance(registered["spread"]())
 
 
 def test_every_preset_has_a_page() -> None:
