@@ -38,7 +38,12 @@ POSITIVE = click.IntRange(min=1)
 
 @click.command()
 @click.option("--prompt", metavar="TEXT", help="What the image shows.")
-@click.option("--box", multiple=True, metavar=BOX_FORM, help="Where a phrase of the prompt stands, in fractions of the image.")
+@click.option(
+    "--box",
+    multiple=True,
+    metavar=BOX_FORM,
+    help="Where a phrase of the prompt stands, in fractions of the image; once for each phrase.",
+)
 @click.option(
     "--mask", multiple=True, metavar=MASK_FORM, help="The same by a PNG, white where the phrase stands, stretched to the picture."
 )

@@ -23,6 +23,10 @@ convolutions and attention (two for a multiplication with its addition); bytes k
 parameters; the peak of all live activations, forward and backward, without what a kernel takes for itself.
 **Loading**: private memory (`RssAnon`) above that of a fresh process with everything imported.
 **Timed** figures alternate the pieces of work and take medians: wall time on a GPU, processor time on a CPU.
+
+On busy cores, threads that wait for each other by spinning make a run several times slower. The command `lsregen` sets
+`OMP_WAIT_POLICY=PASSIVE` by itself, so that they sleep. A Python program has to find it in its environment before it starts; for
+small models `OMP_NUM_THREADS=1` does as well.
 """
 WORDS = {
     "count": "Counted",

@@ -115,14 +115,14 @@ def outside_code(line: str) -> str:
 
 
 def outward_links(app: Sphinx, page: str, content: list[str]) -> None:
-    """Links to files of the repository that are no pages become the names of these files."""
+    """Links to files of the repository outside of these pages, and to folders, become their names."""
 
     def named(link: re.Match[str]) -> str:
         target = (Path(app.srcdir, page).parent / link[2].partition("#")[0]).resolve()
-        inside = target.is_relative_to(app.srcdir)
+        inside = target.is_relative_to(app.srcdir) and not target.is_dir()
         return link[0] if inside else f"{link[1]} (`{target.relative_to(Path(app.srcdir).parent)}`)"
 
-    content[0] = re.sub(r"(?<!!)\[([^]]*)\]\((\.\./[^)]*)\)", named, content[0])
+    content[0] = re.sub(r"(?<!!)\[([^]]*)\]\((\.\.?/[^)]*)\)", named, content[0])
 
 
 def setup(app: Sphinx) -> None:

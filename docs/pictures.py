@@ -1,6 +1,6 @@
 """The pictures of the documentation, from the models that are installed, with fixed seeds.
 
-pip install ./examples/lsregen-centre ./docs/tutorial/lsregen-mosaic
+pip install -e ./examples/lsregen-centre -e ./docs/tutorial/lsregen-mosaic
 python docs/pictures.py                  # all of them, into docs/pictures
 python docs/pictures.py own-model        # only some
 """
@@ -103,7 +103,7 @@ def scenes(objects: int, *, drawn: bool) -> Subjects:
 def yaml_of(page: str, name: str) -> Mapping[str, object]:
     """The file `name` that a page shows: what the reader writes is what is drawn."""
     text = (HOME / page).read_text(encoding="utf-8")
-    return parse_yaml(text.partition(f":caption: {name}\n")[2].partition("```")[0], page)
+    return parse_yaml(text.partition(f"`{name}`:\n\n```yaml\n")[2].partition("```")[0], page)
 
 
 def first_image() -> Image.Image:

@@ -36,24 +36,24 @@ SLOW = {"measure"}
 
 @dataclass(frozen=True)
 class Block:
-    """What stands between fences. `language`: of a plain fence or a code-block; else the directive's name."""
+    """What stands between fences. `language`: of a plain fence; else the directive's name. `name`: of its file, if any."""
 
     language: str
     text: str
-    caption: str | None = None
+    name: str | None = None
     argument: str = ""
 
 
 def blocks(page: Path) -> Iterator[Block]:
-    found = re.findall(r"^```([^\n]*)\n(.*?)^```$", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    for fence, text in found:
+    content = page.read_text(encoding="utf-8")
+    for found in re.finditer(r"^```([^\n]*)\n(.*?)^```$", content, flags=re.MULTILINE | re.DOTALL):
+        fence, text = found.groups()
         directive = re.fullmatch(r"\{([\w-]+)\} ?(.*)", fence)
-        options = dict(re.findall(r"^:(\w+): *(.*)\n", text, flags=re.MULTILINE)) if directive else {}
-        body = re.sub(r"\A(?::\w+:.*\n)+", "", text) if directive else text
-        if directive and directive[1] == "code-block":
-            yield Block(directive[2], body, options.get("caption"))
+        name = re.search(r"`([\w.-]+)`:\n\n\Z", content[: found.start()])
+        if directive:
+            yield Block(directive[1], re.sub(r"\A(?::\w+:.*\n)+", "", text), argument=directive[2])
         else:
-            yield Block(directive[1] if directive else fence, body, argument=directive[2] if directive else "")
+            yield Block(fence, text, name[1] if name else None)
 
 
 @pytest.fixture
@@ -101,10 +101,10 @@ class Reader:
         elif block.language == "text":
             sees(block.text, self.said)
         elif block.language in ("yaml", "json"):
-            assert block.caption is not None, f"a file without a name:\n{block.text}"
-            Path(block.caption).write_text(block.text, encoding="utf-8")
+            assert block.name is not None, f"a file without a name:\n{block.text}"
+            Path(block.name).write_text(block.text, encoding="utf-8")
             if block.language == "yaml":
-                assert validate(parse_yaml(block.text, block.caption), discover()).terms
+                assert validate(parse_yaml(block.text, block.name), discover()).terms
         else:
             self.ran -= 1
             assert block.language in LANGUAGES | WRITTEN, f"a block of {block.language!r}, which nobody checks"
