@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 from lsregen.evaluation.shapeworld import sample_scene
-from lsregen.framework import Layout, Pipeline
+from lsregen.framework import Layout, Pipeline, Result
 from lsregen.framework.config import parse_yaml
 from lsregen.framework.pipeline import GuidanceLike
 
@@ -130,6 +130,19 @@ def own_model() -> Image.Image:
     return beside([asked.row("no guidance", None), asked.row("box_energy", tiles)])
 
 
+def small_first() -> Image.Image:
+    """A small picture, and large ones without and with a pull toward it, all drawn equally large."""
+    asked, (layout,) = shapes(), shapes().layouts
+    small = yaml_of("how-to/lsregen.md", "enlarged.yaml")
+
+    def made(guidance: GuidanceLike) -> Result:
+        return loaded(asked.model)(SHAPES, layout=layout, guidance=guidance, size=(96, 96), steps=20, seed=0)
+
+    pulled = made(small)
+    pictures = {"the small picture": pulled.renders[0][0], "no guidance": made({}).image, "pulled": pulled.image}
+    return beside([(name, [enlarged(picture, layout)]) for name, picture in pictures.items()])
+
+
 def method(preset: str, objects: int = 2, *, drawn: bool = True) -> Callable[[], Image.Image]:
     """The same scenes without guidance, as published, and tuned for the model that draws them."""
 
@@ -147,6 +160,7 @@ PICTURES: Mapping[str, Callable[[], Image.Image]] = {
     "own-distance": own_distance,
     "own-extractor": own_extractor,
     "own-model": own_model,
+    "lsregen": small_first,
     "attend-and-excite": method("attend-and-excite", 3, drawn=False),
     "layout-guidance": method("layout-guidance"),
     "semantic-layout": method("semantic-layout"),
