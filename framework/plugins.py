@@ -51,7 +51,7 @@ class Registered:
 
 @dataclass(frozen=True)
 class Broken:
-    """A package whose plugins could not be loaded, and why."""
+    """A package whose plugins could not be loaded, and why. One that is not even installed has no entry point."""
 
     package: str
     version: str
@@ -59,6 +59,8 @@ class Broken:
     error: str
 
     def __str__(self) -> str:
+        if not self.entry_point:
+            return self.error
         return f"{self.package} {self.version} (entry point {self.entry_point}): {self.error}"
 
 
@@ -71,13 +73,14 @@ def _empty() -> Table:
 
 @dataclass(frozen=True)
 class Plugins:
-    """All plugins found, by kind and name, and the packages that failed."""
+    """All plugins found, by kind and name, and the packages that failed; `limit` is what `LSREGEN_PLUGINS` said, if it did."""
 
     extractors: Table = field(default_factory=_empty)
     distances: Table = field(default_factory=_empty)
     samplers: Table = field(default_factory=_empty)
     models: Table = field(default_factory=_empty)
     broken: tuple[Broken, ...] = ()
+    limit: str | None = None
 
     def extractor(self, name: str) -> Registered:
         return self.find("extractor", name)
@@ -115,7 +118,8 @@ class Plugins:
 
     def _failed(self) -> str:
         """What might have had the thing that was not found: a line for each broken package."""
-        return "".join(f"\nnot loaded: {broken}" for broken in self.broken)
+        limited = "" if self.limit is None else f"\n{LIMIT}={self.limit!r} limits what is loaded"
+        return "".join(f"\nnot loaded: {broken}" for broken in self.broken) + limited
 
     def embedded_models(self) -> Mapping[str, tuple[Path, Registered]]:
         """The models that ship with installed packages, by name: their folder and their loader."""
@@ -271,12 +275,13 @@ def discover(only: Iterable[str] | None = None) -> Plugins:
 
     `only`: names of the distributions whose plugins are loaded, besides lsregen's own; by default those in the environment
     variable `LSREGEN_PLUGINS` (comma separated; empty for none), or all if it is not set. A package that fails is listed as
-    broken and does not take the others down.
+    broken and does not take the others down; so is a name in the variable that no installed distribution has.
     """
+    limit = os.environ.get(LIMIT) if only is None else None
     allowed = allowed_packages() if only is None else frozenset(map(normalised, only))
     wanted = None if allowed is None else {*allowed, OWN}
     tables: dict[str, dict[str, Registered]] = {kind: {} for kind in KINDS}
-    broken: list[Broken] = []
+    broken = [] if limit is None else _unknown(limit)
     for package, version, entry_point in _entry_points():
         if wanted is not None and normalised(package) not in wanted:
             continue
@@ -286,7 +291,27 @@ def discover(only: Iterable[str] | None = None) -> Plugins:
         except (Exception, SystemExit) as error:  # whatever a stranger's module raises
             text = str(error) if isinstance(error, LsregenError) else f"{type(error).__name__}: {error}"
             broken.append(Broken(package, version, f"{entry_point.name} = {entry_point.value}", text))
-    return Plugins(**{f"{kind}s": MappingProxyType(table) for kind, table in tables.items()}, broken=tuple(broken))
+    found = {f"{kind}s": MappingProxyType(table) for kind, table in tables.items()}
+    return Plugins(**found, broken=tuple(broken), limit=limit)
+
+
+def _unknown(limit: str) -> list[Broken]:
+    """The names in `LSREGEN_PLUGINS` that no installed distribution has: each would hide the package that it means."""
+    named = [name.strip() for name in limit.split(",") if name.strip()]
+    installed = {normalised(distribution.metadata["Name"] or "") for distribution in distributions()} if named else set[str]()
+    offering = sorted({package for package, _, _ in _entry_points()} - {OWN}) if named else []
+    return [
+        Broken(
+            name,
+            "",
+            "",
+            f"{LIMIT}={limit!r}: no installed distribution is called {name!r}"
+            f"{nearest(normalised(name), offering) or nearest(normalised(name), installed)}; "
+            f"those with plugins: {', '.join(offering) or 'none'}",
+        )
+        for name in named
+        if normalised(name) not in installed
+    ]
 
 
 def _load(entry_point: EntryPoint, package: str, version: str, tables: Mapping[str, Table]) -> list[Registered]:

@@ -42,6 +42,12 @@ def test_plugins_as_json(run: Call) -> None:
         assert plugin["help"]
 
 
+def test_a_limit_that_names_nobody_is_listed(run: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LSREGEN_PLUGINS", "lsregen-nobody")
+    result = run("plugins")
+    assert "not loaded: LSREGEN_PLUGINS='lsregen-nobody': no installed distribution is called" in result.stdout
+
+
 def test_broken_packages_are_listed(run: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     broken = Broken("lsregen-bad", "0.3", "bad = lsregen_bad", "ModuleNotFoundError: No module named 'lsregen_bad'")
     nothing = Plugins(extractors=MappingProxyType({}), broken=(broken,))

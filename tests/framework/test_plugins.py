@@ -202,7 +202,6 @@ def test_two_packages_may_use_the_same_entry_point_name(install: Install) -> Non
         ("acme-pull", {"pull"}),
         ("ACME_pull", {"pull"}),
         (" acme.pull , zeta-pull ", {"pull", "push"}),
-        ("nobody", set[str]()),
     ],
 )
 def test_the_environment_limits_which_packages_are_loaded(
@@ -217,6 +216,29 @@ def test_the_environment_limits_which_packages_are_loaded(
     assert {"pull", "push"} & set(plugins.distances) == found
     assert "box_energy" in plugins.distances
     assert not plugins.broken, "a package that is not wanted is not even imported"
+
+
+@pytest.mark.parametrize(("name", "meant"), [("Acme_Pul", "acme-pull"), ("pytset", "pytest")])
+def test_a_name_in_the_environment_that_nobody_has_is_listed_with_the_nearest(
+    install: Install, monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    install("acme-pull", HEAD + REGISTER)
+    monkeypatch.setenv("LSREGEN_PLUGINS", f"{name}, pytest")
+    assert only_broken() == (
+        f"LSREGEN_PLUGINS='{name}, pytest': no installed distribution is called {name!r} (did you mean {meant!r}?); "
+        "those with plugins: acme-pull"
+    )
+    with pytest.raises(PluginError, match=f"no distance is called 'pull'.*\nnot loaded: LSREGEN_PLUGINS='{name}, pytest': no"):
+        discover().distance("pull")
+
+
+def test_what_the_environment_hides_is_answered_with_the_limit(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
+    install("acme-pull", HEAD + REGISTER)
+    monkeypatch.setenv("LSREGEN_PLUGINS", "")
+    with pytest.raises(PluginError, match=r"no distance is called 'pull'.*\nLSREGEN_PLUGINS='' limits what is loaded$"):
+        discover().distance("pull")
+    with pytest.raises(PluginError, match=r"installed: [a-z0-9_, ]+$"):
+        discover(only=()).distance("pull")
 
 
 def test_the_argument_goes_before_the_environment(install: Install, monkeypatch: pytest.MonkeyPatch) -> None:
