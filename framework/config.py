@@ -16,6 +16,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import MappingNode, YAMLError
+from yaml.error import Mark, MarkedYAMLError
 
 from .errors import ConfigError, PluginError, nearest
 from .options import build, convert, plain, to_values
@@ -127,7 +128,7 @@ def parse_yaml(text: str, where: str) -> Config:
         _refuse_resolvers(OmegaConf.to_container(loaded), where)
         values = OmegaConf.to_container(loaded, resolve=True)
     except (OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not a usable YAML file: {_first_lines(error)}") from None
+        raise ConfigError(f"{where}: not a usable YAML file: {_problem(error)}") from None
     return cast("Config", values)
 
 
@@ -223,7 +224,7 @@ def apply_sets(config: Mapping[str, Any], sets: Iterable[str], plugins: Plugins 
         try:
             parsed = OmegaConf.to_container(OmegaConf.create(f"value: {value}"))
         except (OmegaConfBaseException, YAMLError, ValueError) as error:
-            raise ConfigError(f"--set {text!r}: the value is not YAML: {_first_lines(error)}") from None
+            raise ConfigError(f"--set {text!r}: the value is not YAML: {_problem(error, placed=False)}") from None
         nested: Any = cast("Config", parsed)["value"]
         for part in reversed(parts):
             nested = {part: nested}
@@ -345,8 +346,20 @@ def _over(base: Any, override: Any) -> Any:
     return {**under, **{key: _over(under[key], value) if key in under and value != {} else value for key, value in above.items()}}
 
 
-def _first_lines(error: Exception) -> str:
-    return " ".join(str(error).split("\n")[:2]).strip()
+def _problem(error: Exception, placed: bool = True) -> str:
+    """What is wrong with YAML, on one line; with `placed` where, lines and columns counted from 1."""
+    if not isinstance(error, MarkedYAMLError) or not error.problem:
+        return " ".join(str(error).split("\n")[:2]).strip()
+    hint = {"\\t": "; indent with spaces", "<block": "; check the indentation"}
+    problem = error.problem + next((mended for sign, mended in hint.items() if sign in error.problem), "")
+    if not placed:
+        return problem
+    begun = f", {error.context} that begins in {_place(error.context_mark)}" if error.context and error.context_mark else ""
+    return f"{_place(error.problem_mark)}: {problem}{begun}"
+
+
+def _place(mark: Mark | None) -> str:
+    return "an unknown line" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}"
 
 
 __all__ = [

@@ -241,8 +241,27 @@ def test_a_comment_may_say_anything() -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("steps: [1", "not a usable YAML file"),
-        ("steps: 1\nsteps: 2", "not a usable YAML file"),
+        (
+            "steps: [1",
+            "not a usable YAML file: line 1, column 10: expected ',' or ']', but got '<stream end>', while parsing a flow "
+            "sequence that begins in line 1, column 8",
+        ),
+        (
+            "steps: 3\nguidance: {layout: 3\nseed: 2",
+            "not a usable YAML file: line 3, column 5: expected ',' or '}', but got ':', while parsing a flow mapping "
+            "that begins in line 2, column 11",
+        ),
+        (
+            "guidance:\n  layout:\n    gamma: 3\n   until: 1",
+            "not a usable YAML file: line 4, column 4: expected <block end>, but found '<block mapping start>'; check the "
+            "indentation, while parsing a block mapping that begins in line 2, column 3",
+        ),
+        (
+            "guidance:\n\tlayout: 3",
+            "not a usable YAML file: line 2, column 1: found character '\\t' that cannot start any token; indent with spaces",
+        ),
+        ("steps: a: b", "not a usable YAML file: line 1, column 9: mapping values are not allowed here"),
+        ("steps: 1\nsteps: 2", "not a usable YAML file: line 2, column 1: found duplicate key steps"),
         ("steps: ${nope}", "not a usable YAML file: Interpolation key 'nope' not found"),
         ("a: ${b}\nb: ${a}", "not a usable YAML file"),
         ("a: !!python/object/apply:os.getcwd []", "not a usable YAML file"),
@@ -254,6 +273,7 @@ def test_yaml_that_is_no_configuration_is_refused(text: str, message: str) -> No
     with pytest.raises(ConfigError) as caught:
         parse_yaml(text, "here")
     assert str(caught.value).startswith(f"here: {message}")
+    assert "\n" not in str(caught.value)
 
 
 def test_files_are_read_or_refused_by_name(tmp_path: Path) -> None:
