@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..framework.errors import ConfigError, PhraseError
 from ..framework.layout import Layout
-from ..framework.options import option
+from ..framework.options import check_options, option
 from ..framework.taps import TapPoint, select_layers
 from ..framework.tokens import TokenTable
 from ..framework.types import Features, Maps, Needs, Run, TapRequest, View
@@ -49,6 +49,7 @@ class BoundWords:
     pairs: tuple[tuple[str, str], ...] = option((), "modifier and noun, such as [red, circle]; none: from the layout's phrases")
 
     def __post_init__(self) -> None:
+        check_options(self)
         if not self.layers:
             raise ConfigError("layers: empty; name at least one layer selector, such as grid:coarsest")
 

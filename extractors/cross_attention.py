@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..framework.errors import ConfigError, nearest
 from ..framework.layout import Layout
-from ..framework.options import option
+from ..framework.options import check_options, option
 from ..framework.rasters import rasterise
 from ..framework.taps import TapPoint, select_layers
 from ..framework.tokens import TokenTable
@@ -52,6 +52,7 @@ class CrossAttention:
     smooth_kernel: str = option("gaussian", "gaussian, or attend_and_excite (the published kernel, wider by sqrt 2)")
 
     def __post_init__(self) -> None:
+        check_options(self)
         choices = {
             "heads": HEADS, "combine": COMBINE, "drop": DROP, "renormalise": RENORMALISE,
             "words": WORDS, "pieces": PIECES, "smooth_kernel": KERNELS,

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..framework.errors import ConfigError, nearest
 from ..framework.images import noised
 from ..framework.layout import Layout
-from ..framework.options import option
+from ..framework.options import check_options, option
 from ..framework.rasters import rasterise
 from ..framework.types import Features, Image, Latents, Needs, Run, Step, View
 from .smoothing import smooth
@@ -55,6 +55,7 @@ class GligenInversion:
     init_from_target: bool = option(False, "start from the target at the first step, instead of from noise")
 
     def __post_init__(self) -> None:
+        check_options(self)
         for name, known in (("noise", NOISES), ("mask", MASKS)):
             if (given := getattr(self, name)) not in known:
                 raise ConfigError(f"{name}: {given!r} is not one of {', '.join(known)}{nearest(str(given), known)}")

@@ -12,7 +12,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..framework.errors import ConfigError, nearest
-from ..framework.options import option
+from ..framework.options import check_options, option
 from ..framework.taps import TapPoint, select_layers
 from ..framework.types import Features, Maps, Needs, Run, TapRequest, View
 from .cross_attention import DROP, WORDS, CrossAttentionState, spans_of
@@ -46,6 +46,7 @@ class Segmentation:
     best: int = option(0, "average so many maps of the largest contrast, of all layers and heads; 0 averages all")
 
     def __post_init__(self) -> None:
+        check_options(self)
         for name, known in (("drop", DROP), ("words", WORDS)):
             given = getattr(self, name)
             if given not in known:

@@ -173,6 +173,10 @@ def load_guidance(given: Mapping[str, Any] | str | Path | None) -> Config:
         return {}
     if isinstance(given, Mapping):
         return dict(given)
+    if not isinstance(cast("object", given), str | Path):
+        raise ConfigError(
+            f"guidance: {given!r}: expected a preset's name, a file ending in .yaml, a mapping, a Guidance or terms"
+        )
     if isinstance(given, Path) or given.endswith((".yaml", ".yml")):
         return load_yaml(Path(given))
     return load_preset(given)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import Tensor
 
+from .checking import check_parts, checked_energy, checked_features, remedies
 from .errors import ConfigError, NonFiniteError
 from .gradients import Backward, broken_samples, normalised
 from .progress import TermStep
@@ -28,6 +29,7 @@ class Term:
     name: str = ""
 
     def __post_init__(self) -> None:
+        check_parts(self.name, self.extractor, self.distance, self.schedule)
         if self.extractor.kind not in self.distance.accepts:
             extractor, distance = type(self.extractor).__name__, type(self.distance).__name__
             raise ConfigError(
@@ -47,19 +49,33 @@ class Term:
 
 @dataclass(frozen=True)
 class Guidance:
-    """Terms that pull together. Immutable; `start` makes the mutable state of one run. Guidances add up with `+`."""
+    """Terms that pull together. Immutable; `start` makes the mutable state of one run. Guidances and terms add up with `+`."""
 
     terms: tuple[Term, ...] = ()
 
-    def __init__(self, terms: Sequence[Term] = ()) -> None:
-        object.__setattr__(self, "terms", tuple(_named(terms)))
+    def __init__(self, terms: Term | Sequence[Term] = ()) -> None:
+        object.__setattr__(self, "terms", tuple(_named(_terms(terms))))
 
-    def __add__(self, other: Guidance) -> Guidance:
-        return Guidance((*self.terms, *other.terms))
+    def __add__(self, other: Guidance | Term) -> Guidance:
+        return Guidance((*self.terms, *(other.terms if isinstance(other, Guidance) else _terms(other))))
 
     def start(self, run: Run) -> GuidanceRun:
         with torch.no_grad():
             return GuidanceRun(self, run)
+
+
+def _terms(given: object) -> tuple[Term, ...]:
+    """One term, or several.
+
+    Raises:
+        ConfigError: something else is among them.
+    """
+    terms = tuple(cast("Sequence[object]", given)) if isinstance(given, list | tuple) else (given,)
+    for term in terms:
+        if not isinstance(term, Term):
+            by_name = "; a preset's: pipeline.resolve(name)[1]" if isinstance(term, str) else ""
+            raise ConfigError(f"guidance: {term!r} is no term; expected Term(extractor, distance), or a list of them{by_name}")
+    return cast("tuple[Term, ...]", terms)
 
 
 def _named(terms: Sequence[Term]) -> Iterator[Term]:
@@ -123,16 +139,18 @@ class _ActiveTerm:
         return self.needs.prediction or self.needs.image
 
     def energy(self, view: View) -> Energy:
-        current = self.term.extractor.current(view, self.state)
+        name, extractor, distance = self.term.name, self.term.extractor, self.term.distance
+        current = checked_features(extractor.current(view, self.state), name, extractor, "current")
         target = None
-        if self.term.distance.needs_target:
-            target = self.term.extractor.target(view, self.state)
+        if distance.needs_target:
+            target = extractor.target(view, self.state)
             if target is None:
                 raise ConfigError(
-                    f"term {self.term.name!r}: distance {type(self.term.distance).__name__} needs a target, and extractor "
-                    f"{type(self.term.extractor).__name__} has none for this run; give boxes, masks or a reference"
+                    f"term {name!r}: distance {type(distance).__name__} needs a target, and extractor "
+                    f"{type(extractor).__name__} has none for this run; give boxes, masks or a reference"
                 )
-        return self.term.distance(current, target)
+            target = checked_features(target, name, extractor, "target")
+        return checked_energy(distance(current, target), name, distance, len(view.z))
 
 
 _Pending: TypeAlias = tuple[_ActiveTerm, TermStep]
@@ -306,7 +324,7 @@ class GuidanceRun:
             values = [float(value) for value in energy.value.detach()]
             raise NonFiniteError(
                 f"term {term.term.name!r} at step {step.index} (t={step.t}): its energy is {values}, with the network in "
-                f"{self.run.model.dtype}; lower its gamma, or try --dtype fp32"
+                f"{self.run.model.dtype}; {remedies(self.run.model.dtype, 'a lower gamma')}"
             )
         return energy
 
@@ -337,7 +355,7 @@ class GuidanceRun:
         if any(pull.schedule.non_finite == "error" for pull in group):
             raise NonFiniteError(
                 f"term {names} at step {step.index} (t={step.t}): the gradient is not finite, with the network in "
-                f"{self.run.model.dtype}; try --dtype fp32, a lower gamma, or non_finite: skip"
+                f"{self.run.model.dtype}; {remedies(self.run.model.dtype, 'a lower gamma', 'non_finite: skip')}"
             )
         self.skipped += int(broken.sum())
         self._left_out.update((pull.name, broken) for pull in group)

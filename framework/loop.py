@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import torch
 
+from .checking import remedies
 from .errors import NonFiniteError
 from .guidance import Guidance, GuidanceRun
 from .types import Latents, Run, Step, StepReport
@@ -38,6 +39,6 @@ def _checked(z: Latents, run: Run, step: Step) -> Latents:
         broken = [str(seed) for seed, fine in zip(run.seeds, finite, strict=True) if not bool(fine)]
         raise NonFiniteError(
             f"step {step.index} (t={step.t}): the latents of the seeds {', '.join(broken)} are not finite, with the network in "
-            f"{run.model.dtype}; try --dtype fp32, a lower cfg, or a lower gamma"
+            f"{run.model.dtype}; {remedies(run.model.dtype, 'a lower cfg', 'a lower gamma')}"
         )
     return z

@@ -39,6 +39,21 @@ class Option:
     required: bool = False
 
 
+def check_options(instance: Any) -> None:
+    """The types of an instance's options, as `build` checks them: Python does not. For `__post_init__`, before other checks.
+
+    Raises:
+        ConfigError: one has another type.
+    """
+    cls = cast("type", type(instance))
+    hints = typing.get_type_hints(cls)
+    for f in _init_fields(cls):
+        try:
+            convert(getattr(instance, f.name), hints[f.name], f.name)
+        except ConfigError as error:
+            raise ConfigError(f"{cls.__name__}: {error}") from None
+
+
 def describe_options(cls: type) -> tuple[Option, ...]:
     """The options of a plugin, in the order of its fields."""
     hints = typing.get_type_hints(cls)
@@ -201,7 +216,7 @@ def _convert_items(value: Any, hint: Any, path: str) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     fixed = origin is tuple and args[-1:] != (Ellipsis,)
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        meant = f"; write [{value}]" if isinstance(value, str) else ""
+        meant = f"; write [{value!r}]" if isinstance(value, str) else ""
         raise ConfigError(f"{path}: {value!r} is not {type_text(hint)}{meant}")
     values = cast("Sequence[Any]", value)
     _checked(value, not fixed or len(values) == len(args), hint, path)

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from PIL import Image as PILImage
 
+from .checking import remedies
 from .config import ResolvedConfig, apply_sets, load_guidance, merge, validate
 from .errors import ConfigError, LayoutError, LsregenError, NonFiniteError
 from .guidance import Guidance, Term
@@ -30,7 +31,7 @@ from .types import Image, Model, Run, StepReport
 
 log = logging.getLogger(__name__)
 
-GuidanceLike: TypeAlias = "Guidance | Mapping[str, Any] | str | Path | None"
+GuidanceLike: TypeAlias = "Guidance | Term | Sequence[Term] | Mapping[str, Any] | str | Path | None"
 
 DEFAULT_MODEL = "shapeworld-base"
 
@@ -108,7 +109,8 @@ class Pipeline:
             prompt: one prompt for `count` images with the seeds `seed, seed + 1, ...`, or one prompt per image.
             layout: the phrases and their places; one for all images, or one per image. It pulls by `guidance` alone.
             negative: what to steer away from, one for all or one per image.
-            guidance: the name of a preset, a YAML file, a configuration as a mapping, a `Guidance`, or None for none.
+            guidance: the name of a preset, a YAML file, a configuration as a mapping, a `Guidance`, a `Term` or a list
+                of them, or None for none.
             steps, cfg, sampler: override the preset's; cfg 1 switches classifier-free guidance off.
             seed: of the first image, or one per image.
             size: width and height in pixels; the model's own by default.
@@ -127,6 +129,8 @@ class Pipeline:
         resolved, terms = self.resolve(guidance, steps=steps, cfg=cfg, sampler=sampler, sets=sets)
         batch = make_batch(prompt, negative, layout, resolved.seed if seed is None else seed, count)
         resolved = replace(resolved, seed=batch.seeds[0])  # what the report says makes this image again
+        if size is not None:
+            size = checked_size(size)
         pictures = None if init_image is None else pictures_of(init_image, len(batch.prompts))
         run = self._start(resolved, batch, size or (pictures[0].size if pictures else self.model.default_size))
         if pictures is not None:
@@ -168,9 +172,11 @@ class Pipeline:
         sets: Sequence[str] = (),
     ) -> tuple[ResolvedConfig, Guidance]:
         """The complete configuration of a run, every default filled in, and the guidance it describes."""
+        if isinstance(guidance, Term | list | tuple):
+            guidance = Guidance(cast("Term | Sequence[Term]", guidance))
         given = {"steps": steps, "cfg": cfg, "sampler": sampler}
         overrides = {name: value for name, value in given.items() if value is not None}
-        config = merge({} if isinstance(guidance, Guidance) else load_guidance(guidance), overrides)
+        config = merge({} if isinstance(guidance, Guidance) else load_guidance(cast("Any", guidance)), overrides)
         resolved = validate(apply_sets(config, sets, self.plugins), self.plugins)
         # Which model to load is the caller's affair; what was loaded stands in the report beside the configuration.
         resolved = replace(resolved, cfg=self.model.default_cfg if resolved.cfg is None else resolved.cfg, model=None)
@@ -231,7 +237,7 @@ class Pipeline:
         if broken:
             raise NonFiniteError(
                 f"the autoencoder gave values that are not finite for the seeds {', '.join(map(str, broken))}, computing in "
-                f"{self.model.dtype}; try --dtype fp32"
+                f"{self.model.dtype}; {remedies(self.model.dtype, 'a lower cfg', 'a lower gamma')}"
             )
         return images
 
@@ -267,6 +273,18 @@ def _keeping_renders(run: Run) -> tuple[Run, list[list[PILImage.Image]]]:
         return images
 
     return replace(run, renderer=render), renders
+
+
+def checked_size(size: object) -> tuple[int, int]:
+    """A width and a height.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        return convert(size, tuple[int, int], "size")
+    except ConfigError:
+        raise ConfigError(f"size: {size!r}: expected a width and a height in pixels, such as (64, 64)") from None
 
 
 def proportioned(model: Model, size: tuple[int, int]) -> tuple[int, int]:

@@ -8,7 +8,7 @@ from math import ceil
 from types import MappingProxyType
 
 from .errors import ConfigError, nearest
-from .options import option
+from .options import check_options, option
 from .types import Step
 
 SITES = ("before", "after", "noise", "z0")
@@ -66,6 +66,7 @@ class Schedule:
     site: str = option("before", f"where the pull is applied: {', '.join(SITES)}")
 
     def __post_init__(self) -> None:
+        check_options(self)
         choices = ("decay", DECAYS), ("normalise", NORMALISATIONS), ("non_finite", NON_FINITE), ("site", SITES)
         for name, known in choices:
             if getattr(self, name) not in known:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from .errors import ConfigError, nearest
 
+PLACES = ("all", "first_up", "down", "mid", "up", "grid:coarsest")
 TAP_KINDS = ("cross_probs", "cross_logits", "self_probs", "hidden")
 
 
@@ -118,9 +119,19 @@ def select_layers(layers: Sequence[TapLayer], selectors: Sequence[str]) -> tuple
         found = [layer.name for layer in layers if _matches(layer, selector, layers)]
         if not found:
             names = "\n  ".join(f"{layer.name} (grid 1/{layer.downscale})" for layer in layers)
-            raise ConfigError(f"layer selector {selector!r} picks no attention layer of this model; its layers:\n  {names}")
+            raise ConfigError(
+                f"layer selector {selector!r} picks no attention layer of this model{_meant(selector, layers)}; its layers:\n  {names}"
+            )
         picked.update(found)
     return tuple(layer for layer in layers if layer.name in picked)
+
+
+def _meant(selector: str, layers: Sequence[TapLayer]) -> str:
+    """The nearest selector that picks something; `mid` for `middle`, which is too long to be near."""
+    places = [place for place in PLACES if any(_matches(layer, place, layers) for layer in layers)]
+    near = nearest(selector, [*places, *(f"grid:1/{layer.downscale}" for layer in layers), *(layer.name for layer in layers)])
+    begun = next((place for place in places if selector.casefold().startswith(place)), None)
+    return near or (f" (did you mean {begun!r}?)" if begun else "")
 
 
 def _matches(layer: TapLayer, selector: str, layers: Sequence[TapLayer]) -> bool:

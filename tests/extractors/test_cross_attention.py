@@ -11,7 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lsregen.distances.max_token import MaxToken
+from lsregen.extractors.bound_words import BoundWords
 from lsregen.extractors.cross_attention import CrossAttention, CrossAttentionState
+from lsregen.extractors.segmentation import Segmentation
 from lsregen.framework.errors import ConfigError, PhraseError
 from lsregen.framework.layout import Box, Layout, Region
 from lsregen.framework.rasters import rasterise
@@ -272,3 +274,9 @@ def test_nothing_to_look_at_and_phrases_or_layers_that_are_not_there_are_refused
 def test_an_option_that_makes_no_sense_is_refused(options: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         CrossAttention(**options)
+
+
+@pytest.mark.parametrize("cls", [BoundWords, CrossAttention, Segmentation])
+def test_layers_as_text_are_refused_in_python_too(cls: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"^{cls.__name__}: layers: 'mid' is not a list of text; write \['mid'\]$"):
+        cls(layers="mid")

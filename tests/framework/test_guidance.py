@@ -14,12 +14,13 @@ from lsregen.distances.box_energy import BoxEnergy
 from lsregen.distances.l2 import L2
 from lsregen.distances.max_token import MaxToken
 from lsregen.extractors.cross_attention import CrossAttention
+from lsregen.framework.checking import remedies
 from lsregen.framework.errors import ConfigError, NonFiniteError
 from lsregen.framework.guidance import Guidance, Term
 from lsregen.framework.layout import Box, Layout, Region
 from lsregen.framework.loop import sample
 from lsregen.framework.schedule import Schedule
-from lsregen.framework.types import Prediction, Run, Step, View
+from lsregen.framework.types import Energy, Prediction, Run, Step, View
 
 from ..toys import LinearDenoiser, Look, Measure, UNetDenoiser, draw, make_run, mean_square, square
 
@@ -498,6 +499,49 @@ def test_an_energy_that_does_not_depend_on_the_latent_is_refused_even_beside_one
             Guidance(terms).start(run).before(run.z_T, run.steps[0])
 
 
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        (lambda e: e.value, "a Tensor of shape [2]"),
+        (lambda _: None, "None"),
+        (lambda e: Energy.of(e.value.sum()), "an Energy whose value is a Tensor of shape []"),
+        (lambda e: replace(e, watch=e.watch[:, None]), "an Energy whose watch is a Tensor of shape [2, 1]"),
+        (lambda e: replace(e, watch=0.5), "an Energy whose watch is a float"),
+        (lambda e: replace(e, refine=e.value[:1]), "an Energy whose refine is a Tensor of shape [1]"),
+    ],
+)
+def test_a_distance_that_returns_no_energy_of_each_sample_is_refused(returned: Callable[[Energy], Any], said: str) -> None:
+    class Mine(Measure):
+        def __call__(self, current: Any, target: Any) -> Any:
+            return returned(super().__call__(current, target))
+
+    run = make_run(LinearDenoiser(), draw(1, 2, 3, 4, 4))
+    with pytest.raises(ConfigError) as caught:
+        start(Term(Look("z"), Mine(square), name="mine"), run).before(run.z_T, run.steps[0])
+    assert str(caught.value) == (
+        f"term 'mine': distance Mine returned {said}; expected an Energy of tensors [b], one value for each sample, here [2]; "
+        "lsregen.framework.testing.check_distance(Mine(...)) finds this"
+    )
+
+
+def test_an_extractor_that_returns_no_features_is_refused() -> None:
+    class Mine(Look):
+        def current(self, view: View, state: Any) -> Any:
+            return view.z
+
+    run = make_run(LinearDenoiser(), draw(1, 2, 3, 4, 4))
+    expected = (
+        r"^term 'mine': current of extractor Mine returned a Tensor of shape \[2, 3, 4, 4\]; expected a Features; .*finds this$"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        start(Term(Mine("z"), Measure(square), name="mine"), run).before(run.z_T, run.steps[0])
+
+
+@pytest.mark.parametrize(("dtype", "said"), [(torch.float16, "try --dtype fp32 or less"), (torch.float32, "try less")])
+def test_a_wider_dtype_is_advised_only_where_there_is_one(dtype: torch.dtype, said: str) -> None:
+    assert remedies(dtype, "less") == said
+
+
 def test_an_energy_that_is_not_finite_is_refused_by_name_and_step() -> None:
     run = make_run(LinearDenoiser(), draw(1, 2, 3, 4, 4))
     bad = Term(Look("z"), Measure(lambda maps: square(maps) * torch.tensor([1.0, float("nan")])), name="bad")
@@ -557,6 +601,42 @@ def pull_nothing() -> Any:
     from lsregen.framework.taps import Taps
 
     return Taps(())
+
+
+@pytest.mark.parametrize(
+    ("parts", "said"),
+    [
+        ((L2(), Look("z")), "extractor: L2 is no extractor; the extractor comes first: Term(extractor, distance)"),
+        (
+            (CrossAttention, BoxEnergy),
+            "extractor: the class CrossAttention is no extractor; write CrossAttention(...)",
+        ),
+        ((CrossAttention(), BoxEnergy), "distance: the class BoxEnergy is no distance; write BoxEnergy(...)"),
+        (("cross_attention", L2()), "extractor: str is no extractor"),
+        ((Look("z"), L2(), 3.0), "schedule: 3.0 is no schedule; write Schedule(gamma=...)"),
+    ],
+)
+def test_what_no_term_is_made_of_is_refused(parts: tuple[Any, ...], said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Term(*parts)
+    assert str(caught.value) == f"term ?: {said}"
+
+
+def test_terms_add_up_as_guidances_do() -> None:
+    term = Term(Look("z"), L2())
+    assert Guidance(term) == Guidance([term])
+    assert Guidance(term) + term == Guidance([term, term])
+
+
+def test_what_is_no_guidance_is_not_added() -> None:
+    one: Any = Guidance(Term(Look("z"), L2()))
+    expected = (
+        r"guidance: 'layout-guidance' is no term; expected Term\(extractor, distance\), or a list of them; a preset's: pipeline"
+    )
+    with pytest.raises(ConfigError, match=expected):
+        _ = one + "layout-guidance"
+    with pytest.raises(ConfigError, match=r"guidance: 3 is no term; expected Term\(extractor, distance\), or a list of them$"):
+        Guidance([*one.terms, 3])
 
 
 def test_guidances_add_up_and_every_term_keeps_a_name_of_its_own() -> None:

@@ -120,7 +120,7 @@ LISTED = "must, gamma, layers, pair, from, table, names, counts, flag, mode"
         ("gamma", float("nan"), "gamma: nan is not a number"),
         ("gamma", float("inf"), "gamma: inf is not a number"),
         ("gamma", 10**400, "gamma: a whole number of 401 digits is too large"),
-        ("layers", "mid", "layers: 'mid' is not a list of text; write [mid]"),
+        ("layers", "mid", "layers: 'mid' is not a list of text; write ['mid']"),
         ("layers", [1], "layers[0]: 1 is not text"),
         ("layers", None, "layers: None is not a list of text"),
         ("pair", [1.0], "pair: [1.0] is not a list of 2: a number, a whole number"),

@@ -141,6 +141,11 @@ def test_guidance_built_by_hand_appears_in_the_report(pipeline: Pipeline) -> Non
     assert report.guided_passes == 2
 
 
+def test_a_term_or_a_list_of_terms_is_guidance(pipeline: Pipeline) -> None:
+    whole = pipeline.resolve("layout-guidance")[1]
+    assert pipeline.resolve(whole.terms[0])[1] == pipeline.resolve(list(whole.terms))[1] == whole
+
+
 def test_guidances_add_up(pipeline: Pipeline) -> None:
     one = Guidance([Term(CrossAttention(), BoxEnergy(), Schedule(gamma=2), "one")])
     report = pipeline(PROMPT, layout=LAYOUT, guidance=one + one, steps=1, seed=0).report
@@ -378,6 +383,14 @@ def test_single_values_are_spread_over_a_batch() -> None:
         ({"steps": 2000}, ConfigError, "steps 2000: the model's schedule has 1000 training timesteps"),
         ({"cfg": -1}, ConfigError, "cfg -1.0: expected a number of at least 0"),
         ({"cfg": float("inf")}, ConfigError, "cfg: inf is not a number"),
+        (
+            {"guidance": 3},
+            ConfigError,
+            "guidance: 3: expected a preset's name, a file ending in .yaml, a mapping, a Guidance or t",
+        ),
+        ({"guidance": ["layout-guidance"]}, ConfigError, "guidance: 'layout-guidance' is no term"),
+        ({"size": 64}, ConfigError, r"size: 64: expected a width and a height in pixels, such as \(64, 64\)$"),
+        ({"size": "64x64"}, ConfigError, "size: '64x64': expected a width and a height"),
         ({"size": (64, 31)}, ConfigError, "size 64x31: .* the nearest is 64x32"),
         ({"guidance": "layout-guidance"}, ConfigError, "no sample names a phrase to look at"),
         ({"layout": Layout.from_boxes({"cat": (0, 0, 1, 1)}), "guidance": "layout-guidance"}, PhraseError, "cat"),

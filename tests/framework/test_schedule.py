@@ -91,7 +91,7 @@ def test_where_few_steps_bring_refinements_together_the_latest_wins() -> None:
         ({"normalise": "l2"}, r"normalise: 'l2'"),
         ({"from_": -0.1}, r"between 0 and 1"),
         ({"until": 1.1}, r"between 0 and 1"),
-        ({"from_": float("nan")}, r"between 0 and 1"),
+        ({"from_": float("nan")}, r"from_: nan is not a number"),
         ({"from_": 0.5, "until": 0.5}, r"no step would be guided"),
         ({"repeats": 0}, r"repeats: 0"),
         ({"refine": {1.0: (0.5, 3)}}, r"refine: 1.0"),
@@ -102,7 +102,7 @@ def test_where_few_steps_bring_refinements_together_the_latest_wins() -> None:
         ({"site": "noise", "refine": {0.0: (0.5, 3)}}, r"shares its pass"),
         ({"blend": 1.1}, r"blend: 1.1 is not between 0 .* and 1"),
         ({"blend": -0.1}, r"blend: -0.1 is not between 0"),
-        ({"blend": float("nan")}, r"blend: nan is not between 0"),
+        ({"blend": float("nan")}, r"blend: nan is not a number or nothing"),
         ({"blend": 0.5, "gamma": 2.0}, r"blend: 0.5 beside gamma 2.0"),
         ({"blend": 0.5, "normalise": "linf"}, r"blend: 0.5 beside normalise 'linf'"),
     ],
@@ -120,3 +120,17 @@ def test_every_site_takes_a_single_update(site: str) -> None:
 def test_a_schedule_can_be_sent_to_another_process() -> None:
     for schedule in (Schedule(), Schedule(refine={0.0: (0.5, 3)})):
         assert pickle.loads(pickle.dumps(schedule)) == schedule
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"gamma": "3"}, "Schedule: gamma: '3' is not a number"),
+        ({"repeats": 2.0}, "Schedule: repeats: 2.0 is not a whole number"),
+        ({"decay": ["linear"]}, "Schedule: decay: ['linear'] is not text"),
+    ],
+)
+def test_types_are_checked_in_python_too(options: Any, said: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Schedule(**options)
+    assert str(caught.value) == said

@@ -137,3 +137,17 @@ def test_a_model_without_up_blocks_or_with_a_mid_block_alone_gives_the_error_too
     for selector in ("first_up", "grid:coarsest"):
         with pytest.raises(ConfigError, match=selector):
             select_layers(mid, [selector])
+
+
+@pytest.mark.parametrize(
+    ("selector", "meant"),
+    [("middle", "mid"), ("Upper", "up"), ("firstup", "first_up"), ("grid:coarse", "grid:coarsest"), ("grid:1/80", "grid:1/8")],
+)
+def test_a_selector_that_picks_nothing_is_answered_with_the_nearest(selector: str, meant: str) -> None:
+    with pytest.raises(ConfigError, match=rf"picks no attention layer of this model \(did you mean '{meant}'\?\); its layers"):
+        select_layers(SD15, [selector])
+
+
+def test_no_selector_is_suggested_that_picks_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"'up' picks no attention layer of this model; its layers"):
+        select_layers([layer for layer in SD15 if layer.place == "mid"], ["up"])

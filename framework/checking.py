@@ -1,0 +1,83 @@
+"""What plugins hand over during a run, checked where it comes in, so that a fault names the plugin and not a line of lsregen."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from .errors import ConfigError
+from .schedule import Schedule
+from .types import Energy, Features
+
+LOOKS = ("kind",)
+MEASURES = ("accepts",)
+
+
+def check_parts(term: str, extractor: object, distance: object, schedule: object) -> None:
+    """Refuse what a term cannot be made of.
+
+    Raises:
+        ConfigError: the parts are swapped, a class stands for its instance, or one is another thing altogether.
+    """
+    parts = {"extractor": (extractor, LOOKS), "distance": (distance, MEASURES)}
+    for place, (given, members) in parts.items():
+        kind = given if isinstance(given, type) else type(given)
+        fits = all(hasattr(given, member) for member in members)
+        if fits and not isinstance(given, type):
+            continue
+        mended = f"; write {kind.__name__}(...)" if fits else ""
+        if all(hasattr(kind, member) for member in (MEASURES if place == "extractor" else LOOKS)):
+            mended = "; the extractor comes first: Term(extractor, distance)"
+        said = f"the class {kind.__name__}" if isinstance(given, type) else kind.__name__
+        raise ConfigError(f"term {term or '?'}: {place}: {said} is no {place}{mended}")
+    if not isinstance(schedule, Schedule):
+        raise ConfigError(f"term {term or '?'}: schedule: {schedule!r} is no schedule; write Schedule(gamma=...)")
+
+
+def checked_features(found: object, term: str, extractor: object, method: str) -> Features:
+    """What an extractor's method gave.
+
+    Raises:
+        ConfigError: it is no `Features`.
+    """
+    if isinstance(found, Features):
+        return found
+    name = type(extractor).__name__
+    raise ConfigError(
+        f"term {term!r}: {method} of extractor {name} returned {described(found)}; expected a Features; "
+        f"lsregen.framework.testing.check_extractor({name}(...)) finds this"
+    )
+
+
+def checked_energy(found: object, term: str, distance: object, samples: int) -> Energy:
+    """What a distance gave for so many samples.
+
+    Raises:
+        ConfigError: it is no `Energy`, or a part of it has not one value for each sample.
+    """
+    wrong = described(found)
+    if isinstance(found, Energy):
+        optional = {} if found.refine is None else {"refine": found.refine}
+        parts: dict[str, object] = {"value": found.value, "watch": found.watch, **optional}
+        faults = [name for name, part in parts.items() if not (isinstance(part, Tensor) and part.shape == (samples,))]
+        if not faults:
+            return found
+        wrong = f"an Energy whose {faults[0]} is {described(parts[faults[0]])}"
+    name = type(distance).__name__
+    raise ConfigError(
+        f"term {term!r}: distance {name} returned {wrong}; expected an Energy of tensors [b], one value for each sample, here "
+        f"[{samples}]; lsregen.framework.testing.check_distance({name}(...)) finds this"
+    )
+
+
+def described(value: object) -> str:
+    """A value by its type, and a tensor by its shape too."""
+    if value is None:
+        return "None"
+    return f"a Tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def remedies(dtype: torch.dtype, *others: str) -> str:
+    """What to try when a value is not finite: a wider dtype where there is one, then the others."""
+    wider = ["--dtype fp32"] if torch.finfo(dtype).bits < 32 else []
+    return f"try {' or '.join([*wider, *others])}"
