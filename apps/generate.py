@@ -21,7 +21,7 @@ from .checks import check_folder, check_model, check_regions, memory_errors, war
 from .cli import INTERRUPTED
 from .initial import initial_options, read_initial
 from .job import Job, Made, Work
-from .metadata import LONGEST, MOST_SAMPLES, check_autoencoder
+from .metadata import LONGEST, MOST_SAMPLES, check_autoencoder, made_with
 from .model_options import LOADED, PATH, model_options
 from .output import OutputError, check_name, claim, prepare_folder
 from .shots import Options, Request, check_phrases, request_of, shots_of
@@ -181,7 +181,11 @@ def plan(given: Options) -> tuple[Job, Plugins, Request]:
     model = given.model or model_of(request)
     if model is not None:
         check_model(model)
-    resolved, plugins = check_config(given, guidance, model)
+    try:
+        resolved, plugins = check_config(given, guidance, model)
+    except ConfigError as error:
+        made = made_with(request.metadata, given.from_image) if request.metadata and given.from_image else ""
+        raise ConfigError(f"{error}{made}") from None
     if resolved.model is not None:
         check_model(resolved.model, plugins)
     if not resolved.terms and given.guidance not in (None, "none") and any(item.layout.boxed for item in request.items):

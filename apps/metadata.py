@@ -210,6 +210,17 @@ def read_metadata(path: Path) -> Metadata:
         raise MetadataError(f"{path}: its settings cannot be used: {error}") from None
 
 
+def made_with(metadata: Metadata, picture: Path) -> str:
+    """The packages that a picture was made with and that are not here, as a line to end a message with."""
+    from ..framework.plugins import discover
+    from ..framework.report import versions
+
+    here = {*versions(), *(plugin.package for plugin in discover().all())}
+    lacking = [f"{package[:80]!r} {version[:40]!r}" for package, version in metadata.versions.items() if package not in here]
+    said = f"\n--from-image {picture}: made with plugins of {', '.join(lacking[:8])}, not loaded here; install them"
+    return said if lacking else ""
+
+
 def check_autoencoder(made: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Whether a picture's model, as `describe` says, had the autoencoder that it has now: another one gives another picture.
 

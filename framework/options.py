@@ -45,7 +45,7 @@ def check_options(instance: Any) -> None:
     Raises:
         ConfigError: one has another type.
     """
-    cls = cast("type", type(instance))
+    cls: type = instance.__class__
     hints = typing.get_type_hints(cls)
     for f in _init_fields(cls):
         try:

@@ -24,7 +24,7 @@ from .layout import Layout
 from .loop import OnStep, sample
 from .options import convert
 from .plugins import Plugins, discover
-from .report import Report, Result
+from .report import Report, Result, versions
 from .taps import select_layers
 from .trace import AttentionTrace
 from .types import Image, Model, Run, StepReport
@@ -146,6 +146,7 @@ class Pipeline:
         clock.lap("sample")
         images = to_pil(self._decode(z, batch.seeds))
         clock.lap("decode")
+        parts = [part for term in resolved.terms for part in (term.extractor, term.distance)]
         report = Report(
             **vars(batch),
             size=run.size,
@@ -158,6 +159,7 @@ class Pipeline:
             steps_made=watch.steps,
             device=str(self.model.device),
             dtype=str(self.model.dtype).removeprefix("torch."),
+            versions={**versions(), **self.plugins.versions_of(resolved.sampler, *parts)},
             initial=beginning(pictures, strength) if pictures is not None else {},
         )
         return Result(images, report, tracer.maps if tracer is not None else {}, tuple(renders))

@@ -116,6 +116,11 @@ class Plugins:
                 return name
         return f"{cls.__module__}.{cls.__qualname__}"
 
+    def versions_of(self, *instances: object) -> dict[str, str]:
+        """The packages other than lsregen that the plugins of these instances come from, and their versions."""
+        classes = {type(instance) for instance in instances}
+        return {one.package: one.version for one in self.all() if one.cls in classes and normalised(one.package) != OWN}
+
     def _failed(self) -> str:
         """What might have had the thing that was not found: a line for each broken package."""
         limited = "" if self.limit is None else f"\n{LIMIT}={self.limit!r} limits what is loaded"

@@ -54,7 +54,7 @@ class Report:
     `energies`: every evaluation of every term, in order. `seconds`: by phase. `guided_passes`: network passes made for guidance.
     `skipped_updates`: of single samples, because a gradient was not finite (see `Schedule.non_finite`). `steps_made`: fewer
     than the configuration's if `on_step` ended the run. `initial`: of the pictures that the run started from, if it did, the
-    hashes of their pixels (`sha256`) and the `strength`.
+    hashes of their pixels (`sha256`) and the `strength`. `versions`: by package, those of the plugins that were used among them.
     """
 
     prompts: tuple[str, ...]

@@ -118,9 +118,10 @@ def select_layers(layers: Sequence[TapLayer], selectors: Sequence[str]) -> tuple
     for selector in selectors:
         found = [layer.name for layer in layers if _matches(layer, selector, layers)]
         if not found:
+            meant = _meant(selector, layers)
             names = "\n  ".join(f"{layer.name} (grid 1/{layer.downscale})" for layer in layers)
             raise ConfigError(
-                f"layer selector {selector!r} picks no attention layer of this model{_meant(selector, layers)}; its layers:\n  {names}"
+                f"layer selector {selector!r} picks no attention layer of this model{meant}; its layers:\n  {names}"
             )
         picked.update(found)
     return tuple(layer for layer in layers if layer.name in picked)
@@ -129,7 +130,8 @@ def select_layers(layers: Sequence[TapLayer], selectors: Sequence[str]) -> tuple
 def _meant(selector: str, layers: Sequence[TapLayer]) -> str:
     """The nearest selector that picks something; `mid` for `middle`, which is too long to be near."""
     places = [place for place in PLACES if any(_matches(layer, place, layers) for layer in layers)]
-    near = nearest(selector, [*places, *(f"grid:1/{layer.downscale}" for layer in layers), *(layer.name for layer in layers)])
+    others = [text for layer in layers for text in (f"grid:1/{layer.downscale}", layer.name)]
+    near = nearest(selector, [*places, *others])
     begun = next((place for place in places if selector.casefold().startswith(place)), None)
     return near or (f" (did you mean {begun!r}?)" if begun else "")
 

@@ -158,3 +158,14 @@ JSON = st.recursive(
 def test_whatever_stands_there_is_refused_in_words(change: dict[str, Any]) -> None:
     with suppress(LsregenError, OverflowError):  # and nothing else
         Metadata.from_json({**METADATA.to_json(), **change})
+
+
+def test_a_picture_whose_plugin_is_missing_names_its_package(run: Any, tmp_path: Path) -> None:
+    config = {**METADATA.config, "sampler": {"name": "walk"}}
+    made = replace(METADATA, config=config, versions={"lsregen": "0.1.0", "acme-walk": "1.2"})
+    picture = tmp_path / "made.png"
+    picture.write_bytes(encode_png(Image.new("RGB", (2, 2)), made))
+    result = run("--", "generate", "--from-image", str(picture), "--out", str(tmp_path / "again"))
+    assert result.exit_code == 2
+    assert "sampler: no sampler is called 'walk'" in result.stderr
+    assert f"--from-image {picture}: made with plugins of 'acme-walk' '1.2', not loaded here; install them" in result.stderr

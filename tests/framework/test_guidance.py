@@ -636,7 +636,7 @@ def test_what_is_no_guidance_is_not_added() -> None:
     with pytest.raises(ConfigError, match=expected):
         _ = one + "layout-guidance"
     with pytest.raises(ConfigError, match=r"guidance: 3 is no term; expected Term\(extractor, distance\), or a list of them$"):
-        Guidance([*one.terms, 3])
+        one.__add__([*one.terms, 3])
 
 
 def test_guidances_add_up_and_every_term_keeps_a_name_of_its_own() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -212,6 +212,14 @@ def test_an_observer_may_stop_the_run(pipeline: Pipeline) -> None:
     assert [report.step.index for report in seen] == [0, 1]
     assert result.report.steps_made == 2
     assert result.image.size == (64, 64)
+
+
+def test_a_report_names_the_packages_of_the_plugins_used(pipeline: Pipeline) -> None:
+    tables = pipeline.plugins
+    theirs = replace(tables.samplers["ddpm"], package="acme-walk", version="1.2")
+    mixed = Pipeline(pipeline.model, replace(tables, samplers={**tables.samplers, "ddpm": theirs}))
+    assert mixed(PROMPT, steps=1, sampler="ddpm").report.versions["acme-walk"] == "1.2"
+    assert "acme-walk" not in mixed(PROMPT, steps=1).report.versions
 
 
 def test_a_report_is_json_and_its_configuration_makes_the_image_again(pipeline: Pipeline) -> None:
