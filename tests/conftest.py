@@ -6,7 +6,11 @@ import signal
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 import torch
+from hypothesis import HealthCheck, settings
 
+# The same examples every time, and none fails for being slow: a busy machine is no fault of the code.
+settings.register_profile("deterministic", derandomize=True, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("deterministic")
 torch.use_deterministic_algorithms(True)
 torch.set_num_threads(1)  # tiny tensors: on busy cores, threads that wait for each other cost a hundredfold
 # A shell starts its background jobs deaf to Ctrl-C, and so would be the processes that the tests interrupt.
