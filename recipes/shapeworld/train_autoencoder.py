@@ -19,7 +19,7 @@ from lsregen.models.autoencoder import Autoencoder, AutoencoderConfig
 
 from .data import image_pool, to_tensor
 from .latents import CHANNELS, LARGE_PATCH, LARGE_SIDE, PATCH, SIDE, latent_space
-from .training import Ranks, Run, cosine, generator
+from .training import Learner, Ranks, Run, generator
 
 SHARED = AutoencoderConfig(
     latent_channels=CHANNELS,
@@ -59,15 +59,9 @@ def main() -> None:
 
     torch.manual_seed(0)
     model = Autoencoder(CONFIGS[args.patch]).to(ranks.device)
-    parameters = list(model.parameters())
-    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, betas=(0.9, 0.99), weight_decay=0.0)
-    start = 0
-    if (state := run.load()) is not None:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
+    learner = Learner(run, {"model": model}, rate=LEARNING_RATE, steps=args.steps, warmup=100, weight_decay=0.0)
 
-    for step in range(start, args.steps):
+    for step in learner.steps_left:
         draws = generator(1, step, ranks.rank)
         images = to_tensor(pool[torch.randint(len(pool), (args.batch,), generator=draws).sort().values.numpy()])
         top, left = (args.patch * torch.randint((side - crop) // args.patch + 1, (2,), generator=draws)).tolist()
@@ -77,8 +71,6 @@ def main() -> None:
         true = space.encode(images)  # [b c h w]
         noise = torch.randn(true.shape, generator=draws) * torch.rand((args.batch, 1, 1, 1), generator=draws) * LATENT_NOISE
         images, true, noise = images.to(ranks.device), true.to(ranks.device), noise.to(ranks.device)
-        for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * cosine(step, args.steps, warmup=100)
 
         latent, log_variance = model.moments(images)
         # Half of the batch is decoded from the encoder's latents, half from the ones that the base model is trained on.
@@ -88,17 +80,12 @@ def main() -> None:
         spread = (log_variance + 6).square().mean()  # the posterior's width is not used; keep it narrow and finite
         loss = error.abs().mean() + 4 * error.square().mean() + ANCHOR_WEIGHT * anchor + 1e-4 * spread
 
-        optimiser.zero_grad()
-        loss.backward()
-        ranks.average_gradients(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        learner.update(step, loss)
 
         if step % 50 == 0 or step == args.steps - 1:
             psnr = 10 * torch.log10(4 / error.detach().square().mean())
             run.log(step=step, loss=round(loss.item(), 5), psnr=round(psnr.item(), 2), anchor=round(anchor.item(), 5))
-        if step % 100 == 99 or step == args.steps - 1:
-            run.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
+        learner.keep(step, 100)
     ranks.close()
 
 

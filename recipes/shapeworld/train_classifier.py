@@ -28,7 +28,7 @@ from lsregen.evaluation.shapeworld.classifier import DISTURBANCES, KINDS, WEIGHT
 
 from .data import image_pool, to_tensor
 from .latents import PATCH, LatentSpace, latent_space
-from .training import Ranks, Run, cosine, generator
+from .training import Learner, Ranks, Run, generator
 
 COUNTS = {(64, 64): 36_000, (96, 64): 6_000, (64, 96): 6_000}
 EMPTY = 4_096  # scenes without objects, all 64x64
@@ -77,28 +77,17 @@ def main() -> None:
 
     torch.manual_seed(0)
     model = Classifier().to(ranks.device)
-    parameters = list(model.parameters())
-    optimiser = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=0.02)
-    start = 0
-    if (state := run.load()) is not None:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
+    learner = Learner(
+        run, {"model": model}, rate=LEARNING_RATE, steps=args.steps, warmup=100, betas=(0.9, 0.999), weight_decay=0.02
+    )
 
-    for step in range(start, args.steps):
+    for step in learner.steps_left:
         batch = draw_batch(sources, space, args.batch, generator(3, step, ranks.rank), ranks.device)
-        for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * cosine(step, args.steps, warmup=100)
         loss = loss_of(model(batch.images), batch)
-        optimiser.zero_grad()
-        loss.backward()
-        ranks.average_gradients(parameters)
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0)
-        optimiser.step()
+        learner.update(step, loss)
         if step % 50 == 0:
             run.log(step=step, loss=round(loss.item(), 4))
-        if (step + 1) % 250 == 0 or step + 1 == args.steps:
-            run.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
+        learner.keep(step, 250)
     if ranks.first:
         export(model, args.out)
         run.log(step=args.steps, size=args.out.stat().st_size, **accuracies(args.out, space))

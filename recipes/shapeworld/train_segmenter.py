@@ -24,7 +24,7 @@ from lsregen.evaluation.shapeworld.classifier import KINDS
 from .data import image_pool, to_tensor
 from .latents import LatentSpace, latent_space
 from .train_classifier import HELD_OUT, disturb
-from .training import Ranks, Run, cosine, generator
+from .training import Learner, Ranks, Run, generator
 
 LABELS = ("background", *(f"{colour} {shape}" for colour, shape in KINDS))
 COUNTS = {(64, 64): 24_000, (96, 64): 6_000, (64, 96): 6_000}
@@ -147,26 +147,17 @@ def main() -> None:
     torch.manual_seed(0)
     model: Any = network().to(ranks.device).train()
     batches = Batches(args.images, space, args.batch)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
-    start = 0
-    if (state := run.load()) is not None:
-        model.load_state_dict(state["model"])
-        optimiser.load_state_dict(state["optimiser"])
-        start = state["step"]
-    for step in range(start, args.steps):
+    learner = Learner(
+        run, {"model": model}, rate=LEARNING_RATE, steps=args.steps, warmup=100, betas=(0.9, 0.999), weight_decay=0.01
+    )
+
+    for step in learner.steps_left:
         images, labels = (part.to(ranks.device) for part in batches.draw(step, generator(7, step, ranks.rank)))
-        for group in optimiser.param_groups:
-            group["lr"] = LEARNING_RATE * cosine(step, args.steps, warmup=100)
         loss = loss_of(model, images, labels)
-        optimiser.zero_grad()
-        loss.backward()
-        ranks.average_gradients(list(model.parameters()))
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimiser.step()
+        learner.update(step, loss)
         if step % 50 == 0:
             run.log(step=step, loss=round(loss.item(), 4))
-        if (step + 1) % 250 == 0 or step + 1 == args.steps:
-            run.save({"model": model.state_dict(), "optimiser": optimiser.state_dict(), "step": step + 1})
+        learner.keep(step, 250)
     if ranks.first:
         export(model, args.out)
         shipped: Any = SegformerForSemanticSegmentation.from_pretrained(args.out, local_files_only=True).float().eval()

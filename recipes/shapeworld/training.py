@@ -109,17 +109,24 @@ class Run:
 
 
 def keep(
-    run: Run, modules: Mapping[str, nn.Module], average: Average, optimiser: torch.optim.Optimizer, step: int, *, decaying: bool
+    run: Run,
+    modules: Mapping[str, nn.Module],
+    average: Average | None,
+    optimiser: torch.optim.Optimizer,
+    step: int,
+    *,
+    decaying: bool,
 ) -> None:
     """Save a checkpoint after `step` steps; `constant.pt` is the last one before the rate decays."""
     weights = {name: module.state_dict() for name, module in modules.items()}
-    state = {**weights, "average": average.shadow, "optimiser": optimiser.state_dict(), "step": step}
+    averaged = {} if average is None else {"average": average.shadow}
+    state = {**weights, **averaged, "optimiser": optimiser.state_dict(), "step": step}
     run.save(state)
     if not decaying:
         run.save(state, "constant.pt")  # copy it to last.pt to prolong a run that has decayed already
 
 
-def restore(run: Run, modules: Mapping[str, nn.Module], average: Average, optimiser: torch.optim.Optimizer) -> int:
+def restore(run: Run, modules: Mapping[str, nn.Module], average: Average | None, optimiser: torch.optim.Optimizer) -> int:
     """Take up the last checkpoint, if there is one; the step to go on with."""
     state = run.load()
     if state is None:
@@ -127,8 +134,9 @@ def restore(run: Run, modules: Mapping[str, nn.Module], average: Average, optimi
     for name, module in modules.items():
         module.load_state_dict(state[name])
     optimiser.load_state_dict(state["optimiser"])
-    for shadow, saved in zip(average.shadow, state["average"], strict=True):
-        shadow.copy_(saved)
+    if average is not None:
+        for shadow, saved in zip(average.shadow, state["average"], strict=True):
+            shadow.copy_(saved)
     return int(state["step"])
 
 
@@ -136,26 +144,42 @@ class Learner:
     """Networks that learn together: AdamW, a rate that is constant and then falls, clipped gradients, averaged weights.
 
     Takes up the last checkpoint of its run; `steps_left` are the steps still to make.
+
+    Args:
+        decay: share of the steps over which the rate falls; 1 for all that come after the warm-up.
+        average: decay of the averaged weights; None for none.
     """
 
     def __init__(
-        self, run: Run, modules: Mapping[str, nn.Module], *, rate: float, steps: int, decay: float, average: float
+        self,
+        run: Run,
+        modules: Mapping[str, nn.Module],
+        *,
+        rate: float,
+        steps: int,
+        decay: float = 1.0,
+        average: float | None = None,
+        warmup: int = 150,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.01,
     ) -> None:
         self.run, self.modules, self.rate, self.steps, self.decay = run, modules, rate, steps, decay
+        self.warmup = warmup
         self.parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
-        self.average = Average(modules.values(), average)
-        self.optimiser = torch.optim.AdamW(self.parameters, lr=rate, betas=(0.9, 0.99), weight_decay=0.01)
+        self.average = None if average is None else Average(modules.values(), average)
+        self.optimiser = torch.optim.AdamW(self.parameters, lr=rate, betas=betas, weight_decay=weight_decay)
         self.steps_left = range(restore(run, modules, self.average, self.optimiser), steps)
 
     def update(self, step: int, loss: Tensor) -> None:
         for group in self.optimiser.param_groups:
-            group["lr"] = self.rate * cosine(step, self.steps, warmup=150, flat=1 - self.decay)
+            group["lr"] = self.rate * cosine(step, self.steps, warmup=self.warmup, flat=1 - self.decay)
         self.optimiser.zero_grad()
         loss.backward()
         self.run.ranks.average_gradients(self.parameters)
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
         self.optimiser.step()
-        self.average.update(step)
+        if self.average is not None:
+            self.average.update(step)
 
     def keep(self, step: int, every: int) -> None:
         """Save after every `every` steps, and after the last."""
