@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -155,11 +155,19 @@ def method(preset: str, objects: int = 2, *, drawn: bool = True) -> Callable[[],
     return picture
 
 
+def sees_boxes() -> Image.Image:
+    asked = scenes(2, drawn=True)
+    names = [", ".join(layout.phrases) for layout in asked.layouts]
+    grounded = replace(asked, model="shapeworld-gligen").row("shapeworld-gligen", "gligen")
+    return below([asked.row("shapeworld-base", None), grounded], names)
+
+
 PICTURES: Mapping[str, Callable[[], Image.Image]] = {
     "first-image": first_image,
     "own-distance": own_distance,
     "own-extractor": own_extractor,
     "own-model": own_model,
+    "gligen": sees_boxes,
     "lsregen": small_first,
     "attend-and-excite": method("attend-and-excite", 3, drawn=False),
     "layout-guidance": method("layout-guidance"),

@@ -82,9 +82,13 @@ def mean(values: Sequence[float] | Floats) -> Statistic:
 
 
 def ratio(totals: Sequence[float], counts: Sequence[float]) -> Statistic:
-    """The sum of the totals over the sum of the counts, one of each per item; the counts are positive."""
+    """The sum of the totals over the sum of the counts, one of each per item.
+
+    Counts are at least 0, and not all 0; a total is 0 where its count is. A resample without a count is 0.
+    """
     above, below = np.asarray(totals, dtype=np.float64), np.asarray(counts, dtype=np.float64)
-    return Statistic(len(above), lambda draws: above[draws].sum(axis=1) / below[draws].sum(axis=1))
+    least = below[below > 0].min()
+    return Statistic(len(above), lambda draws: above[draws].sum(axis=1) / np.maximum(below[draws].sum(axis=1), least))
 
 
 @dataclass(frozen=True, eq=False)

@@ -41,7 +41,7 @@ class GligenInversion:
     kind: ClassVar[str] = "latent"
 
     source: Mapping[str, Any] = option(
-        {"model": "shapeworld-base", "guidance": "layout-guidance@shapeworld"},
+        {"model": "shapeworld-gligen"},
         "what renders the small picture: model, size, and any setting of a configuration; guidance may be the name of a preset",
     )
     noise: str = option("ddim_inversion", f"how the target is noised: {', '.join(NOISES)}")

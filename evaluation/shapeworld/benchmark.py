@@ -24,42 +24,15 @@ from .detect import Detection, detect
 from .geometry import Box
 from .quality import quality
 from .render import masks
-from .scene import Scene, sample_scene
+from .scene import Scene
+from .scenes import Scenes
 from .score import LEAST_SCORE, score_scene
 
 if TYPE_CHECKING:
     from ...framework.pipeline import Pipeline
 
 Make: TypeAlias = Callable[[Sequence[Scene]], Sequence[Image.Image]]
-SPLIT = "eval"
 DECIMALS = 4  # of the features that are kept, which have a deviation of about 1
-
-
-@dataclass(frozen=True)
-class Scenes:
-    """The scenes of a benchmark: those of the seeds `seed, ..., seed + count - 1`, in the split that nothing is trained on.
-
-    `objects`: in each scene, 1 to 3. `size`: width and height in pixels; sizes of one aspect ratio show the same scenes.
-    """
-
-    objects: int
-    size: tuple[int, int]
-    count: int
-    seed: int
-
-    @property
-    def seeds(self) -> range:
-        return range(self.seed, self.seed + self.count)
-
-    def scene(self, seed: int) -> Scene:
-        return sample_scene(seed, split=SPLIT, objects=self.objects, size=self.size)
-
-    def shared(self, other: Scenes) -> list[int]:
-        """The seeds of the scenes that are also the other's; none if the scenes are of another kind."""
-        (width, height), (other_width, other_height) = self.size, other.size
-        if self.objects != other.objects or width * other_height != height * other_width:
-            return []
-        return [seed for seed in self.seeds if seed in other.seeds]
 
 
 @dataclass(frozen=True)
@@ -87,8 +60,11 @@ def contender(
     steps: int | None = None,
     cfg: float | None = None,
     sets: Sequence[str] = (),
+    made: tuple[int, int] | None = None,
 ) -> Contender:
     """A pipeline with one guidance (a configuration as a mapping, empty for none); the prompt is the scene's caption.
+
+    `made`: width and height of the images that are made, if they are then enlarged to the size of their scenes (bicubic).
 
     Raises:
         ConfigError: a setting cannot be used.
@@ -98,18 +74,21 @@ def contender(
     described, device = pipeline.model.describe(), str(pipeline.model.device)
 
     def make(scenes: Sequence[Scene]) -> Sequence[Image.Image]:
-        return pipeline(
+        wanted = (scenes[0].width, scenes[0].height)
+        images = pipeline(
             [scene.caption for scene in scenes],
             layout=[requested_layout(scene) for scene in scenes],
             guidance=config,
             seed=[scene.seed for scene in scenes],
-            size=(scenes[0].width, scenes[0].height),
+            size=made or wanted,
         ).images
+        return images if made is None else [image.resize(wanted, Image.Resampling.BICUBIC) for image in images]
 
     settings = {
         "model": dict(described),
         "config": config,
         "device": device,
+        **({} if made is None else {"made": list(made)}),
         "versions": {package: version for package, version in versions().items() if package in ("lsregen", "torch")},
     }
     return Contender(name, str(described.get("name", pipeline.model.name)), resolved.cfg, settings, make, device)
@@ -149,6 +128,7 @@ class Row:
             "model": self.contender.model,
             "objects": self.scenes.objects,
             "size": list(self.scenes.size),
+            **({} if self.scenes.place is None else {"place": self.scenes.place}),
             "cfg": self.contender.cfg,
             "count": len(self.items),
             "seed": self.scenes.seed,
@@ -177,7 +157,7 @@ def run(
     Raises:
         ConfigError: the folder cannot be written to.
     """
-    settings = {"world": "shapeworld", "split": SPLIT, "objects": scenes.objects, "size": list(scenes.size)}
+    settings = scenes.settings()
     settings["classifier"] = weights_hash()  # another one sees other features: nothing is mixed
     records = Records(folder, contender.guidance, {**settings, **contender.settings})
     pictures = folder / "images" / records.name
@@ -267,6 +247,16 @@ def _count_right(items: Sequence[Record]) -> Statistic:
     return metrics.mean([float(len(item["found"]) == len(item["objects"])) for item in items])
 
 
+def _colour_given_shape(items: Sequence[Record]) -> Statistic | None:
+    shapes = [{f["phrase"].split()[-1] for f in item["found"] if f["score"] >= LEAST_SCORE} for item in items]
+    asked = [
+        [entry for entry in item["objects"] if entry["phrase"].split()[-1] in there]
+        for item, there in zip(items, shapes, strict=True)
+    ]
+    rights = [float(sum(entry["right"] for entry in entries)) for entries in asked]
+    return metrics.ratio(rights, list(map(len, asked))) if any(asked) else None
+
+
 def _precision(items: Sequence[Record]) -> Statistic:
     return metrics.precision_statistic([image_result(item) for item in items])
 
@@ -292,6 +282,7 @@ METRICS: Mapping[str, Callable[[Sequence[Record]], Statistic | None]] = {
     "map50": _precision,
     "mask_iou": _share("mask_iou"),
     "count_right": _count_right,
+    "colour_given_shape": _colour_given_shape,
     "seconds_per_image": _cost("seconds"),
     "peak_bytes": _cost("peak_bytes"),
 }
@@ -303,6 +294,8 @@ METRICS: Mapping[str, Callable[[Sequence[Record]], Statistic | None]] = {
   asked for; everything that was found is a detection, with its own colour, shape and score.
 - `mask_iou`: see `mask_overlaps`.
 - `count_right`: the share of images with as many objects as were requested; every patch of colour that is not a speck counts.
+- `colour_given_shape`: of the requested objects whose shape was found, in any colour, the share that are right. Left out where no
+  such shape was found.
 - `seconds_per_image`: wall clock of making a batch over its number of images, in seconds; neither loading nor scoring counts.
 - `peak_bytes`: the most memory that making its batch took; see `memory.watch`. Left out where it cannot be measured.
 

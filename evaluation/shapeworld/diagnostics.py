@@ -18,11 +18,11 @@ from ...framework.layout import Layout
 from ...framework.taps import TapPoint, Taps, select_layers
 from ...framework.types import Image, Latents, Model, Step
 from ..metrics import bootstrap
-from .benchmark import Scenes
 from .detect import detect
 from .geometry import Box
 from .render import render
 from .scene import Scene
+from .scenes import Scenes
 from .score import score_scene
 
 if TYPE_CHECKING:

@@ -23,6 +23,10 @@ class RowSpec:
     guidance: str = option("none", "a preset, a YAML file or none")
     model: str | None = option(None, "the model of the images; that of the guidance, or the default one")
     size: tuple[int, int] | None = option(None, "width and height in pixels; the model's own by default")
+    enlarged: tuple[int, int] | None = option(
+        None, "width and height that finished images are enlarged to, before they are judged"
+    )
+    place: float | None = option(None, "where the first object stands, across the upper half; from 0 to 1")
     sets: tuple[str, ...] = option((), "further settings, such as guidance.layout.gamma=40")
 
 
@@ -37,15 +41,26 @@ def read_rows(name: str) -> dict[str, RowSpec]:
         raise ConfigError(f"--rows {name!r}: expected {ALL}, or a file that ends in .yaml")
     given = load_yaml(path).get("rows")
     if not isinstance(given, Mapping) or not given:
-        raise ConfigError(f"{path}: expected a mapping 'rows' from the names of rows to guidance, model, size and sets")
+        raise ConfigError(
+            f"{path}: expected a mapping 'rows' from the names of rows to guidance, model, size, enlarged, place and sets"
+        )
     rows, problems = dict[str, RowSpec](), list[str]()
     for key, values in cast("Mapping[Any, Any]", given).items():
         try:
-            if not isinstance(values, Mapping):
-                raise ConfigError(f"rows.{key}: {values!r} is not a mapping with guidance, model, size and sets")
-            rows[str(key)] = build(RowSpec, cast("Mapping[str, Any]", values), f"rows.{key}", "a row")
+            rows[str(key)] = build_row(values, f"rows.{key}")
         except ConfigError as error:
             problems.append(str(error))
     if problems:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
     return rows
+
+
+def build_row(given: Any, path: str) -> RowSpec:
+    """A row from what a file holds at `path`.
+
+    Raises:
+        ConfigError: it is no row; says everything that is wrong.
+    """
+    if not isinstance(given, Mapping):
+        raise ConfigError(f"{path}: {given!r} is not a mapping with guidance, model, size, enlarged, place and sets")
+    return build(RowSpec, cast("Mapping[str, Any]", given), path, "a row")

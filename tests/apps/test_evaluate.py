@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from lsregen.apps import evaluate
+from lsregen.apps import comparison, evaluate
 from lsregen.evaluation.shapeworld import render, sample_scene
 from lsregen.evaluation.shapeworld.rows import ALL, read_rows
 from lsregen.framework.config import load_guidance, validate
@@ -23,7 +23,7 @@ class FakePipeline:
 
     def __init__(self, name: str) -> None:
         self.name, self.device, self.default_size = name, "cpu", (64, 64)
-        self.model, self.batches = self, list[int]()
+        self.model, self.batches, self.sizes = self, list[int](), list[tuple[int, int]]()
 
     def latent_shape(self, size: tuple[int, int]) -> None:
         if size[0] % 4:
@@ -38,6 +38,7 @@ class FakePipeline:
 
     def __call__(self, prompts: Any, *, guidance: Any, seed: Any, size: Any, layout: Any) -> Any:
         self.batches.append(len(seed))
+        self.sizes.append(size)
         if len(self.batches) == getattr(self, "interrupt_at", None):
             raise KeyboardInterrupt
         scenes = [sample_scene(s, split="eval", objects=len(layout[0].phrases), size=size) for s in seed]
@@ -172,11 +173,14 @@ def test_rows_have_their_own_guidance_model_size_and_settings(tmp_path: Path, fa
   plain: {{guidance: none}}
   large: {{guidance: none, model: {tmp_path / "other"}, size: [96, 64]}}
   pulled: {{guidance: layout-guidance, sets: [steps=7]}}
+  enlarged: {{enlarged: [192, 192]}}
 """
     outcome = rows(tmp_path, text)
     assert outcome.exit_code == 0, outcome.output
     found = json.loads((tmp_path / "result.json").read_text())["rows"]
-    assert [(row["guidance"], row["size"]) for row in found] == [("plain", [64, 64]), ("large", [96, 64]), ("pulled", [64, 64])]
+    sizes = {row["guidance"]: row["size"] for row in found}
+    assert sizes == {"plain": [64, 64], "large": [96, 64], "pulled": [64, 64], "enlarged": [192, 192]}
+    assert fake.sizes == [(64, 64), (96, 64), (64, 64), (64, 64)], "the enlarged one is made small"
     assert found[1]["model"] == str(tmp_path / "other")
 
 
@@ -187,6 +191,7 @@ def test_rows_have_their_own_guidance_model_size_and_settings(tmp_path: Path, fa
         ("lines: {}", [], ["expected a mapping 'rows'"]),
         ("rows: {a: 3, b: {guidence: none}}", [], ["rows.a: 3 is not a mapping", "rows.b.guidence", "did you mean 'guidance'?"]),
         ("rows: {a: {size: 64}}", [], ["rows.a.size: 64 is not a list of 2"]),
+        ("rows: {a: {enlarged: [64, 32]}}", [], ["rows.a.enlarged: 64x32 is smaller than", "64x64"]),
         ("rows: {a: {guidance: layuot-guidance}}", [], ["did you mean 'layout-guidance'"]),
         ("rows: {a: {model: nowhere}}", [], ["'nowhere' is neither"]),
         ("rows: {a: {}}", ["--guidance", "none"], ["either --guidance NAME,... or --rows all, and not both"]),
@@ -245,7 +250,7 @@ def test_a_full_memory_is_named(tmp_path: Path, fake: FakePipeline, monkeypatch:
 
 
 def test_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(evaluate, "EXTRA", {"no_such_module": "no-such-package"})
+    monkeypatch.setattr(comparison, "EXTRA", {"no_such_module": "no-such-package"})
     outcome = shapeworld(tmp_path)
     assert isinstance(outcome.exception, ConfigError)
     assert "no-such-package" in str(outcome.exception)

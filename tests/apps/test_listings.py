@@ -24,7 +24,7 @@ def test_plugins_for_people(run: Call) -> None:
         if plugin.kind != "model":
             for option in describe_options(plugin.cls):
                 assert any(line.startswith(f"      {option.key}={json.dumps(option.default)}") for line in lines)
-    assert "      ships with: shapeworld-base" in lines
+    assert any(line.startswith("      ships with: shapeworld-base, shapeworld-gligen") for line in lines)
     assert not any("not loaded" in line for line in lines)
 
 

@@ -11,12 +11,11 @@ import pytest
 from PIL import Image
 
 from lsregen.evaluation.metrics import average_precision
-from lsregen.evaluation.shapeworld import Scene, SceneObject, quality, render
+from lsregen.evaluation.shapeworld import COLOURS, Scene, SceneObject, quality, render
 from lsregen.evaluation.shapeworld.benchmark import (
     METRICS,
     Contender,
     Row,
-    Scenes,
     contender,
     differences,
     image_path,
@@ -24,6 +23,7 @@ from lsregen.evaluation.shapeworld.benchmark import (
     run,
 )
 from lsregen.evaluation.shapeworld.classifier import image_features
+from lsregen.evaluation.shapeworld.scenes import Scenes
 from lsregen.evaluation.shapeworld.sheet import contact_sheet
 from lsregen.framework.errors import ConfigError
 
@@ -95,6 +95,25 @@ def test_objects_in_wrong_places(tmp_path: Path) -> None:
     assert found["map50"] < 0.5
     assert found["centre_in_box"] < 0.5
     assert found["mask_iou"] < 0.5
+
+
+def recoloured(scene: Scene) -> Image.Image:
+    first = scene.objects[0]
+    others = [colour for colour in COLOURS if colour not in {item.colour for item in scene.objects}]
+    return picture(replace(scene, objects=(replace(first, colour=others[0]), *scene.objects[1:])))
+
+
+def test_wrong_colours(tmp_path: Path) -> None:
+    """Of the shapes that are there, half have the wrong colour; with one object left out, all that are there are right."""
+    apart = replace(SCENES, count=20)
+    scenes = [apart.scene(seed) for seed in apart.seeds]
+    alike = [scene.objects[0].shape == scene.objects[1].shape for scene in scenes]
+    row = run(entrant(recoloured, "recoloured"), apart, tmp_path)
+    assert values(row)["colour_given_shape"] == 0.5
+    assert values(row)["right"] == 0.5
+    left = run(entrant(first_only, "first"), apart, tmp_path)
+    assert values(left)["colour_given_shape"] == pytest.approx(len(scenes) / (len(scenes) + sum(alike)))
+    assert "colour_given_shape" not in values(run(entrant(noise, "noise"), apart, tmp_path))
 
 
 def test_half_of_the_objects(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsregen.evaluation.shapeworld.benchmark import Scenes
 from lsregen.evaluation.shapeworld.diagnostics import diagnose, mean_map
+from lsregen.evaluation.shapeworld.scenes import Scenes
 from lsregen.framework.layout import Box
 from lsregen.framework.rasters import rasterise
 from lsregen.framework.taps import TapLayer

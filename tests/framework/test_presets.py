@@ -23,7 +23,7 @@ from lsregen.framework.types import Step
 from lsregen.samplers.ddim import DDIM
 
 FOLDER = files("lsregen.framework") / "presets"
-NAMES = ("attend-and-excite", "boxdiff", "layout-guidance", "semantic-layout", "syngen", "zestguide")
+NAMES = ("attend-and-excite", "boxdiff", "gligen", "layout-guidance", "semantic-layout", "syngen", "zestguide")
 EXTRACTORS = {"bound_words": BoundWords, "cross_attention": CrossAttention, "segmentation": Segmentation}
 DISTANCES = {
     "attribute_binding": AttributeBinding, "box_energy": BoxEnergy, "boxdiff": BoxDiff, "cross_entropy": CrossEntropy,

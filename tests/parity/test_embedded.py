@@ -1,14 +1,18 @@
-"""The model that ships with the package, in diffusers: the same picture from the same noise."""
+"""The models that ship with the package, in diffusers: the same picture from the same noise."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import torch
+from transformers import CLIPTextModel, CLIPTokenizer
 
+from lsregen.framework.layout import Layout
 from lsregen.models import EMBEDDED, DiffusersFolder
 from lsregen.samplers.ddim import DDIM
 
+BOXES = {"red circle": (0.05, 0.1, 0.45, 0.5), "blue square": (0.55, 0.5, 0.95, 0.9)}
+SLOTS = 30
 PROMPT, STEPS, CFG = "a red circle and a blue square", 20, 4.0
 
 
@@ -30,3 +34,41 @@ def test_diffusers_walks_alike() -> None:
     assert (z - theirs).norm() <= 1e-3 * theirs.norm()
     picture = pipe.vae.decode(theirs / pipe.vae.config.scaling_factor).sample / 2 + 0.5
     assert (model.decode(z) - picture.clamp(0, 1)).abs().max() <= 1e-3
+
+
+def test_the_shipped_gligen_runs_the_published_forward() -> None:
+    """Diffusers' pipeline knows latents of four channels only: its networks and scheduler walk here as that does."""
+    import diffusers
+
+    folder = EMBEDDED / "shapeworld-gligen"
+    model: Any = DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+    load: dict[str, Any] = {"torch_dtype": torch.float32}
+    unet: Any = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet", **load)
+    scheduler: Any = diffusers.DDIMScheduler.from_pretrained(folder / "scheduler")
+    text: Any = CLIPTextModel.from_pretrained(folder / "text_encoder", **load)
+    tokenizer: Any = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+
+    def encoded(words: list[str]) -> Any:
+        return text(tokenizer(words, padding="max_length", truncation=True, return_tensors="pt").input_ids)
+
+    with torch.no_grad():
+        context = encoded(["", PROMPT])[0]
+        phrases, boxes, masks = torch.zeros(2, SLOTS, text.config.hidden_size), torch.zeros(2, SLOTS, 4), torch.zeros(2, SLOTS)
+        phrases[:, : len(BOXES)] = encoded(list(BOXES)).pooler_output
+        boxes[:, : len(BOXES)] = torch.tensor(list(BOXES.values()))
+        masks[1, : len(BOXES)] = 1  # the unconditional branch sees null tokens
+        told = {"gligen": {"boxes": boxes, "positive_embeddings": phrases, "masks": masks}}
+        start = torch.randn(1, *model.latent_shape(model.default_size), generator=torch.Generator().manual_seed(0))
+        scheduler.set_timesteps(STEPS)
+        theirs = start
+        for t in scheduler.timesteps:
+            empty, said = unet(theirs.expand(2, -1, -1, -1), t, context, cross_attention_kwargs=told).sample.chunk(2)
+            theirs = scheduler.step(empty + CFG * (said - empty), t, theirs).prev_sample
+
+    denoiser, z = model.bind([PROMPT], (), [Layout.from_boxes(BOXES)], cfg=CFG, count=STEPS), start
+    plain = model.bind([PROMPT], (), (), cfg=CFG, count=STEPS)
+    for step in DDIM().schedule(model.noise_schedule, STEPS):
+        if step.index == 0:
+            assert (denoiser.predict(z, step).eps - plain.predict(z, step).eps).norm() > 0.01 * z.norm(), "boxes are not seen"
+        z = DDIM().step(z, denoiser.predict(z, step), step, None)
+    assert (z - theirs).norm() <= 1e-3 * theirs.norm()

@@ -1,0 +1,55 @@
+"""The scenes that methods are compared on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .scene import Scene, sample_scene
+
+SPLIT = "eval"
+ABOVE, BELOW = 0.28, 0.74
+"""Where a moved object and the others stand, as shares of the height."""
+RADIUS = 0.17  # of all of them then: they never touch
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """The scenes of a benchmark: those of the seeds `seed, ..., seed + count - 1`, in the split that nothing is trained on.
+
+    `objects`: in each scene, 1 to 3. `size`: width and height in pixels; sizes of one aspect ratio show the same scenes.
+    `place`: in [0, 1]; if given, the first object's centre stands there across the upper half, and the others stand still in the
+    lower half, whatever the place: captions and all else are as without it.
+    """
+
+    objects: int
+    size: tuple[int, int]
+    count: int
+    seed: int
+    place: float | None = None
+
+    @property
+    def seeds(self) -> range:
+        return range(self.seed, self.seed + self.count)
+
+    def scene(self, seed: int) -> Scene:
+        scene = sample_scene(seed, split=SPLIT, objects=self.objects, size=self.size)
+        if self.place is None:
+            return scene
+        first, *others = scene.objects
+        spots = [(index + 0.5) / len(others) for index in range(len(others))]
+        moved = replace(first, x=self.place, y=ABOVE, radius=RADIUS)
+        still = [replace(item, x=x, y=BELOW, radius=RADIUS) for item, x in zip(others, spots, strict=True)]
+        return replace(scene, objects=(moved, *still))
+
+    def shared(self, other: Scenes) -> list[int]:
+        """The seeds of the scenes that are also the other's; none if the scenes are of another kind."""
+        (width, height), (other_width, other_height) = self.size, other.size
+        if (self.objects, self.place) != (other.objects, other.place) or width * other_height != height * other_width:
+            return []
+        return [seed for seed in self.seeds if seed in other.seeds]
+
+    def settings(self) -> dict[str, Any]:
+        """What decides each of them besides its seed, as JSON types."""
+        place = {} if self.place is None else {"place": self.place}
+        return {"world": "shapeworld", "split": SPLIT, "objects": self.objects, "size": list(self.size), **place}
