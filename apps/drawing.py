@@ -246,6 +246,12 @@ def _draw_name(draw: ImageDraw.ImageDraw, grid: _Grid, row: int, phrase: str, co
         draw.text((GAP + 12, y + i * line), text, fill=INK, font=with_font)
 
 
+def heat(values: Floats, top: float, size: tuple[int, int]) -> Image.Image:
+    """A map `[h w]` from dark at 0 to bright at `top`, cell by cell, as a picture of `size` (width, height)."""
+    levels = (np.clip(values / top, 0, 1) * 255 if top > 0 else np.zeros_like(values)).round().astype(np.uint8)
+    return ImageOps.colorize(Image.fromarray(levels), COLD, HOT, WARM).resize(size, Image.Resampling.NEAREST)
+
+
 def _draw_row(
     picture: Image.Image, grid: _Grid, row: int, maps: Sequence[Floats], regions: Sequence[Region], colour: Colour
 ) -> None:
@@ -253,8 +259,6 @@ def _draw_row(
     top = max((float(values.max()) for values in finite), default=0.0)
     for column, values in enumerate(finite):
         corner = grid.at(row, column)
-        levels = (np.clip(values / top, 0, 1) * 255 if top > 0 else np.zeros_like(values)).round().astype(np.uint8)
-        heat = ImageOps.colorize(Image.fromarray(levels), COLD, HOT, WARM)
-        picture.paste(heat.resize(grid.cell, Image.Resampling.NEAREST), corner)
+        picture.paste(heat(values, top, grid.cell), corner)
         for region in regions:
             draw_region(picture, region, colour, 2, grid.cell, corner)

@@ -11,6 +11,7 @@ import click
 
 from ..evaluation.tables import PARTS
 from ..framework.errors import ConfigError
+from .attention import attention
 from .checks import parse_size
 from .cli import NamingGroup
 from .comparison import Settings, check, check_result, compare, comparison_options, diagnostics, require_extra
@@ -28,6 +29,9 @@ def command() -> None:
     lsregen evaluate shapeworld --guidance none,layout-guidance --json result.json
     lsregen evaluate table result.json
     """
+
+
+command.add_command(attention)
 
 
 def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:

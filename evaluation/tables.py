@@ -91,6 +91,11 @@ def markdown(results: Iterable[Mapping[str, Any]], metrics: Sequence[str] | None
     return "\n\n".join([*shown, "In brackets: 95 % intervals, bootstrapped over images.\n"])
 
 
+def layers_table(model: str, layers: Sequence[Mapping[str, Any]]) -> str:
+    """What `pointing.layer_pointing` found, as Markdown."""
+    return _table([{"model": model, **layer} for layer in layers], ("model", "layer", "grid", "heads"), None) + "\n"
+
+
 def _table(rows: Sequence[Mapping[str, Any]], settings: Sequence[str], metrics: Sequence[str] | None) -> str:
     """One line per row; a metric that a row does not have is left blank, and one that no row has is left out."""
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor
 from ..framework.errors import CheckpointError, ConfigError, PhraseError, nearest
 from ..framework.types import Image
 
-EMBEDDED: Mapping[str, Path] = MappingProxyType({})
+EMBEDDED: Mapping[str, Path] = MappingProxyType({"shapeworld-segmenter": Path(__file__).parent / "shapeworld-segmenter"})
 """Models that ship with the package, by name; anything else is a folder."""
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet: what a folder without preprocessor_config.json means
 STRIDE = 32  # sides of what it is given are multiples of this
@@ -84,9 +85,10 @@ def load_segmenter(name: str, device: torch.device) -> Segmenter:
     from transformers import AutoModelForSemanticSegmentation
 
     try:
-        network = cast("Any", AutoModelForSemanticSegmentation).from_pretrained(
-            folder, local_files_only=True, use_safetensors=True
-        )
+        with _no_bar():
+            network = cast("Any", AutoModelForSemanticSegmentation).from_pretrained(
+                folder, local_files_only=True, use_safetensors=True
+            )
         settings = _settings(folder / "preprocessor_config.json")
     except (OSError, ValueError, KeyError) as error:
         first = str(error).partition("\n")[0]
@@ -98,6 +100,21 @@ def load_segmenter(name: str, device: torch.device) -> Segmenter:
     classes: Mapping[int, str] = network.config.id2label
     labels = tuple(str(classes[i]) for i in range(len(classes)))
     return Segmenter(str(folder), network, labels, *settings)
+
+
+@contextmanager
+def _no_bar() -> Generator[None]:
+    """transformers draws no bar in the block, and afterwards if it did before."""
+    from transformers.utils import logging
+
+    says = cast("Any", logging)
+    shown = says.is_progress_bar_enabled()
+    says.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            says.enable_progress_bar()
 
 
 def _settings(path: Path) -> tuple[tuple[float, ...], tuple[float, ...], int]:

@@ -11,15 +11,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from einops import rearrange
-from torch import Tensor
-from torch.nn.functional import interpolate
 
-from ...framework.layout import Layout
-from ...framework.taps import TapPoint, Taps, select_layers
 from ...framework.types import Image, Latents, Model, Step
 from ..metrics import bootstrap
 from .detect import detect
-from .geometry import Box
+from .pointing import attend, mean_map, peaks_in_box
 from .render import render
 from .scene import Scene
 from .scenes import Scenes
@@ -39,7 +35,8 @@ def diagnose(
     """The diagnostics of a pipeline's model as JSON, each a share of objects with its interval over scenes.
 
     `true_images_right`: recognised in the true images, the detector's own ceiling. `autoencoder_right`: still recognised after
-    encoding and decoding. `attention_peak_in_box`: see `peaks_in_box`.
+    encoding and decoding. `attention_peak_in_box`: see
+    `pointing.peaks_in_box`; of the mid block and the first up block, averaged.
     """
     model, step = pipeline.model, diagnostic_step(pipeline)
     shares: dict[str, list[float]] = {"true_images_right": [], "autoencoder_right": [], "attention_peak_in_box": []}
@@ -49,7 +46,8 @@ def diagnose(
         z0 = encode(model, images)
         shares["true_images_right"] += shares_right(chosen, images)
         shares["autoencoder_right"] += shares_right(chosen, decode(model, z0))
-        shares["attention_peak_in_box"] += peaks_in_box(model, chosen, z0, step)
+        seen = attend(model, chosen, z0, step, LAYERS)
+        shares["attention_peak_in_box"] += peaks_in_box(model, chosen, mean_map(list(seen.values())))
         on_done(len(chosen))
     return {
         "objects": scenes.objects,
@@ -89,49 +87,3 @@ def shares_right(scenes: Sequence[Scene], images: Image) -> list[float]:
     pixels = rearrange((images.clamp(0, 1) * 255).round().byte().cpu(), "b c h w -> b h w c").contiguous().numpy()
     results = [score_scene(detect(image), scene.phrases, scene.boxes) for scene, image in zip(scenes, pixels, strict=True)]
     return [float(np.mean([result.right for result in scene])) for scene in results]
-
-
-@torch.no_grad()
-def peaks_in_box(model: Model, scenes: Sequence[Scene], z0: Latents, step: Step) -> list[float]:
-    """The share of each scene's objects whose shape word is attended to most inside the object's own box.
-
-    One pass of the conditional branch on the true latents `z0` `[b c h w]`, noised to `step` by each scene's own seed; maps of
-    the mid block and the first up block, averaged over layers, heads and the word's pieces. A peak is the centre of a map's cell.
-    """
-    signal, noise = step.alpha_bar**0.5, (1 - step.alpha_bar) ** 0.5
-    drawn = [torch.randn(z0.shape[1:], generator=torch.Generator().manual_seed(scene.seed)) for scene in scenes]
-    z = signal * z0 + noise * torch.stack(drawn).to(z0)
-    captions = [scene.caption for scene in scenes]
-    denoiser = model.bind(captions, [""] * len(scenes), [Layout()] * len(scenes), cfg=1.0, count=step.count)
-    points = [TapPoint(layer.name, "cross_probs") for layer in select_layers(denoiser.layers, LAYERS)]
-    view = denoiser.observe(z, step, Taps(points))
-    maps = mean_map([view[point] for point in points])
-    return [
-        float(np.mean([_inside(_peak(maps[i, word].mean(dim=0)), box) for word, box in _shape_words(model, scene)]))
-        for i, scene in enumerate(scenes)
-    ]
-
-
-def mean_map(maps: Sequence[Tensor]) -> Tensor:
-    """Maps `[b n t h w]` averaged over heads and layers, on the finest of their grids: `[b t h w]`."""
-    grid = max((tuple(m.shape[-2:]) for m in maps), key=lambda shape: shape[0] * shape[1])
-    over_heads = [m.float().mean(dim=1) for m in maps]
-    return torch.stack([interpolate(m, grid, mode="bilinear", align_corners=False) for m in over_heads]).mean(dim=0)
-
-
-def _shape_words(model: Model, scene: Scene) -> list[tuple[list[int], Box]]:
-    """The pieces of each object's shape word, which is the last of its phrase, and the object's box."""
-    table = model.tokens(scene.caption)
-    spans = [table.span(phrase) for phrase in scene.phrases]
-    return [(list(table.words(span)[-1]), box) for span, box in zip(spans, scene.boxes, strict=True)]
-
-
-def _peak(values: Tensor) -> tuple[float, float]:
-    """Where a map `[h w]` is highest, x and y in [0, 1]."""
-    height, width = values.shape
-    row, column = divmod(int(values.argmax()), width)
-    return (column + 0.5) / width, (row + 0.5) / height
-
-
-def _inside(point: tuple[float, float], box: Box) -> bool:
-    return box[0] <= point[0] <= box[2] and box[1] <= point[1] <= box[3]

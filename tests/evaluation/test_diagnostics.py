@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsregen.evaluation.shapeworld.diagnostics import diagnose, mean_map
+from lsregen.evaluation.shapeworld.diagnostics import diagnose
+from lsregen.evaluation.shapeworld.pointing import average_maps, best_layers, layer_pointing, mean_map
 from lsregen.evaluation.shapeworld.scenes import Scenes
 from lsregen.framework.layout import Box
 from lsregen.framework.rasters import rasterise
@@ -52,17 +53,20 @@ class FakeModel:
 
     def observe(self, prompts: Sequence[str], z: Tensor, step: Step, taps: Any) -> dict[Any, Tensor]:
         assert step.t == 701
-        assert {point.layer for point in taps.wanted} == {"mid", "up0"}
+        assert {point.layer for point in taps.wanted} in ({"mid", "up0"}, {"mid", "up0", "up1"})
         signal = z.std() / step.alpha_bar**0.5
         assert signal > 0.5, "noised, not clean"
-        grids = {"mid": (8, 8), "up0": (16, 16)}
-        return {point: torch.stack([self._maps(p, grids[point.layer]) for p in prompts]) for point in taps.wanted}
+        grids = {"mid": (8, 8), "up0": (16, 16), "up1": (16, 16)}
+        return {
+            point: torch.stack([self._maps(p, grids[point.layer], point.layer == "up1") for p in prompts])
+            for point in taps.wanted
+        }
 
-    def _maps(self, prompt: str, grid: tuple[int, int]) -> Tensor:
+    def _maps(self, prompt: str, grid: tuple[int, int], blind: bool) -> Tensor:
         scene = next(scene for seed in SCENES.seeds if (scene := SCENES.scene(seed)).caption == prompt)
         table, masks = self.tokens(prompt), [rasterise(Box(*box), grid) for box in scene.boxes]
         maps = torch.rand(2, table.length, *grid, generator=torch.Generator().manual_seed(0)) * 0.1
-        for i, phrase in enumerate(scene.phrases):
+        for i, phrase in enumerate(() if blind else scene.phrases):
             maps[:, table.span(phrase)[-1]] += masks[1 - i if self.swapped else i]
         return maps
 
@@ -90,6 +94,29 @@ def test_faults_are_found() -> None:
     assert found["true_images_right"] == 1
     assert found["autoencoder_right"] < 0.6
     assert found["attention_peak_in_box"] < 0.2
+
+
+def test_every_layer_is_measured() -> None:
+    found = layer_pointing(pipeline(FakeModel()), SCENES, batch=2)
+    assert [(entry["layer"], entry["grid"]) for entry in found] == [
+        ("mid", [8, 8]), ("up0", [16, 16]), ("up1", [16, 16]), ("all", [16, 16]),
+    ]  # fmt: skip
+    values = {entry["layer"]: entry["metrics"]["peak_in_box"]["value"] for entry in found}
+    assert values["mid"] == values["up0"] == values["all"] == 1
+    assert values["up1"] < 0.5, "that layer looks nowhere"
+    assert best_layers(found, 1) == ["mid"]
+    assert best_layers(found, 2) == ["mid", "up0"]
+
+
+def test_maps_to_look_at() -> None:
+    scene = SCENES.scene(4)
+    image, maps = average_maps(pipeline(FakeModel()), scene)
+    assert image.shape == (3, 64, 64)
+    assert [box for _, box in maps] == list(scene.boxes)
+    for values, (left, top, right, bottom) in maps:
+        row, column = divmod(int(values.argmax()), 16)
+        assert left <= (column + 0.5) / 16 <= right
+        assert top <= (row + 0.5) / 16 <= bottom
 
 
 def test_maps_of_several_grids_are_averaged_on_the_finest() -> None:

@@ -11,10 +11,12 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from lsregen.distances.cross_entropy import CrossEntropy
+from lsregen.evaluation.shapeworld import masks, render, sample_scene
 from lsregen.extractors.segmentation import Segmentation, SegmentationState
 from lsregen.extractors.segmenter import MEAN, STD, load_segmenter
 from lsregen.framework.errors import CheckpointError, ConfigError, PhraseError
@@ -239,3 +241,22 @@ def test_what_is_no_such_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(CheckpointError, match="cannot be loaded"):
         load_segmenter(str(tmp_path), device)
+
+
+def test_the_segmenter_that_ships_knows_this_world(capsys: pytest.CaptureFixture[str]) -> None:
+    """On true images of held-out scenes every object's class takes most of its mask."""
+    load_segmenter.cache_clear()
+    segmenter = load_segmenter("shapeworld-segmenter", torch.device("cpu"))
+    assert len(segmenter.labels) == 37
+    assert capsys.readouterr().err == "", "no bar of transformers"
+    scenes = [sample_scene(seed, split="eval", objects=2, size=(64, 64)) for seed in range(8)]
+    pictures = torch.stack([torch.from_numpy(render(scene)) for scene in scenes])
+    found = segmenter(rearrange(pictures, "b h w c -> b c h w").float() / 255).argmax(dim=1)
+    seen = torch.nn.functional.interpolate(found[:, None].float(), (64, 64), mode="nearest")[:, 0].long()
+    overlaps: list[float] = []
+    for scene, classes in zip(scenes, seen, strict=True):
+        for phrase, mask in zip(scene.phrases, masks(scene), strict=True):
+            ours, true = classes == segmenter.class_of(phrase, {}), torch.from_numpy(mask)
+            overlaps.append(float((ours & true).sum() / (ours | true).sum()))
+    assert sum(overlaps) / len(overlaps) > 0.75
+    assert min(overlaps) > 0.3
