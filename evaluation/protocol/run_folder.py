@@ -1,0 +1,222 @@
+"""A run of a plan on disk: a picture and a record of every finished job, each whole or not there.
+
+    plan.jsonl                       the plan; a folder belongs to one
+    images/METHOD/NNN/JOB.png        the pictures, a thousand jobs to a folder
+    records/METHOD/NNN/JOB.json      what became of each job
+
+A record is JSON: `job`, `method`, `item`, `seed`; `image`, the sha256 of the picture's size and pixels, or null; `error`, null or
+its `type` and `message`; and `measured`: seconds, bytes, the device. All but `measured` is decided by the plan. The record is
+written after the picture, so that a job with a record is finished, and one without is made again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, cast
+
+from ...framework.errors import ConfigError
+from ...framework.options import build, plain
+from .plan import Job, Plan
+
+PLAN, IMAGES, RECORDS, LOCK = "plan.jsonl", "images", "records", ".lock"
+PER_FOLDER = 1000
+"""Jobs of one folder: file systems and people are slow with more."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """Why a job has no picture: the name of the error's class, and what it says."""
+
+    type: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Record:
+    """What became of a job; see the beginning of this file.
+
+    Raises:
+        ConfigError: neither a picture nor an error, or both.
+    """
+
+    job: int
+    method: str
+    item: str
+    seed: int
+    image: str | None = None
+    error: Fault | None = None
+    measured: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def __post_init__(self) -> None:
+        if (self.image is None) == (self.error is None):
+            raise ConfigError("expected either the hash of an image or an error")
+
+    @property
+    def decided(self) -> dict[str, Any]:
+        """All that the plan decides, as plain JSON types: the same in every run of it."""
+        return {key: value for key, value in plain(self).items() if key != "measured"}
+
+
+class RunFolder:
+    """The folder of a run. Who only looks at it uses `open`, `plan`, `records`, `image_path`, `missing` and `failed`."""
+
+    def __init__(self, path: Path, plan: Plan) -> None:
+        self.path = path
+        self.plan = plan
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """A folder in which a run was begun.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if not (path / PLAN).is_file():
+            raise ConfigError(f"{path}: no {PLAN} in it; expected the folder of a run (`lsregen evaluate run PLAN --out FOLDER`)")
+        return cls(path, Plan.read(path / PLAN))
+
+    @classmethod
+    def begin(cls, path: Path, plan: Plan) -> RunFolder:
+        """The folder for a run of this plan, made if it is not there; what an interrupted run of it finished is kept.
+
+        Raises:
+            ConfigError: it holds the run of another plan, or something else, or cannot be written to.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if (path / PLAN).exists():
+                if other := plan.differences(Plan.read(path / PLAN)):
+                    raise ConfigError(
+                        f"folder {path}: it is the run of another plan, other in {', '.join(other)}; choose another folder"
+                    )
+            elif (path / IMAGES).exists() or (path / RECORDS).exists():
+                raise ConfigError(f"folder {path}: it has {IMAGES} or {RECORDS} and no {PLAN}; choose another folder")
+            else:
+                plan.write(path / PLAN)
+        except OSError as error:
+            raise ConfigError(f"folder {path}: a run cannot be kept there ({_reason(error)}); choose another folder") from None
+        return cls(path, plan)
+
+    def image_path(self, job: Job | int) -> Path:
+        """Where the picture of a job is, once it is finished without an error."""
+        return self._path(IMAGES, job, "png")
+
+    def record_path(self, job: Job | int) -> Path:
+        """Where the record of a job is, once it is finished."""
+        return self._path(RECORDS, job, "json")
+
+    def finished(self) -> set[int]:
+        """The numbers of all jobs that have a record."""
+        found: set[int] = set()
+        for method in self.plan.methods:
+            for file in (self.path / RECORDS / method).glob("*/*.json"):
+                if file.stem.isdigit():
+                    found.add(int(file.stem))
+        return found
+
+    def missing(self) -> list[int]:
+        """The numbers of all jobs that have no record, in order."""
+        done = self.finished()
+        return [number for number in range(len(self.plan.jobs)) if number not in done]
+
+    def records(self) -> Iterator[Record]:
+        """The records of all finished jobs, in the order of the jobs.
+
+        Raises:
+            ConfigError: a record is damaged, or is not of this plan.
+        """
+        for number in sorted(self.finished()):
+            yield self.record(number)
+
+    def record(self, number: int) -> Record:
+        """The record of a finished job. Raises as `records`."""
+        path, job = self.record_path(number), self.plan.jobs[number]
+        try:
+            found: object = json.loads(path.read_bytes())
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path}: cannot be read ({error}); remove it, and its job will be made again") from None
+        if not isinstance(found, dict):
+            raise ConfigError(f"{path}: not a record; remove it, and its job will be made again")
+        record = build(Record, cast("dict[str, Any]", found), f"{path}: ", "a record")
+        if (record.job, record.method, record.item, record.seed) != (number, job.method, job.item, job.seed):
+            raise ConfigError(f"{path}: the record of another job; remove it, and its job will be made again")
+        return record
+
+    def failed(self) -> list[Record]:
+        """The records of all jobs that ended with an error, in the order of the jobs."""
+        return [record for record in self.records() if record.error is not None]
+
+    @contextmanager
+    def held(self) -> Generator[None]:
+        """Keep others from writing to the folder. The system ends this with the process, however that ends.
+
+        Raises:
+            ConfigError: another process is writing to it.
+        """
+        with _locked(self.path / LOCK, f"folder {self.path}: another run is at work in it; wait for it, or end it first"):
+            yield
+
+    def keep(self, record: Record, image: bytes | None) -> None:
+        """Write the record of a job, and its picture before it as a PNG file; both are on disk when this returns.
+
+        The same call replaces the record of an error, and nothing else is ever kept twice.
+
+        Raises:
+            ConfigError: they cannot be written; all that was finished before stays.
+        """
+        try:
+            if image is not None:
+                _write(self.image_path(record.job), image)
+            _write(self.record_path(record.job), (json.dumps(plain(record), ensure_ascii=False) + "\n").encode())
+        except OSError as error:
+            raise ConfigError(
+                f"folder {self.path}: job {record.job} cannot be written ({_reason(error)}); what was finished before is kept: "
+                "mend this, and the same command goes on from there"
+            ) from None
+
+    def _path(self, kind: str, job: Job | int, ending: str) -> Path:
+        number = job if isinstance(job, int) else job.number
+        method = self.plan.jobs[number].method if isinstance(job, int) else job.method
+        return self.path / kind / method / f"{number // PER_FOLDER:03}" / f"{number:06}.{ending}"
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Write a whole file or none. A part that a crash left is overwritten: only one process writes to the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)  # a full disk needs the space
+
+
+@contextmanager
+def _locked(path: Path, taken: str) -> Generator[None]:
+    try:
+        import fcntl
+    except ImportError:  # a system without it, where nobody watches
+        yield
+        return
+    try:
+        file = path.open("ab")
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be written ({_reason(error)})") from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ConfigError(taken) from None
+        yield
+
+
+def _reason(error: OSError) -> str:
+    return error.strerror or type(error).__name__
