@@ -19,7 +19,7 @@ GROUP = "lsregen.commands"
 
 COMMANDS: Mapping[str, str] = {
     "convert": "Write a model's file, a pickle too, as a folder of safetensors.",
-    "evaluate": "Measure methods on a world with exact answers, and print tables of the results.",
+    "evaluate": "Measure methods, on one machine or many, and print tables of the results.",
     "generate": "Make images from a prompt, and boxes that say what stands where.",
     "inspect": "Tell what a model's files are: family, parts, sizes, what is missing.",
     "layout": "Convert layouts between formats, and list what a file of them holds.",

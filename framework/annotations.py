@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
-from typing import Any, cast
+from types import MappingProxyType
+from typing import Any, TypeAlias, cast
 
 from .errors import ConfigError, LayoutError, PhraseError
 from .items import DROP, Item, Reading, Size, Writing, entries_of, fields, four, parse_json, read_text, size_of, text_of
@@ -22,6 +24,9 @@ from .tokens import TokenTable, occurrences
 CLASSES = "classes.txt"
 NEIGHBOURS = (CLASSES, "data.yaml", "data.yml")
 XYWH = "left, top, width, height"
+Annotations: TypeAlias = Sequence[tuple[str, dict[str, Any]]]
+"""Of an image: each with where it stands in its file."""
+Select: TypeAlias = Callable[[Mapping[str, Any], Annotations], Annotations | None]
 PLURALS = ((r"y$", "ies"), (r"fe?$", "ves"), (r"$", "s"), (r"$", "es"), (r"person$", "people"), (r"man$", "men"))
 
 
@@ -73,37 +78,63 @@ def told(names: Sequence[str], caption: str) -> list[str | None]:
     return result
 
 
+@dataclass(frozen=True)
+class Annotated:
+    """An image of COCO's as an item, with the id that it has there and the category of each region of its layout."""
+
+    id: int | str
+    item: Item
+    categories: tuple[str, ...]
+
+
 def read_coco(reading: Reading, text: str) -> list[Item]:
+    """COCO instances, one item per image. As `read_annotated`."""
+    return [image.item for image in read_annotated(reading, text)]
+
+
+def read_annotated(
+    reading: Reading, text: str, captions: Mapping[int | str, str] = MappingProxyType({}), select: Select | None = None
+) -> list[Annotated]:
     """COCO instances, one item per image, with its first caption as the prompt where the file has captions.
 
     `bbox` is left, top, width, height in pixels; everything else that COCO says of an object is passed over, its segmentation
     too. Crowds are dropped, and reported. A caption stands among the annotations or in the image; `phrase` in an annotation
     (lsregen writes it) goes before the category's name. Without it, a category that the caption does not name, or not as often as
     there are boxes, is an error; `drop` leaves the annotation out, and reports it.
+
+    Args:
+        captions: of images, by their ids, instead of the file's own.
+        select: which of an image's annotations are kept, each with where it stands, once crowds are out; all by default. The
+            function returns None to leave the image out.
     """
     where = str(reading.path)
     data = fields(parse_json(text, where), where, None, ("images", "annotations"))
     names = _categories(data.get("categories", []), where)
-    images, found, captions = dict[Any, dict[str, Any]](), dict[Any, list[tuple[str, dict[str, Any]]]](), dict[Any, str]()
+    images, found, said = dict[Any, dict[str, Any]](), dict[Any, list[tuple[str, dict[str, Any]]]](), dict[Any, str](captions)
     for i, entry in enumerate(entries_of(data["images"], f"{where}, images"), 1):
         image = fields(entry, f"{where}, image {i}", None, ("id",))
         if _key(image["id"], f"{where}, image {i}") in images:
             raise LayoutError(f"{where}, image {i}: id {image['id']!r} stands twice; expected a different one for each image")
         images[image["id"]], found[image["id"]] = image, []
         if "caption" in image:
-            captions[image["id"]] = text_of(image, "caption", f"{where}, image {i}")
+            said.setdefault(image["id"], text_of(image, "caption", f"{where}, image {i}"))
     for i, entry in enumerate(entries_of(data["annotations"], f"{where}, annotations"), 1):
         at = f"{where}, annotation {i}"
         annotation = fields(entry, at, None, ("image_id",))
         if _key(annotation["image_id"], at) not in images:
             raise LayoutError(f"{at}: image_id {annotation['image_id']!r} is none of the {len(images)} images of the file")
         if "caption" in annotation:
-            captions.setdefault(annotation["image_id"], text_of(annotation, "caption", at))
+            said.setdefault(annotation["image_id"], text_of(annotation, "caption", at))
         elif annotation.get("iscrowd"):
             reading.drop(at, "annotation", "a crowd; expected one object")
         else:
             found[annotation["image_id"]].append((at, annotation))
-    return [_coco_item(reading, image, found[key], names, captions.get(key)) for key, image in images.items()]
+    result: list[Annotated] = []
+    for key, image in images.items():
+        chosen = select(image, found[key]) if select else found[key]
+        if chosen is not None:
+            result.append(_annotated(reading, image, chosen, names, said.get(key)))
+    return result
 
 
 def _key(value: object, where: str) -> int | str:
@@ -123,13 +154,13 @@ def _categories(data: object, where: str) -> dict[int | str, str]:
     return names
 
 
-def _coco_item(
+def _annotated(
     reading: Reading,
     image: Mapping[str, Any],
-    annotations: Sequence[tuple[str, dict[str, Any]]],
+    annotations: Annotations,
     categories: Mapping[int | str, str],
     caption: str | None,
-) -> Item:
+) -> Annotated:
     where = f"{reading.path}, image {image['id']!r}"
     known = "width" in image and "height" in image
     size = size_of([image["width"], image["height"]], where) if known else reading.size
@@ -141,14 +172,16 @@ def _coco_item(
             raise LayoutError(f"{at}: category_id {annotation.get('category_id')!r} is none of the file's categories")
         names.append(categories[annotation["category_id"]])
     prompt, phrases = compose(names) if caption is None else (caption, told(names, caption))
-    regions: list[Region] = []
+    regions, kept = list[Region](), list[str]()
     for (at, annotation), name, phrase in zip(annotations, names, phrases, strict=True):
         box = partial(Box.from_xywh, four(annotation.get("bbox"), at, XYWH), size or (1, 1))
         if phrase is None and "phrase" not in annotation:
             _untold(reading, f"{at} ({name!r})", name, prompt, image["id"])
         else:
             regions.append(reading.region(at, text_of(annotation, "phrase", at, phrase or ""), box))
-    return Item(prompt, Layout(tuple(regions)), size=size, name=text_of(image, "file_name", where) or None)
+            kept.append(name)
+    item = Item(prompt, Layout(tuple(regions)), size=size, name=text_of(image, "file_name", where) or None)
+    return Annotated(image["id"], item, tuple(kept))
 
 
 def _untold(reading: Reading, where: str, name: str, prompt: str, image: object) -> None:

@@ -1,0 +1,84 @@
+"""`lsregen evaluate export` and `caption`: data sets in COCO's form, and captions for them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from ..framework.errors import ConfigError
+from .checks import parse_size
+from .cli import INTERRUPTED
+
+FILE = click.Path(path_type=Path)
+
+
+@click.group()
+def export() -> None:
+    """Write scenes with exact answers in the form of a data set."""
+
+
+@export.command()
+@click.option("--out", "folder", type=FILE, required=True, help="Folder of the data set; it must be new or empty.")
+@click.option("--count", type=click.IntRange(min=1), default=300, show_default=True, help="Scenes, one image each.")
+@click.option("--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Of the first scene.")
+@click.option("--objects", type=click.IntRange(1, 3), help="In every scene; 1 to 3, as they come, by default.")
+@click.option("--size", default="64x64", show_default=True, metavar="WxH", help="Width and height in pixels.")
+@click.option("--split", default="eval", show_default=True, help="eval, reference or train.")
+def shapeworld(folder: Path, count: int, seed: int, objects: int | None, size: str, split: str) -> None:
+    """Scenes of coloured shapes as COCO: images, instances and captions."""
+    from ..evaluation.protocol.export import export_shapeworld
+    from .evaluate import progress
+
+    with progress(count, "scenes") as on_done:
+        paths = export_shapeworld(
+            folder, count=count, seed=seed, objects=objects, size=parse_size(size), split=split, on_done=on_done
+        )
+    for path in (folder / "images", *paths):
+        click.echo(path)
+
+
+@click.command()
+@click.argument("instances", type=FILE)
+@click.option("--images", type=FILE, required=True, help="Folder of the images.")
+@click.option("--model", type=FILE, required=True, help="Folder of an image-to-text model of transformers, such as BLIP-2.")
+@click.option("--out", type=FILE, required=True, metavar="FILE.jsonl", help="The captions; what is there is kept and skipped.")
+@click.option("--split", type=click.Choice(("single", "multi", "all")), default="all", show_default=True, help="As in plan.")
+@click.option("--question", help="Asked of images with two objects or more, with {first} and {second} in it; '' asks nothing.")
+@click.option("--limit", type=click.IntRange(min=1), help="At most so many images, the first ones.")
+@click.option("--on-bad-box", type=click.Choice(("error", "drop")), default="error", show_default=True, help="As in plan.")
+@click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images captioned at once.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
+def caption(
+    instances: Path,
+    images: Path,
+    model: Path,
+    out: Path,
+    split: str,
+    question: str | None,
+    limit: int | None,
+    on_bad_box: str,
+    batch: int,
+    device: str,
+) -> None:
+    """Caption the images of a COCO file of instances, with the question of the LSReGen paper for two objects.
+
+    Interrupt and repeat at will: captions that are in the file are kept.
+    """
+    from ..evaluation.protocol.captioner import QUESTION, Captioner, pictures_of, write_captions
+    from ..evaluation.protocol.sources import Asked
+    from .evaluate import progress
+
+    if out.suffix != ".jsonl":
+        raise ConfigError(f"--out {str(out)!r}: expected a file that ends in .jsonl")
+    asked = Asked(instances, on_bad_box, limit, split)
+    pictures = pictures_of(asked, images, QUESTION if question is None else question)
+    captioner = Captioner(model, device)
+    try:
+        with progress(len(pictures), "captions") as on_done:
+            count = write_captions(captioner, pictures, out, batch=batch, on_done=on_done)
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted; captions are kept in {out}: the same command goes on from there.", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    click.echo(f"{len(pictures)} images, {count} of them captioned now")
+    click.echo(out)

@@ -1,0 +1,193 @@
+"""Captions written by an image-to-text model of transformers, from a folder on this machine: BLIP-2, BLIP, GIT, and their like.
+
+An image with two objects is asked LSReGen's question, how they are related; one with a single object, none. A model that takes no
+text captions images only.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ...framework.errors import CheckpointError, ConfigError, LayoutError
+from .captions import read_captions
+from .sources import Asked
+from .sources.coco import read_images
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+QUESTION = "Question: what is the relationship between {first} and {second}? Answer:"
+"""LSReGen's question in the form that BLIP-2 is asked questions in; `first` is the larger object."""
+LONGEST = 40  # tokens of a caption
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image to be captioned. `question`: what is asked about it, or nothing."""
+
+    id: int | str
+    path: Path
+    question: str = ""
+
+
+class Captioner:
+    """A loaded model. `device`: by torch's name, or auto for an accelerator if there is one.
+
+    Raises:
+        CheckpointError: the folder is not such a model.
+    """
+
+    def __init__(self, folder: Path, device: str = "auto") -> None:
+        import torch
+        from transformers import AutoModelForImageTextToText
+
+        if not (folder / "config.json").is_file():
+            raise CheckpointError(f"{folder}: no config.json; expected the folder of an image-to-text model of transformers")
+        try:
+            self._processor = _processor(folder)
+            model = cast("Any", AutoModelForImageTextToText).from_pretrained(folder, local_files_only=True)
+        except (OSError, ValueError, KeyError, ImportError) as error:
+            raise CheckpointError(f"{folder}: not an image-to-text model of transformers ({_brief(error)})") from None
+        found = torch.accelerator.current_accelerator(check_available=True) if device == "auto" else device
+        self._model = model.to(found or "cpu").eval()
+
+    @property
+    def takes_text(self) -> bool:
+        return not isinstance(self._processor, _ImagesOnly)
+
+    def caption(self, images: Sequence[Image], questions: Sequence[str]) -> list[str]:
+        """What the model says of each image; the beginning that it was given is left out."""
+        import torch
+
+        given: dict[str, Any] = {"images": [image.convert("RGB") for image in images], "return_tensors": "pt"}
+        if any(questions):
+            given |= {"text": list(questions), "padding": True}
+        inputs = self._processor(**given).to(self._model.device)
+        with torch.inference_mode():
+            tokens = self._model.generate(**inputs, max_new_tokens=LONGEST, do_sample=False)
+        texts = cast("list[str]", self._processor.batch_decode(tokens, skip_special_tokens=True))
+        return [_answer(text, question) for text, question in zip(texts, questions, strict=True)]
+
+
+class _ImagesOnly:
+    """What a processor is for a model that is not given text."""
+
+    def __init__(self, folder: Path) -> None:
+        from transformers import AutoImageProcessor, AutoTokenizer
+
+        self._images = cast("Any", AutoImageProcessor).from_pretrained(folder, local_files_only=True)
+        self.batch_decode = cast("Any", AutoTokenizer).from_pretrained(folder, local_files_only=True).batch_decode
+
+    def __call__(self, **given: Any) -> Any:
+        return self._images(**given)
+
+
+def _processor(folder: Path) -> Any:
+    from transformers import AutoProcessor
+
+    found = cast("Any", AutoProcessor).from_pretrained(folder, local_files_only=True)
+    return found if hasattr(found, "image_processor") else _ImagesOnly(folder)
+
+
+def _answer(text: str, question: str) -> str:
+    said, asked = " ".join(text.split()), " ".join(question.split())
+    return said[len(asked) :].strip() if asked and said.casefold().startswith(asked.casefold()) else said
+
+
+def pictures_of(asked: Asked, images: Path, question: str = QUESTION) -> list[Picture]:
+    """The images of a split of COCO, with the question about the two objects of those that have two or more.
+
+    Raises:
+        LayoutError: the annotations cannot be used, or images of the split are missing in the folder.
+        ConfigError: a question with other places than `{first}` and `{second}`.
+    """
+    found, _ = read_images(asked)
+    pictures: list[Picture] = []
+    for image, _ in found[: asked.limit]:
+        if image.item.name is None:
+            raise LayoutError(f"{asked.path}: image {image.id!r} has no file_name; expected the name of its file in {images}")
+        names = [*image.categories, "", ""]
+        try:
+            said = question.format(first=names[0], second=names[1]) if len(image.categories) > 1 else ""
+        except (KeyError, IndexError, ValueError):
+            raise ConfigError(f"--question {question!r}: expected a text with {{first}} and {{second}} in it") from None
+        pictures.append(Picture(image.id, images / image.item.name, said))
+    if not pictures:
+        raise LayoutError(f"{asked.path}: no images in the split {asked.split!r}")
+    if missing := [picture.path for picture in pictures if not picture.path.is_file()]:
+        raise LayoutError(f"{len(missing)} of {len(pictures)} images are missing; the first is {missing[0]}")
+    return pictures
+
+
+def write_captions(
+    captioner: Captioner,
+    pictures: Sequence[Picture],
+    path: Path,
+    *,
+    batch: int = 8,
+    on_done: Callable[[int], None] = lambda count: None,
+) -> int:
+    """Add a line to the file for each picture that has none yet, and say how many that were. Interrupt and repeat at will.
+
+    Raises:
+        ConfigError: the model takes no questions, or the file cannot be written.
+        LayoutError: what is in the file are no captions, or a picture cannot be read.
+    """
+    if not captioner.takes_text and any(picture.question for picture in pictures):
+        raise ConfigError("this model is given images and no text; give --question '' to caption without a question")
+    try:
+        _mend(path)
+        done = read_captions(path) if path.exists() else {}
+        on_done(sum(picture.id in done for picture in pictures))
+        missing = [picture for picture in pictures if picture.id not in done]
+        groups = [[each for each in missing if bool(each.question) is asked] for asked in (False, True)]
+        with path.open("ab", buffering=0) as file:
+            for group in groups:
+                for start in range(0, len(group), batch):
+                    chosen = group[start : start + batch]
+                    file.write(b"".join(map(_line, chosen, _captions(captioner, chosen))))
+                    os.fsync(file.fileno())
+                    on_done(len(chosen))
+    except OSError as error:
+        raise ConfigError(f"{path}: captions cannot be written ({error.strerror}); what was written before stays") from None
+    return len(missing)
+
+
+def _captions(captioner: Captioner, pictures: Sequence[Picture]) -> list[str]:
+    from PIL import Image as PILImage
+
+    images: list[PILImage.Image] = []
+    for picture in pictures:
+        try:
+            with PILImage.open(picture.path) as image:
+                images.append(image.convert("RGB"))
+        except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
+            raise LayoutError(f"{picture.path}: not a picture that can be read ({_brief(error)})") from None
+    captions = captioner.caption(images, [picture.question for picture in pictures])
+    for picture, caption in zip(pictures, captions, strict=True):
+        if not caption:
+            raise LayoutError(f"{picture.path}: the model said nothing; give another --question, or another model")
+    return captions
+
+
+def _line(picture: Picture, caption: str) -> bytes:
+    asked = {"question": picture.question} if picture.question else {}
+    return (json.dumps({"id": picture.id, "caption": caption, **asked}, ensure_ascii=False) + "\n").encode()
+
+
+def _mend(path: Path) -> None:
+    """Cut off a last line that an interruption broke."""
+    if path.exists():
+        data = path.read_bytes()
+        end = data.rfind(b"\n") + 1
+        if end < len(data):
+            os.truncate(path, end)
+
+
+def _brief(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]

@@ -1,0 +1,154 @@
+"""One batch of a plan made into pictures and records: what every engine does, on whatever machine."""
+
+from __future__ import annotations
+
+import gc
+import os
+import platform
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+from ...framework.errors import ConfigError
+from ...framework.options import plain
+from .plan import Job, Method, Plan
+from .run_folder import Fault, Record
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from ...framework.pipeline import Pipeline
+
+
+@dataclass(frozen=True)
+class Made:
+    """A finished job: its record, and its picture as a PNG file unless the record tells of an error."""
+
+    record: Record
+    image: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """How a worker works; nothing of it changes a record.
+
+    `device`: auto, cpu, cuda or mps. `threads`: of a worker on a CPU. `models`: other places of a method's model, by the place
+    that the plan names.
+    """
+
+    device: str = "auto"
+    threads: int = 1
+    models: Mapping[str, str] = field(default_factory=dict[str, str])
+
+
+class Maker:
+    """A worker: makes batches of a plan that `lsregen` of some version made, with one loaded model at a time."""
+
+    def __init__(self, methods: Mapping[str, Method], lsregen: str, workshop: Workshop) -> None:
+        self.methods = methods
+        self.lsregen = lsregen
+        self.workshop = workshop
+        self._loaded: tuple[tuple[str, str], Pipeline] | None = None
+
+    @classmethod
+    def of(cls, plan: Plan, workshop: Workshop) -> Maker:
+        return cls(plan.methods, plan.lsregen, workshop)
+
+    def make(self, jobs: Sequence[Job]) -> list[Made]:
+        """The jobs of one batch. An error in making them is the error of each of them.
+
+        Raises:
+            LsregenError: this is another version of lsregen, or the model cannot be loaded or is not the plan's.
+        """
+        from ..memory import watch
+
+        method = self.methods[jobs[0].method]
+        pipeline = self._pipeline(method)
+        device = str(pipeline.model.device)
+        peak, start = watch(device), time.perf_counter()
+        fault, images = None, list["Image"]()
+        try:
+            images += pipeline(
+                [job.prompt for job in jobs],
+                layout=[job.layout for job in jobs],
+                negative=[job.negative for job in jobs],
+                guidance=method.config,
+                seed=[job.seed for job in jobs],
+                size=jobs[0].size,
+            ).images
+        except Exception as error:  # whatever it is, it is this batch's: the rest of the plan goes on
+            fault = Fault(type(error).__name__, str(error) or "no message")
+        measured = {
+            "seconds": round((time.perf_counter() - start) / len(jobs), 4),
+            "peak_bytes": peak(),
+            "device": device,
+            "worker": f"{platform.node()}:{os.getpid()}",
+        }
+        if fault is not None:
+            return [failed(job, fault, measured) for job in jobs]
+        return [_finished(job, image, measured) for job, image in zip(jobs, images, strict=True)]
+
+    def _pipeline(self, method: Method) -> Pipeline:
+        key = method.model, method.dtype
+        if self._loaded is None or self._loaded[0] != key:
+            check_version(self.lsregen)
+            self._loaded = None  # two models at once may be more than a device holds
+            gc.collect()
+            self._loaded = key, load(method, self.workshop)
+        return self._loaded[1]
+
+
+def load(method: Method, workshop: Workshop) -> Pipeline:
+    """The model of a method, the one that the plan was made with.
+
+    Raises:
+        ConfigError: there is no such model, or its weights are others.
+        CheckpointError: its files cannot be used.
+    """
+    import torch
+
+    from ...framework.pipeline import Pipeline
+    from ...framework.report import weights
+
+    place = workshop.models.get(method.model, method.model)
+    pipeline = Pipeline.load(place, device=workshop.device, dtype=method.dtype)
+    if pipeline.model.device.type == "cpu":
+        torch.set_num_threads(workshop.threads)  # sums that are split otherwise are rounded otherwise
+    planned, found = plain(weights(method.described)), plain(weights(pipeline.model.describe()))
+    if planned != found:
+        parts = [str(part) for part in dict.fromkeys((*planned, *found)) if planned.get(part) != found.get(part)]
+        raise ConfigError(
+            f"model {place!r}: not the weights that the plan was made with (other in {', '.join(parts)}); "
+            "make the plan again with this model, or say where the planned one is (--model PLANNED=PLACE)"
+        )
+    return pipeline
+
+
+def check_version(planned: str) -> None:
+    """Whether this lsregen is the one that made a plan: another may make other pictures of it.
+
+    Raises:
+        ConfigError: it is another.
+    """
+    from ...framework.report import versions
+
+    if (own := versions()["lsregen"]) != planned:
+        raise ConfigError(f"the plan was made by lsregen {planned}, and this is {own}; make the plan again, or use that version")
+
+
+def failed(job: Job, fault: Fault, measured: Mapping[str, Any]) -> Made:
+    """A job that ended with an error."""
+    return Made(Record(job.number, job.method, job.item, job.seed, None, fault, dict(measured)))
+
+
+def _finished(job: Job, image: Image, measured: Mapping[str, Any]) -> Made:
+    from PIL.PngImagePlugin import PngInfo
+
+    from ...framework.images import fingerprint
+
+    info, data = PngInfo(), BytesIO()
+    info.add_text("Software", "lsregen")
+    image.save(data, "PNG", pnginfo=info)
+    return Made(Record(job.number, job.method, job.item, job.seed, fingerprint(image), None, dict(measured)), data.getvalue())

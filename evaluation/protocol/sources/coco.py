@@ -1,0 +1,94 @@
+"""COCO instances as items: one an image, its largest objects with their boxes, prompted by a caption or by their names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from ....framework.annotations import XYWH, Annotated, Annotations, read_annotated
+from ....framework.errors import LayoutError
+from ....framework.items import Dropped, Reading, four, read_text
+from ..captions import read_captions
+from ..expects import Expects
+from .face import Asked, Entry, Source, finished, whole
+
+NAME = "coco"
+KEPT = 2
+"""Objects of an image in the split `multi`, as in LSReGen's evaluation: those with the largest pixel areas."""
+
+
+def read(asked: Asked) -> Source:
+    """One item for each image of the split, of the image's size; see `read_images`."""
+    images, dropped = read_images(asked)
+    entries = whole(asked, [(_entry(image), chosen) for image, chosen in images], dropped)
+    files = [asked.file, *([asked.captions] if asked.captions else [])]
+    return finished(NAME, asked, entries, dropped=dropped, files=files, options={"split": asked.split}, size="x3")
+
+
+def read_images(asked: Asked) -> tuple[list[tuple[Annotated, int]], list[Dropped]]:
+    """The images of the split, each with how many objects were chosen of it, and what was left out.
+
+    Crowds are left out first; then `single` are the images with exactly one object, `multi` those with two or more, of which the
+    two largest are kept, the largest first, and `all` those with any. Size is `area`, which COCO measures on the segmentation, or
+    that of the box where there is none. The prompt is the caption of `captions`, else the file's own, else composed: `a dog and a
+    cat`. A bad box, or an object that the caption does not name or not as often as there are such objects, is an error, or is
+    left out (`on_bad_box`).
+
+    Raises:
+        LayoutError: not COCO, an image or a category that is not there, captions of other images, or none for an image.
+    """
+    reading = Reading(asked.file, on_bad_box=asked.on_bad_box)
+    captions = read_captions(asked.captions) if asked.captions is not None else {}
+    every, chosen = set[int | str](), dict[int | str, int]()
+
+    def select(image: Mapping[str, Any], annotations: Annotations) -> Annotations | None:
+        every.add(image["id"])
+        found = objects_of(annotations, asked.split)
+        if found is None:
+            return None
+        if asked.captions is not None and image["id"] not in captions:
+            raise LayoutError(
+                f"{asked.captions}: no caption of image {image['id']!r}, which is in the split {asked.split!r} of {asked.file}; "
+                "expected one for each image (lsregen evaluate caption writes them)"
+            )
+        chosen[image["id"]] = len(found)
+        return found
+
+    images = read_annotated(reading, read_text(asked.file), captions, select)
+    if others := [each for each in captions if each not in every]:
+        raise LayoutError(
+            f"{asked.captions}: {len(others)} of {len(captions)} captions are of other images than those of {asked.file}: the "
+            f"first has the id {others[0]!r}"
+        )
+    return [(image, chosen[image.id]) for image in images], reading.dropped
+
+
+def objects_of(annotations: Annotations, split: str) -> Annotations | None:
+    """Which objects of an image are kept; None if the image is not in the split."""
+    fits = {"single": len(annotations) == 1, "multi": len(annotations) >= KEPT, "all": len(annotations) >= 1}
+    if not fits[split]:
+        return None
+    if split != "multi":
+        return annotations
+    return sorted(annotations, key=lambda placed: _area(*placed), reverse=True)[:KEPT]
+
+
+def _area(where: str, annotation: Mapping[str, Any]) -> float:
+    area: object = annotation.get("area")
+    if area is None:
+        box = four(annotation.get("bbox"), where, XYWH)
+        return box[2] * box[3]
+    if isinstance(area, bool) or not isinstance(area, int | float) or not 0 <= area < math.inf:
+        raise LayoutError(f"{where}: area {area!r}: expected a number of pixels, or none")
+    return float(area)
+
+
+def entry_id(image: int | str) -> str:
+    """What the item of an image is called."""
+    return f"{NAME}-{image}"
+
+
+def _entry(image: Annotated) -> Entry:
+    phrases = [region.phrase for region in image.item.layout.regions]
+    return Entry(entry_id(image.id), image.item, Expects(classes=dict(zip(phrases, image.categories, strict=True))))

@@ -1,0 +1,150 @@
+"""What every source gives, whatever it reads, and what may be asked of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ....framework.errors import ConfigError, LayoutError
+from ....framework.items import POLICIES, Dropped, Item
+from ..expects import Expects
+from ..plan import Origin
+
+__all__ = ["POLICIES", "SPLITS", "Asked", "Entry", "Reader", "Source", "finished", "hash_of", "whole"]
+
+SPLITS = ("single", "multi", "all")
+LEAVE_OUT = "; correct it, or leave such items out: --on-bad-box drop (on_bad_box='drop')"
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a source.
+
+    `path`: its file. `on_bad_box`: whether a box that cannot be used is an `error`, or its item is left out (`drop`) and counted.
+    `limit`: at most so many items, the first ones. Of COCO alone: `split`, images with exactly one object (`single`), with two or
+    more, of which the two largest are kept (`multi`), or with any number (`all`); `captions`, a file of them. Of shapeworld
+    alone: how many `objects` each of `count` scenes has, from the scene with the seed `first` on.
+    """
+
+    path: Path | None = None
+    on_bad_box: str = "error"
+    limit: int | None = None
+    split: str = "all"
+    captions: Path | None = None
+    objects: int = 2
+    count: int = 300
+    first: int = 0
+
+    def __post_init__(self) -> None:
+        for name, value, known in (("on_bad_box", self.on_bad_box, POLICIES), ("split", self.split, SPLITS)):
+            if value not in known:
+                raise ConfigError(f"{name} {value!r}: expected one of {', '.join(known)}")
+        if self.limit is not None and self.limit < 1:
+            raise ConfigError(f"limit {self.limit}: expected at least 1 item")
+
+    @property
+    def file(self) -> Path:
+        """The file, where there must be one."""
+        if self.path is None:
+            raise ConfigError("this source reads a file: name it")
+        return self.path
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An item with the name that it is known by in plans and records, and what its prompt says of the image."""
+
+    id: str
+    item: Item
+    expects: Expects = field(default_factory=Expects)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Everything that a reader found. `size`: the policy by which sizes are chosen if nobody says another."""
+
+    origin: Origin
+    entries: tuple[Entry, ...]
+    dropped: tuple[Dropped, ...] = ()
+    size: str = "model"
+
+
+Reader = Callable[[Asked], Source]
+
+
+def finished(
+    name: str,
+    asked: Asked,
+    entries: Sequence[Entry],
+    *,
+    dropped: Iterable[Dropped] = (),
+    files: Sequence[Path] = (),
+    options: Mapping[str, Any] | None = None,
+    size: str = "model",
+) -> Source:
+    """A source of these entries, the first `limit` of them.
+
+    Raises:
+        LayoutError: there are none, or two have one name.
+    """
+    where = str(asked.path or name)
+    twice = next((each for each, times in Counter(entry.id for entry in entries).items() if times > 1), None)
+    if twice is not None:
+        raise LayoutError(f"{where}: the item {twice!r} stands twice; expected a different name for each item")
+    found, left_out = tuple(entries[: asked.limit]), tuple(dropped)
+    if not found:
+        why = f", {len(left_out)} things were left out: the first is {left_out[0]}" if left_out else ""
+        asked_for = "".join(f", {key} {value}" for key, value in (options or {}).items())
+        raise LayoutError(f"{where}: no items ({name}{asked_for}){why}")
+    origin = Origin(
+        name,
+        {path.name: hash_of(path) for path in files},
+        {"on_bad_box": asked.on_bad_box, "limit": asked.limit, **(options or {})},
+        len(found),
+        dict(Counter(_kind(each) for each in left_out)),
+    )
+    return Source(origin, found, left_out, size)
+
+
+def whole(asked: Asked, entries: Iterable[tuple[Entry, int]], dropped: list[Dropped]) -> list[Entry]:
+    """The entries that have as many boxes as there should be; the others are left out, and noted.
+
+    Raises:
+        LayoutError: `on_bad_box` is `error`, and there is one that lost a box.
+    """
+    kept, before = list[Entry](), tuple(dropped)
+    for entry, boxes in entries:
+        if len(entry.item.layout.boxed) == boxes:
+            kept.append(entry)
+        elif asked.on_bad_box == "error":
+            count = len(before)
+            raise LayoutError(f"{entry.id} lost a box; {count} boxes cannot be used, the first is {before[0]}{LEAVE_OUT}")
+        else:
+            dropped.append(Dropped(entry.id, "item", "without all of its boxes"))
+    return kept
+
+
+def hash_of(path: Path) -> str:
+    """The sha256 of a file.
+
+    Raises:
+        LayoutError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise LayoutError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from None
+
+
+def _kind(dropped: Dropped) -> str:
+    """What was dropped without what is peculiar to it, to be counted by."""
+    if dropped.what == "annotation":
+        return "crowd" if "crowd" in dropped.why else "object that the caption does not name"
+    if dropped.what == "box":
+        return "box of zeros" if "zeros" in dropped.why else "box that cannot be used"
+    return f"{dropped.what} {dropped.why}"
