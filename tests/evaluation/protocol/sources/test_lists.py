@@ -1,0 +1,252 @@
+"""The sources that are lists: NSR-1K, Attend-and-Excite, GenEval, our own JSON lines and CSV, and scenes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lsregen.evaluation.protocol.expects import Attribute, Expects, Relation
+from lsregen.evaluation.protocol.sources import Asked, read_source
+from lsregen.framework.errors import ConfigError, LayoutError
+
+ZEROS = [0, 0, 0, 0]
+NSR = [
+    {
+        "id": 3,
+        "image_id": 1,
+        "obj1": ["dog", [0, 0, 0.5, 1]],
+        "obj2": ["cat", [0.5, 0, 0.5, 1]],
+        "prompt": "a dog left of a cat",
+        "relation": "left",
+        "type": "template",
+    },  # fmt: skip  # noqa: E501
+    {
+        "id": 4,
+        "image_id": 2,
+        "obj1": ["dog", ZEROS],
+        "obj2": ["cat", ZEROS],
+        "prompt": "a dog above a cat",
+        "relation": "top",
+        "type": "template",
+    },  # fmt: skip  # noqa: E501
+]
+COUNTED = [{"id": 9, "object_list": [["zebra", [0, 0, 0.4, 1]], ["zebra", [0.5, 0, 0.4, 1]]], "prompt": "two zebras"}]
+GENEVAL: list[dict[str, Any]] = [
+    {
+        "tag": "counting",
+        "include": [{"class": "knife", "count": 3}],
+        "exclude": [{"class": "knife", "count": 4}],
+        "prompt": "a photo of three knives",
+    },  # fmt: skip  # noqa: E501
+    {
+        "tag": "position",
+        "include": [{"class": "dog", "count": 1}, {"class": "bus", "count": 1, "position": ["right of", 0]}],
+        "prompt": "a photo of a bus right of a dog",
+    },  # fmt: skip  # noqa: E501
+    {
+        "tag": "color_attr",
+        "include": [{"class": "wine glass", "count": 1, "color": "purple"}, {"class": "apple", "count": 1, "color": "black"}],
+        "prompt": "a photo of a purple wine glass and a black apple",
+    },  # fmt: skip  # noqa: E501
+]
+
+
+def write(path: Path, data: Any) -> Path:
+    lines = path.suffix == ".jsonl"
+    path.write_text("".join(json.dumps(each) + "\n" for each in data) if lines else json.dumps(data))
+    return path
+
+
+def test_nsr1k_states_relations(tmp_path: Path) -> None:
+    source = read_source("nsr1k", Asked(write(tmp_path / "a.json", NSR), "drop"))
+    [entry] = source.entries
+    assert entry.id == "nsr1k-3"
+    assert entry.expects == Expects((Relation("dog", "left of", "cat"),), classes={"dog": "dog", "cat": "cat"})
+    assert [region.box and region.box.xyxy for region in entry.item.layout.regions] == [(0, 0, 0.5, 1), (0.5, 0, 1, 1)]
+    assert source.origin.dropped == {"box of zeros": 2, "item without all of its boxes": 1}
+    assert len(source.dropped) == 3
+
+
+def test_nsr1ks_zeros_are_bad_boxes(tmp_path: Path) -> None:
+    with pytest.raises(
+        LayoutError, match=r"nsr1k-4 lost a box; 2 boxes cannot be used, the first is .* entry 2, object 1 .'dog'."
+    ):
+        read_source("nsr1k", Asked(write(tmp_path / "a.json", NSR)))
+
+
+def test_nsr1k_states_counts(tmp_path: Path) -> None:
+    [entry] = read_source("nsr1k", Asked(write(tmp_path / "a.json", COUNTED))).entries
+    assert entry.expects == Expects(counts={"zebra": 2}, classes={"zebras": "zebra"})
+
+
+def test_a_relation_that_nsr1k_does_not_have(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=r"entry 1: relation 'lift': expected one of left, right, .*did you mean 'left'"):
+        read_source("nsr1k", Asked(write(tmp_path / "a.json", [{**NSR[0], "relation": "lift"}])))
+
+
+def test_attend_and_excite_names_two_things(tmp_path: Path) -> None:
+    data = {"animals": ["an elephant and a frog"], "objects": [{"prompt": "a red car with a bow", "indices": [3, 6]}]}
+    entries = read_source("attend-and-excite", Asked(write(tmp_path / "a.json", data))).entries
+    assert [entry.id for entry in entries] == ["ae-animals-1", "ae-objects-1"]
+    assert [entry.item.layout.phrases for entry in entries] == [("elephant", "frog"), ("car", "bow")]
+    assert entries[1].expects == Expects(attributes=(Attribute("red car", "car", "red"),), classes={"car": "car", "bow": "bow"})
+
+
+def test_one_noun_twice_is_numbered(tmp_path: Path) -> None:
+    data = {"objects": ["a red car and a blue car"]}
+    [entry] = read_source("attend-and-excite", Asked(write(tmp_path / "a.json", data))).entries
+    assert entry.item.layout.phrases == ("car#1", "car#2")
+    assert entry.expects.classes == {"car#1": "car", "car#2": "car"}
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        ([], "expected a mapping from groups to lists of prompts, got list"),
+        ({"animals": "a cat and a dog"}, "animals: expected a list, got str"),
+        ({"animals": ["a cat"]}, "animals, prompt 1: 'a cat': expected two things"),
+        ({"animals": [{"text": "a cat and a dog"}]}, "animals, prompt 1: unknown key 'text'"),
+        ({"animals": []}, "no items"),
+    ],
+)
+def test_prompts_of_another_form(tmp_path: Path, data: Any, why: str) -> None:
+    with pytest.raises(LayoutError, match=why):
+        read_source("attend-and-excite", Asked(write(tmp_path / "a.json", data)))
+
+
+def test_geneval_says_what_it_checks(tmp_path: Path) -> None:
+    entries = read_source("geneval", Asked(write(tmp_path / "a.jsonl", GENEVAL))).entries
+    assert [entry.id for entry in entries] == ["geneval-00000", "geneval-00001", "geneval-00002"]
+    assert entries[0].expects == Expects(counts={"knife": 3}, classes={"knives": "knife"})
+    assert entries[1].expects.relations == (Relation("bus", "right of", "dog"),)
+    assert entries[1].expects.counts == {}
+    assert entries[2].expects.attributes == (
+        Attribute("purple wine glass", "wine glass", "purple"),
+        Attribute("black apple", "apple", "black"),
+    )
+    assert entries[2].item.layout.phrases == ("wine glass", "apple")
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"prompt": "a photo"}, "the prompt 'a photo' does not name 'knife'"),
+        (
+            {"include": [{"class": "knife", "count": 1, "position": ["right of", 1]}]},
+            "expected a relation and the number of a thing",
+        ),
+        ({"include": [{"class": "knife", "count": 1, "position": ["right", 0]}]}, "position 'right': expected one of left of"),
+        ({"include": [{"class": "knife", "count": "three"}]}, "count 'three': expected a whole number"),
+        ({"include": [{"class": "knife"}]}, "thing 1: 'count' is missing"),
+        ({"metadata": 1}, "unknown key 'metadata'"),
+    ],
+)
+def test_metadata_of_another_form(tmp_path: Path, change: dict[str, Any], why: str) -> None:
+    with pytest.raises(LayoutError, match=rf"a.jsonl, line 1.*{why}"):
+        read_source("geneval", Asked(write(tmp_path / "a.jsonl", [{**GENEVAL[0], **change}])))
+
+
+LINES: list[dict[str, Any]] = [
+    {"name": "two", "prompt": "a dog and a cat", "boxes": {"dog": [0, 0, 0.5, 1]}, "seed": 7, "size": [64, 32]},
+    {"prompt": "a cat", "expects": {"counts": {"cat": 1}, "relations": [{"subject": "a", "relation": "above", "object": "b"}]}},
+]
+
+
+def test_our_own_lines(tmp_path: Path) -> None:
+    source = read_source("list", Asked(write(tmp_path / "a.jsonl", LINES)))
+    assert [entry.id for entry in source.entries] == ["two", "line-2"]
+    assert (source.entries[0].item.seed, source.entries[0].item.size) == (7, (64, 32))
+    assert source.entries[1].expects == Expects((Relation("a", "above", "b"),), {"cat": 1})
+    assert source.size == "own"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ({"prompt": "a cat", "expects": {"count": {"cat": 1}}}, r"line 3, expects.count: no such option .*did you mean 'counts'"),
+        ({"prompt": "a cat", "expects": 3}, "line 3, expects: 3 is not a mapping"),
+        ({"prompt": "a cat", "box": [0, 0, 1, 1]}, "line 3: unknown key 'box'"),
+        ({"name": "two", "prompt": "a cat"}, "the item 'two' stands twice"),
+        ([], "line 3: expected a mapping"),
+    ],
+)
+def test_lines_that_cannot_be_used(tmp_path: Path, line: Any, why: str) -> None:
+    with pytest.raises(LayoutError, match=why):
+        read_source("list", Asked(write(tmp_path / "a.jsonl", [*LINES, line])))
+
+
+def test_a_bad_box_of_a_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [{"prompt": "a cat", "boxes": {"cat": [0.5, 0, 0.2, 1]}}])
+    with pytest.raises(LayoutError, match=r"line 1.*are the corners swapped"):
+        read_source("list", Asked(path))
+    source = read_source("list", Asked(path, "drop"))
+    assert source.origin.dropped == {"box that cannot be used": 1}
+    assert source.entries[0].item.layout.boxed == ()
+
+
+CSV = """name,prompt,seed,width,height,phrase,left,top,right,bottom,category
+two,"a dog, left of a cat",7,64,32,dog,0,0,0.5,1,animal
+two,,,,,cat,0.5,0,1,1,
+none,a house,,,,,,,,,
+"""
+
+
+def test_a_table(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(CSV)
+    two, none = read_source("list", Asked(tmp_path / "a.csv")).entries
+    assert (two.id, two.item.prompt, two.item.seed, two.item.size) == ("two", "a dog, left of a cat", 7, (64, 32))
+    assert [(region.phrase, region.box and region.box.xyxy) for region in two.item.layout.regions] == [
+        ("dog", (0, 0, 0.5, 1)),
+        ("cat", (0.5, 0, 1, 1)),
+    ]
+    assert two.expects.classes == {"dog": "animal"}
+    assert (none.item.prompt, none.item.layout.regions, none.item.seed) == ("a house", (), None)
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        ("prompt\na\n", "no column 'name'"),
+        ("name,prompt,colour\na,b,c\n", "column 'colour': expected name, prompt"),
+        ("name,prompt\na,b,c\n", "line 2: more values than the 2 columns"),
+        ("name,prompt\n,b\n", "line 2: name '': expected one in each row"),
+        ("name,prompt\na,b\nc,d\na,b\n", "line 4: name 'a': expected one in each row, and rows of one name together"),
+        ("name,prompt\na,b\na,c\n", "line 3: prompt 'c', and 'b' in a row above"),
+        ("name,prompt,seed\na,b,1.5\n", "line 2: seed '1.5': expected a whole number"),
+        ("name,prompt,phrase,left,top,right,bottom\na,b,b,0,0,1,\n", "line 2: bottom '': expected a number"),
+        ("name,prompt,phrase,left,top,right,bottom\na,b,,0,0,1,1\n", "line 2: left without a phrase"),
+        ("name,prompt,phrase,left,top,right,bottom\na,b,b,0,0,2,1\n", r"line 2, region 1 .*out of range"),
+        ("name,prompt\n", "no rows"),
+    ],
+)
+def test_tables_that_cannot_be_used(tmp_path: Path, table: str, why: str) -> None:
+    (tmp_path / "a.csv").write_text(table)
+    with pytest.raises(LayoutError, match=why):
+        read_source("list", Asked(tmp_path / "a.csv"))
+
+
+def test_any_other_file_of_layouts(tmp_path: Path) -> None:
+    data = {"phrases": ["dog"], "locations": [[0, 0, 0.5, 1]], "prompt": "a dog"}
+    [entry] = read_source("list", Asked(write(tmp_path / "a.json", data))).entries
+    assert (entry.id, entry.item.layout.phrases) == ("item-1", ("dog",))
+
+
+def test_scenes_keep_their_seeds_and_boxes() -> None:
+    source = read_source("shapeworld", Asked(count=2, first=5, objects=1))
+    assert [(entry.id, entry.item.seed) for entry in source.entries] == [("shapeworld-5", 5), ("shapeworld-6", 6)]
+    assert all(len(entry.item.layout.boxed) == 1 for entry in source.entries)
+    assert source.origin.options["first"] == 5
+
+
+def test_a_source_of_another_name() -> None:
+    with pytest.raises(ConfigError, match=r"source 'cocoa': expected one of .*did you mean 'coco'"):
+        read_source("cocoa", Asked())
+
+
+@pytest.mark.parametrize("name", ["nsr1k", "attend-and-excite", "geneval", "list"])
+def test_a_file_that_is_not_there(tmp_path: Path, name: str) -> None:
+    with pytest.raises(LayoutError, match="cannot be read"):
+        read_source(name, Asked(tmp_path / "a.jsonl"))

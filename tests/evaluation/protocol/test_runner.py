@@ -1,0 +1,237 @@
+"""Runs by stand-in engines, and by the local one with the model that ships: what is kept, and what is made again."""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from lsregen.evaluation.protocol import engine_local, maker
+from lsregen.evaluation.protocol.maker import Made, Maker, Workshop
+from lsregen.evaluation.protocol.plan import Job, Plan
+from lsregen.evaluation.protocol.planning import MethodSpec, make_plan
+from lsregen.evaluation.protocol.run_folder import Fault, Record, RunFolder
+from lsregen.evaluation.protocol.runner import run
+from lsregen.evaluation.protocol.sources import Asked, read_source
+from lsregen.framework import report as reports
+from lsregen.framework.errors import ConfigError
+from lsregen.framework.images import fingerprint
+from lsregen.framework.pipeline import Pipeline
+
+Small = Callable[..., Plan]
+CPU = Workshop("cpu")
+
+
+class StandIn:
+    """An engine that makes each job's number into a picture; it ends after so many batches, or fails some jobs."""
+
+    def __init__(self, stop_after: int | None = None, fail: Sequence[int] = (), other: str = "") -> None:
+        self.asked: list[range] = []
+        self.stop_after, self.fail, self.other = stop_after, fail, other
+
+    def __call__(self, plan: Plan, batches: Sequence[range]) -> Iterator[list[Made]]:
+        self.asked = list(batches)
+        for i, numbers in enumerate(batches):
+            if i == self.stop_after:
+                raise KeyboardInterrupt
+            yield [self.made(plan.jobs[number]) for number in numbers]
+
+    def made(self, job: Job) -> Made:
+        if job.number in self.fail:
+            return maker.failed(job, Fault("NonFiniteError", "nan"), {})
+        return Made(Record(job.number, job.method, job.item, job.seed, f"{self.other}{job.number}"), str(job.number).encode())
+
+
+def test_everything_is_made_once(tmp_path: Path, small: Small) -> None:
+    plan, told = small(), list[int]()
+    folder = RunFolder.begin(tmp_path, plan)
+    outcome = run(folder, StandIn(), on_done=told.append)
+    assert (outcome.found, outcome.made, outcome.failed, outcome.unlike) == (0, 6, [], [])
+    assert [record.job for record in folder.records()] == list(range(6))
+    assert [folder.image_path(job).read_bytes() for job in plan.jobs] == [str(i).encode() for i in range(6)]
+    assert sum(told) == 6
+    again = StandIn()
+    assert run(folder, again).found == 6
+    assert again.asked == []
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, small: Small) -> None:
+    folder = RunFolder.begin(tmp_path, small())
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, StandIn(stop_after=2))
+    assert folder.missing() == [3, 4, 5]
+    engine = StandIn()
+    assert run(folder, engine).made == 3
+    assert engine.asked == [range(3, 5), range(5, 6)]
+
+
+def test_a_batch_is_made_whole_and_only_the_missing_kept(tmp_path: Path, small: Small) -> None:
+    folder = RunFolder.begin(tmp_path, small())
+    run(folder, StandIn())
+    folder.record_path(1).unlink()
+    before = folder.record_path(0).stat()
+    engine = StandIn()
+    outcome = run(folder, engine)
+    assert (engine.asked, outcome.found, outcome.made, outcome.unlike) == ([range(0, 2)], 5, 1, [])
+    after = folder.record_path(0).stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
+def test_a_picture_unlike_the_one_that_was_kept_is_told(tmp_path: Path, small: Small) -> None:
+    folder = RunFolder.begin(tmp_path, small())
+    run(folder, StandIn())
+    folder.record_path(1).unlink()
+    assert run(folder, StandIn(other="another ")).unlike == [0]
+    assert folder.record(0).image == "0"
+
+
+def test_failed_jobs_do_not_stop_the_rest_and_are_made_again_on_demand(tmp_path: Path, small: Small) -> None:
+    folder = RunFolder.begin(tmp_path, small())
+    outcome = run(folder, StandIn(fail=[1, 4]))
+    assert [record.job for record in outcome.failed] == [1, 4]
+    assert folder.missing() == []
+    still = StandIn()
+    assert run(folder, still).made == 0
+    engine = StandIn()
+    outcome = run(folder, engine, retry_failed=True)
+    assert (engine.asked, outcome.found, outcome.made) == ([range(0, 2), range(3, 5)], 4, 2)
+    assert folder.failed() == []
+
+
+def test_a_plan_of_another_version_is_not_run(tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = RunFolder.begin(tmp_path, small())
+    monkeypatch.setattr(reports, "versions", lambda: {"lsregen": "9.9"})
+    with pytest.raises(ConfigError, match=r"made by lsregen .*, and this is 9.9; make the plan again, or use that version"):
+        run(folder, StandIn())
+    assert folder.finished() == set()
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    """Three scenes, two methods, two steps."""
+    specs = {"none": MethodSpec(steps=2), "layout-guidance": MethodSpec("layout-guidance", steps=2)}
+    return make_plan(read_source("shapeworld", Asked(count=3)), specs, batch=2, device="cpu")[0]
+
+
+@pytest.fixture(scope="module")
+def whole(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    folder = RunFolder.begin(tmp_path_factory.mktemp("whole"), plan)
+    run(folder, partial(engine_local.make, workshop=CPU))
+    return folder
+
+
+def test_pictures_are_those_of_the_pipeline(plan: Plan, whole: RunFolder) -> None:
+    jobs = plan.jobs[3:5]
+    images = Pipeline.load("shapeworld-base", device="cpu")(
+        [job.prompt for job in jobs],
+        layout=[job.layout for job in jobs],
+        guidance="layout-guidance",
+        steps=2,
+        seed=[job.seed for job in jobs],
+    ).images
+    for job, image in zip(jobs, images, strict=True):
+        with Image.open(whole.image_path(job)) as kept:
+            assert fingerprint(kept) == fingerprint(image) == whole.record(job.number).image
+            assert kept.info["Software"] == "lsregen"
+
+
+def test_a_record_says_what_was_measured(whole: RunFolder) -> None:
+    measured = whole.record(0).measured
+    assert measured["seconds"] > 0
+    assert measured["device"] == "cpu"
+    assert measured["worker"].endswith(f":{os.getpid()}")
+    assert measured["peak_bytes"] is None or measured["peak_bytes"] >= 0
+
+
+def test_a_run_in_parts_is_the_whole_run(plan: Plan, whole: RunFolder, tmp_path: Path) -> None:
+    folder = RunFolder.begin(tmp_path, plan)
+    for numbers in list(plan.batches())[::-1]:
+        run(folder, lambda plan, batches, only=numbers: engine_local.make(plan, [only], CPU))  # pyright: ignore
+    assert [record.decided for record in folder.records()] == [record.decided for record in whole.records()]
+    assert all(folder.image_path(job).read_bytes() == whole.image_path(job).read_bytes() for job in plan.jobs)
+
+
+def test_an_error_is_recorded_of_every_job_of_its_batch(plan: Plan) -> None:
+    broken = [replace(job, prompt="a blue square") for job in plan.jobs[3:4]]
+    made = Maker.of(plan, CPU).make([*broken, plan.jobs[4]])
+    assert [each.image for each in made] == [None, None]
+    assert {each.record.error and each.record.error.type for each in made} == {"PhraseError"}
+    assert {each.record.error and each.record.error.message for each in made} != {""}
+
+
+def test_weights_that_are_not_the_plans_are_refused(plan: Plan) -> None:
+    method = plan.methods["none"]
+    parts = method.described["components"]
+    other = {**method.described, "components": {**parts, "vae": {**parts["vae"], "sha256": {"a.safetensors": "0" * 64}}}}
+    changed = replace(plan, methods={"none": replace(method, described=other)})
+    with pytest.raises(ConfigError, match=r"model 'shapeworld-base': not the weights that the plan was made with .other in vae."):
+        Maker.of(changed, CPU).make(plan.jobs[:1])
+
+
+def test_a_model_may_be_elsewhere(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+    load = Pipeline.load
+    monkeypatch.setattr(Pipeline, "load", lambda model, **options: asked.append(model) or load("shapeworld-base", **options))
+    Maker.of(plan, Workshop("cpu", models={"shapeworld-base": "/there"})).make(plan.jobs[:1])
+    assert asked == ["/there"]
+
+
+def test_a_model_that_is_not_there_stops_the_run(plan: Plan, tmp_path: Path) -> None:
+    folder = RunFolder.begin(tmp_path, plan)
+    workshop = Workshop("cpu", models={"shapeworld-base": str(tmp_path / "nothing")})
+    with pytest.raises(ConfigError, match="nothing"):
+        run(folder, partial(engine_local.make, workshop=workshop))
+    assert folder.finished() == set()
+
+
+def _run_slowly(path: str, pause: float) -> None:
+    """A run whose every job takes a moment, so that it can be killed in any."""
+    folder = RunFolder.open(Path(path))
+
+    def engine(plan: Plan, batches: Sequence[range]) -> Iterator[list[Made]]:
+        for made in StandIn()(plan, batches):
+            time.sleep(pause)
+            yield made
+
+    run(folder, engine)
+
+
+@pytest.mark.parametrize("rounds", [8])
+def test_kill_9_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path, small: Small, rounds: int) -> None:
+    plan = small(items=150, batch=1, methods=("none", "other"))
+    folder = RunFolder.begin(tmp_path, plan)
+    context = multiprocessing.get_context("fork")
+    kept: dict[int, int] = {}
+    for i in range(rounds):
+        process = context.Process(target=_run_slowly, args=(str(tmp_path), 0.0003))
+        process.start()
+        time.sleep(0.03 + 0.017 * i)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        now = {number: folder.record_path(number).stat().st_ino for number in folder.finished()}
+        assert kept.items() <= now.items(), "a finished job was lost or made again"
+        assert all(folder.record(number).image == str(number) for number in now)
+        assert all(folder.image_path(number).read_bytes() == str(number).encode() for number in now)
+        kept = now
+    outcome = run(folder, StandIn())
+    assert 0 < outcome.found == len(kept)
+    assert outcome.made == 300 - len(kept)
+    assert folder.missing() == []
+    assert not list(tmp_path.rglob("*.part"))
+
+
+def test_pictures_are_small_files(whole: RunFolder) -> None:
+    data = whole.image_path(0).read_bytes()
+    with Image.open(io.BytesIO(data)) as picture:
+        assert (picture.format, picture.mode, picture.size) == ("PNG", "RGB", (64, 64))
