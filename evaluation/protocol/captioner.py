@@ -70,8 +70,9 @@ class Captioner:
         inputs = self._processor(**given).to(self._model.device)
         with torch.inference_mode():
             tokens = self._model.generate(**inputs, max_new_tokens=LONGEST, do_sample=False)
-        texts = cast("list[str]", self._processor.batch_decode(tokens, skip_special_tokens=True))
-        return [_answer(text, question) for text, question in zip(texts, questions, strict=True)]
+        begun = inputs["input_ids"] if "input_ids" in inputs else [[]] * len(images)
+        asked, said = (self._processor.batch_decode(each, skip_special_tokens=True) for each in (begun, tokens))
+        return [_answer(*pair) for pair in zip(said, asked, strict=True)]
 
 
 class _ImagesOnly:
@@ -94,9 +95,9 @@ def _processor(folder: Path) -> Any:
     return found if hasattr(found, "image_processor") else _ImagesOnly(folder)
 
 
-def _answer(text: str, question: str) -> str:
-    said, asked = " ".join(text.split()), " ".join(question.split())
-    return said[len(asked) :].strip() if asked and said.casefold().startswith(asked.casefold()) else said
+def _answer(text: str, asked: str) -> str:
+    """Some models repeat what they were given, as their tokenizer writes it, and then go on."""
+    return " ".join(text.removeprefix(asked).split())
 
 
 def pictures_of(asked: Asked, images: Path, question: str = QUESTION) -> list[Picture]:
@@ -136,7 +137,7 @@ def write_captions(
 
     Raises:
         ConfigError: the model takes no questions, or the file cannot be written.
-        LayoutError: what is in the file are no captions, or a picture cannot be read.
+        LayoutError: what is in the file are no captions, a picture cannot be read, or the model said nothing of some.
     """
     if not captioner.takes_text and any(picture.question for picture in pictures):
         raise ConfigError("this model is given images and no text; give --question '' to caption without a question")
@@ -145,16 +146,24 @@ def write_captions(
         done = read_captions(path) if path.exists() else {}
         on_done(sum(picture.id in done for picture in pictures))
         missing = [picture for picture in pictures if picture.id not in done]
+        silent: list[Picture] = []
         groups = [[each for each in missing if bool(each.question) is asked] for asked in (False, True)]
         with path.open("ab", buffering=0) as file:
             for group in groups:
                 for start in range(0, len(group), batch):
                     chosen = group[start : start + batch]
-                    file.write(b"".join(map(_line, chosen, _captions(captioner, chosen))))
+                    said = list(zip(chosen, _captions(captioner, chosen), strict=True))
+                    silent += [picture for picture, caption in said if not caption]
+                    file.write(b"".join(_line(*pair) for pair in said if pair[1]))
                     os.fsync(file.fileno())
                     on_done(len(chosen))
     except OSError as error:
         raise ConfigError(f"{path}: captions cannot be written ({error.strerror}); what was written before stays") from None
+    if silent:
+        raise LayoutError(
+            f"the model said nothing of {len(silent)} images, the first is {silent[0].path}; the others have their captions in "
+            f"{path}: give another --question, or another model, for the rest"
+        )
     return len(missing)
 
 
@@ -168,11 +177,7 @@ def _captions(captioner: Captioner, pictures: Sequence[Picture]) -> list[str]:
                 images.append(image.convert("RGB"))
         except (OSError, ValueError, SyntaxError, PILImage.DecompressionBombError) as error:
             raise LayoutError(f"{picture.path}: not a picture that can be read ({_brief(error)})") from None
-    captions = captioner.caption(images, [picture.question for picture in pictures])
-    for picture, caption in zip(pictures, captions, strict=True):
-        if not caption:
-            raise LayoutError(f"{picture.path}: the model said nothing; give another --question, or another model")
-    return captions
+    return captioner.caption(images, [picture.question for picture in pictures])
 
 
 def _line(picture: Picture, caption: str) -> bytes:

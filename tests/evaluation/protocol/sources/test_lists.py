@@ -22,7 +22,7 @@ NSR = [
         "prompt": "a dog left of a cat",
         "relation": "left",
         "type": "template",
-    },  # fmt: skip  # noqa: E501
+    },
     {
         "id": 4,
         "image_id": 2,
@@ -31,7 +31,7 @@ NSR = [
         "prompt": "a dog above a cat",
         "relation": "top",
         "type": "template",
-    },  # fmt: skip  # noqa: E501
+    },
 ]
 COUNTED = [{"id": 9, "object_list": [["zebra", [0, 0, 0.4, 1]], ["zebra", [0.5, 0, 0.4, 1]]], "prompt": "two zebras"}]
 GENEVAL: list[dict[str, Any]] = [
@@ -40,17 +40,17 @@ GENEVAL: list[dict[str, Any]] = [
         "include": [{"class": "knife", "count": 3}],
         "exclude": [{"class": "knife", "count": 4}],
         "prompt": "a photo of three knives",
-    },  # fmt: skip  # noqa: E501
+    },
     {
         "tag": "position",
         "include": [{"class": "dog", "count": 1}, {"class": "bus", "count": 1, "position": ["right of", 0]}],
         "prompt": "a photo of a bus right of a dog",
-    },  # fmt: skip  # noqa: E501
+    },
     {
         "tag": "color_attr",
         "include": [{"class": "wine glass", "count": 1, "color": "purple"}, {"class": "apple", "count": 1, "color": "black"}],
         "prompt": "a photo of a purple wine glass and a black apple",
-    },  # fmt: skip  # noqa: E501
+    },
 ]
 
 

@@ -1,0 +1,65 @@
+"""Scenes in COCO's form: true boxes, counted areas, and read back by the reader of COCO."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lsregen.evaluation.protocol.export import categories, export_shapeworld
+from lsregen.evaluation.protocol.sources import Asked, read_source
+from lsregen.evaluation.shapeworld import masks, render, sample_scene
+from lsregen.framework.errors import ConfigError
+
+
+def test_pictures_are_those_of_the_scenes(tmp_path: Path) -> None:
+    export_shapeworld(tmp_path / "data", count=2, seed=40, size=(96, 64))
+    for seed in (40, 41):
+        with Image.open(tmp_path / "data" / "images" / f"{seed:012}.png") as picture:
+            assert np.array_equal(np.asarray(picture), render(sample_scene(seed, split="eval", size=(96, 64))))
+
+
+def test_the_reader_of_coco_finds_the_scenes_again(tmp_path: Path) -> None:
+    instances, captions = export_shapeworld(tmp_path / "data", count=8, objects=2)
+    source = read_source("coco", Asked(instances, split="multi", captions=captions))
+    assert source.origin.items == 8
+    for entry in source.entries:
+        scene = sample_scene(int(entry.id.removeprefix("coco-")), split="eval", objects=2)
+        assert entry.item.prompt == scene.caption
+        found = {region.phrase: region.box and region.box.xyxy for region in entry.item.layout.regions}
+        assert found == {phrase: pytest.approx(box) for phrase, box in zip(scene.phrases, scene.boxes, strict=True)}
+        assert entry.expects.classes == {phrase: phrase for phrase in scene.phrases}
+        assert entry.item.size == (64, 64)
+
+
+def test_areas_are_counted_in_pixels(tmp_path: Path) -> None:
+    instances, _ = export_shapeworld(tmp_path / "data", count=3)
+    data = json.loads(instances.read_text())
+    counted = [int(mask.sum()) for seed in range(3) for mask in masks(sample_scene(seed, split="eval"))]
+    assert [annotation["area"] for annotation in data["annotations"]] == counted
+    assert [annotation["id"] for annotation in data["annotations"]] == list(range(1, len(counted) + 1))
+
+
+def test_every_colour_and_shape_is_a_category() -> None:
+    assert len(categories()) == 36
+    assert set(categories().values()) == set(range(1, 37))
+
+
+def test_only_an_empty_folder_is_written_to(tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("")
+    with pytest.raises(ConfigError, match="it is not empty; choose another one"):
+        export_shapeworld(tmp_path, count=1)
+
+
+def test_a_split_of_another_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="split 'test': expected one of eval, reference, train"):
+        export_shapeworld(tmp_path / "data", count=1, split="test")
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="cannot be written"):
+        export_shapeworld(tmp_path / "file" / "data", count=1)
