@@ -112,7 +112,7 @@ def specs_of(given: Mapping[str, Any]) -> dict[str, MethodSpec]:
     if given["methods"] is not None:
         if said := [key for key in own if given[key] not in (None, ())]:
             raise ConfigError(
-                f"--methods with --{said[0].removesuffix('s')}: the methods say that themselves; leave one of them out"
+                f"--methods with --{'set' if said[0] == 'sets' else said[0]}: the methods say that themselves; leave one of them out"
             )
         return read_methods(given["methods"])
     names = [name.strip() for name in given["guidances"].split(",")]

@@ -6,6 +6,7 @@ it anew, wherever there is room, and gives it its batch once more; a batch that 
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from .run_folder import Fault
 
 STORE = 1 << 28
 """Bytes of Ray's own memory on this machine, where pictures wait for being written."""
+PATIENCE = 10.0
+"""Seconds until a cluster answers."""
 RETRIES = 3
 """How often a batch is made again after its worker died."""
 
@@ -111,6 +114,17 @@ def _room(resources: dict[str, float], cluster: Cluster) -> tuple[int, float]:
     return count, gpus
 
 
+def _knock(address: str | None) -> None:
+    """Whether anybody is at an address, which Ray itself would try to find out for minutes.
+
+    Raises:
+        OSError: nobody is.
+    """
+    host, _, port = (address or "").removeprefix("ray://").rpartition(":")
+    if host and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
+
+
 @contextmanager
 def _connected(cluster: Cluster) -> Generator[Any]:
     """Ray's module, connected; what was started here is ended at the end."""
@@ -126,6 +140,7 @@ def _connected(cluster: Cluster) -> Generator[Any]:
     else:
         options = {"address": cluster.address, **{key: value for key, value in quiet.items() if key != "include_dashboard"}}
     try:
+        _knock(cluster.address)
         module.init(**options)
     except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
         where = "on this machine" if cluster.address is None else f"at {cluster.address!r}"

@@ -49,7 +49,8 @@ def blip2(folder: Path) -> Path:
         image_token_index=4,
     )
     model = transformers.Blip2ForConditionalGeneration(config)
-    model.generation_config.suppress_tokens = [0, 1, 2, 3, 4]  # with random weights it would often say nothing else
+    with torch.no_grad():  # some word is always likelier than these, which it would say and nobody read
+        model.language_model.get_input_embeddings().weight[:5] = 0
     model.save_pretrained(folder)
     processor = transformers.Blip2Processor(_images(transformers.BlipImageProcessor), words, num_query_tokens=4)
     processor.save_pretrained(folder)

@@ -1,0 +1,193 @@
+"""The doors of the protocol: plan, run, status, export and caption, and what they answer to bad input."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from lsregen.evaluation.protocol import engine_ray
+from lsregen.evaluation.protocol.maker import Maker
+from lsregen.evaluation.protocol.plan import Plan
+from lsregen.evaluation.protocol.run_folder import RunFolder
+
+Run = Callable[..., Result]
+PLAN = ("evaluate", "plan", "shapeworld", "--count", "2", "--steps", "2", "--batch", "1", "--device", "cpu")
+
+
+@pytest.fixture
+def planned(run: Run) -> Path:
+    assert run(*PLAN, "--guidance", "none", "--out", "plan.jsonl").exit_code == 0
+    return Path("plan.jsonl")
+
+
+def test_from_a_data_set_to_a_finished_run(run: Run) -> None:
+    exported = run("evaluate", "export", "shapeworld", "--out", "data", "--count", "3", "--objects", "2")
+    assert exported.output.splitlines()[-2:] == ["data/annotations/instances_eval.json", "data/annotations/captions_eval.json"]
+    instances, captions = exported.output.splitlines()[-2:]
+    options = ("--split", "multi", "--captions", captions, "--size", "x1", "--steps", "2", "--batch", "2", "--device", "cpu")
+    made = run("evaluate", "plan", "coco", instances, *options, "--guidance", "none,layout-guidance", "--out", "plan.jsonl")
+    assert made.output == "3 items, 2 methods: 6 images in 4 batches\nplan.jsonl\n"
+    done = run("evaluate", "run", "plan.jsonl", "--out", "run", "--device", "cpu")
+    assert (done.exit_code, done.output) == (0, "6 images: 0 were finished before, 6 made, 0 of them failed\n")
+    again = run("evaluate", "run", "plan.jsonl", "--out", "run", "--device", "cpu")
+    assert again.output == "6 images: 6 were finished before, 0 made, 0 of them failed\n"
+    assert run("evaluate", "status", "run").output == (
+        "none: 3 images, 3 finished, 0 of them failed, 0 missing\n"
+        "layout-guidance: 3 images, 3 finished, 0 of them failed, 0 missing\n"
+    )
+    assert len(list(Path("run").rglob("*.png"))) == 6
+
+
+def test_what_is_left_out_is_counted_and_shown(run: Run) -> None:
+    boxes = [{"prompt": "a red circle", "boxes": {"red circle": box}} for box in ([0, 0, 0.5, 0.5], [0.5, 0, 0.2, 1])]
+    Path("a.jsonl").write_text("".join(json.dumps({**each, "name": f"n{i}"}) + "\n" for i, each in enumerate(boxes)))
+    options = ("--guidance", "layout-guidance", "--device", "cpu", "--out", "plan.jsonl")
+    assert run("evaluate", "plan", "list", "a.jsonl", *options).exit_code == 2
+    dropped = run("evaluate", "plan", "list", "a.jsonl", *options, "--on-bad-box", "drop")
+    assert "1 items, 1 methods: 1 images in 1 batches" in dropped.output
+    assert "left out: 1 x box that cannot be used" in dropped.output
+    assert "left out: 1 x item that a method cannot make" in dropped.output
+    assert "n1: item: no box, and its guidance needs one" in dropped.output
+
+
+@pytest.mark.usefixtures("planned")
+def test_failed_jobs_make_the_exit_code_1_and_are_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lsregen.evaluation.protocol import maker
+
+    def broken(self: Maker, jobs: Any) -> Any:
+        return [maker.failed(job, maker.Fault("NonFiniteError", "nan"), {}) for job in jobs]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Maker, "make", broken)
+        done = run("evaluate", "run", "plan.jsonl", "--out", "run")
+    assert done.exit_code == 1
+    assert "2 images: 0 were finished before, 2 made, 2 of them failed" in done.output
+    assert "2 x NonFiniteError: nan" in done.output
+    assert "2 x NonFiniteError: nan" in run("evaluate", "status", "run").output
+    assert run("evaluate", "run", "plan.jsonl", "--out", "run").output.startswith("2 images: 2 were finished before, 0 made")
+    retried = run("evaluate", "run", "plan.jsonl", "--out", "run", "--retry-failed", "--device", "cpu")
+    assert (retried.exit_code, retried.output) == (0, "2 images: 0 were finished before, 2 made, 0 of them failed\n")
+
+
+@pytest.mark.usefixtures("planned")
+def test_ctrl_c_keeps_what_is_finished(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    make, calls = Maker.make, list[Any]()
+
+    def interrupted(self: Maker, jobs: Any) -> Any:
+        calls.append(jobs)
+        if len(calls) > 1:
+            raise KeyboardInterrupt
+        return make(self, jobs)
+
+    monkeypatch.setattr(Maker, "make", interrupted)
+    done = run("evaluate", "run", "plan.jsonl", "--out", "run", "--device", "cpu")
+    assert done.exit_code == 130
+    assert "the same command goes on from there" in done.output
+    assert RunFolder.open(Path("run")).missing() == [1]
+
+
+def test_another_plan_in_the_same_folder(run: Run, planned: Path) -> None:
+    assert run("evaluate", "run", str(planned), "--out", "run", "--device", "cpu").exit_code == 0
+    assert run(*PLAN, "--guidance", "none", "--batch", "2", "--out", "plan.jsonl").exit_code == 0
+    other = run("evaluate", "run", "plan.jsonl", "--out", "run")
+    assert other.exit_code == 2
+    assert "it is the run of another plan, other in batch 2 and 1; choose another folder" in other.output
+
+
+def test_an_older_plan_is_replaced_and_nothing_else(run: Run, planned: Path) -> None:
+    assert run(*PLAN, "--guidance", "none", "--seeds", "2", "--out", str(planned)).exit_code == 0
+    assert len(Plan.read(planned).jobs) == 4
+    Path("mine.txt").write_text("mine")
+    refused = run(*PLAN, "--guidance", "none", "--out", "mine.txt")
+    assert (refused.exit_code, "exists and is not a plan" in refused.output) == (2, True)
+    assert Path("mine.txt").read_text() == "mine"
+
+
+BAD = {
+    "no methods": ((), "expected either --guidance NAME,... or --methods FILE.yaml"),
+    "both": (("--guidance", "none", "--methods", "a.yaml"), "and not both"),
+    "twice": (("--guidance", "none,none"), "expected different names"),
+    "no preset": (("--guidance", "layout-guidnce"), "did you mean 'layout-guidance'"),
+    "dtype": (("--guidance", "none", "--dtype", "auto"), "a plan does not leave it to the machine"),
+    "size": (("--guidance", "none", "--size", "3x"), "expected model, own, xFACTOR or WIDTHxHEIGHT"),
+    "not its option": (("--guidance", "none", "--split", "single"), "split 'single': not of the source shapeworld"),
+    "methods with steps": (("--methods", "a.yaml"), "--methods with --steps"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_plans_that_cannot_be_made(run: Run, case: str) -> None:
+    options, why = BAD[case]
+    result = run(*PLAN, *options, "--out", "plan.jsonl")
+    assert result.exit_code == 2
+    assert why in result.output
+    assert not Path("plan.jsonl").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (("--workers", "2"), "--workers: it is of --engine ray"),
+        (("--model", "base"), "--model 'base': expected PLANNED=PLACE"),
+        (("--engine", "ray", "--ray-address", "127.0.0.1:1"), "Ray at '127.0.0.1:1' cannot be reached"),
+        (("--engine", "ray", "--ray-address", "auto"), "Ray at 'auto' cannot be reached"),
+    ],
+)
+def test_runs_that_cannot_begin(run: Run, planned: Path, options: tuple[str, ...], why: str) -> None:
+    pytest.importorskip("ray")
+    result = run("evaluate", "run", str(planned), "--out", "run", *options)
+    assert result.exit_code == 2
+    assert why in result.output
+
+
+def test_without_ray(run: Run, planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = run("evaluate", "run", str(planned), "--out", "run", "--engine", "ray")
+    assert result.exit_code == 2
+    assert "the engine ray needs Ray; install it with: pip install 'lsregen[ray]'" in result.output
+
+
+def test_a_cluster_without_room() -> None:
+    room = engine_ray._room  # pyright: ignore[reportPrivateUsage]
+    cluster = engine_ray.Cluster
+    assert room({"CPU": 8.0, "GPU": 3.0}, cluster()) == (3, 1.0)
+    assert room({"CPU": 8.0}, cluster(cpus=4)) == (2, 0.0)
+    assert room({"CPU": 8.0, "GPU": 1.0}, cluster(workers=4, gpus=0.25)) == (4, 0.25)
+    for resources, asked in (({"CPU": 2.0}, cluster(workers=3)), ({"CPU": 2.0, "GPU": 1.0}, cluster(workers=2)), ({}, cluster())):
+        with pytest.raises(engine_ray.ConfigError, match=r"workers with .*: the cluster has .*; ask for fewer workers"):
+            room(resources, asked)
+
+
+def test_a_run_that_is_no_run(run: Run) -> None:
+    assert "expected the folder of a run" in run("evaluate", "status", ".").output
+    assert "cannot be read" in run("evaluate", "run", "plan.jsonl", "--out", "run").output
+
+
+def test_a_caption_needs_images_and_a_model(run: Run) -> None:
+    run("evaluate", "export", "shapeworld", "--out", "data", "--count", "1")
+    instances = "data/annotations/instances_eval.json"
+    assert "expected a file that ends in .jsonl" in run("evaluate", "caption", instances, "--images", "data/images", "--model", "m", "--out", "a.txt").output  # fmt: skip  # noqa: E501
+    assert "1 of 1 images are missing" in run("evaluate", "caption", instances, "--images", ".", "--model", "m", "--out", "a.jsonl").output  # fmt: skip  # noqa: E501
+    assert "m: no config.json; expected the folder of an image-to-text model" in run("evaluate", "caption", instances, "--images", "data/images", "--model", "m", "--out", "a.jsonl").output  # fmt: skip  # noqa: E501
+
+
+def test_the_sources_of_the_help_are_those_that_are_read() -> None:
+    from lsregen.apps.protocol import SOURCES as shown
+    from lsregen.evaluation.protocol.sources import SOURCES
+
+    assert set(shown) == set(SOURCES)
+
+
+def test_help_imports_neither_torch_nor_ray() -> None:
+    script = (
+        "import sys\nfrom lsregen.apps.cli import main\nsys.argv = ['lsregen', 'evaluate', 'run', '--help']\ntry: main()\n"
+        "except SystemExit: pass\nassert not {'torch', 'ray', 'transformers', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, timeout=120)
