@@ -111,9 +111,8 @@ def specs_of(given: Mapping[str, Any]) -> dict[str, MethodSpec]:
         raise ConfigError("expected either --guidance NAME,... or --methods FILE.yaml, and not both")
     if given["methods"] is not None:
         if said := [key for key in own if given[key] not in (None, ())]:
-            raise ConfigError(
-                f"--methods with --{'set' if said[0] == 'sets' else said[0]}: the methods say that themselves; leave one of them out"
-            )
+            name = "set" if said[0] == "sets" else said[0]
+            raise ConfigError(f"--methods with --{name}: the methods say that themselves; leave one of them out")
         return read_methods(given["methods"])
     names = [name.strip() for name in given["guidances"].split(",")]
     labels = [Path(name).stem if name.endswith((".yaml", ".yml")) else name for name in names]
@@ -226,7 +225,7 @@ def status(folder: Path) -> None:
     from ..evaluation.protocol.run_folder import RunFolder
 
     place = RunFolder.open(folder)
-    total = Counter(job.method for job in place.plan.jobs)
+    total = Counter(place.plan.named(number)[0] for number in range(len(place.plan.jobs)))
     done, failed, faults = Counter[str](), Counter[str](), Counter[str]()
     for record in place.records():
         done[record.method] += 1

@@ -12,12 +12,14 @@ import typing
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from .errors import ConfigError, LsregenError, nearest
 
 T = TypeVar("T")
+_type_hints = cache(typing.get_type_hints)  # a plan may have a million jobs
 
 
 def option(default: Any, help: str) -> Any:
@@ -46,7 +48,7 @@ def check_options(instance: Any) -> None:
         ConfigError: one has another type.
     """
     cls: type = instance.__class__
-    hints = typing.get_type_hints(cls)
+    hints = _type_hints(cls)
     for f in _init_fields(cls):
         try:
             convert(getattr(instance, f.name), hints[f.name], f.name)
@@ -56,7 +58,7 @@ def check_options(instance: Any) -> None:
 
 def describe_options(cls: type) -> tuple[Option, ...]:
     """The options of a plugin, in the order of its fields."""
-    hints = typing.get_type_hints(cls)
+    hints = _type_hints(cls)
     return tuple(
         Option(key_of(f), type_text(hints[f.name]), plain(_default(f)), str(f.metadata.get("help", "")), _required(f))
         for f in _init_fields(cls)
@@ -90,7 +92,7 @@ def build(cls: type[T], values: Mapping[Any, Any], path: str, what: str = "", be
         ConfigError: every unknown option, wrong type and refused value at once, one line each.
     """
     known = {key_of(f): f for f in _init_fields(cls)}
-    named, hints = what or cls.__name__, typing.get_type_hints(cls)
+    named, hints = what or cls.__name__, _type_hints(cls)
     problems: list[str] = []
     built: dict[str, Any] = {}
     for key, value in values.items():

@@ -160,10 +160,13 @@ class Plan:
         for start, end in zip(self.starts, (*self.starts[1:], len(self.jobs)), strict=True):
             yield range(start, end)
 
-    def batch_of(self, number: int) -> range:
-        """The numbers of the jobs of one batch."""
-        end = self.starts[number + 1] if number + 1 < len(self.starts) else len(self.jobs)
-        return range(self.starts[number], end)
+    def named(self, number: int) -> tuple[str, str, int]:
+        """The method, the item and the seed of a job; quicker than the whole job."""
+        jobs = self.jobs
+        if isinstance(jobs, _JobLines):
+            line = jobs.line(number)
+            return line["method"], line["item"], line["seed"]
+        return jobs[number].method, jobs[number].item, jobs[number].seed
 
     def head(self) -> dict[str, Any]:
         """The first line of the plan's file, as plain JSON types."""
@@ -269,7 +272,11 @@ class _JobLines(Sequence[Job]):
         numbers = range(len(self))[index]
         if isinstance(numbers, range):
             return [self[number] for number in numbers]
-        return Job.from_json(json.loads(self._lines.bytes_of(numbers + 1)))
+        return Job.from_json(self.line(numbers))
+
+    def line(self, number: int) -> dict[str, Any]:
+        """A job as plain JSON types."""
+        return json.loads(self._lines.bytes_of(number + 1))
 
 
 def _head(origin: Origin, methods: Mapping[str, Method], batch: int, jobs: int, lsregen: str) -> dict[str, Any]:

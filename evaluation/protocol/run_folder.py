@@ -135,7 +135,7 @@ class RunFolder:
 
     def record(self, number: int) -> Record:
         """The record of a finished job. Raises as `records`."""
-        path, job = self.record_path(number), self.plan.jobs[number]
+        path = self.record_path(number)
         try:
             found: object = json.loads(path.read_bytes())
         except (OSError, ValueError) as error:
@@ -143,7 +143,7 @@ class RunFolder:
         if not isinstance(found, dict):
             raise ConfigError(f"{path}: not a record; remove it, and its job will be made again")
         record = build(Record, cast("dict[str, Any]", found), f"{path}: ", "a record")
-        if (record.job, record.method, record.item, record.seed) != (number, job.method, job.item, job.seed):
+        if (record.job, record.method, record.item, record.seed) != (number, *self.plan.named(number)):
             raise ConfigError(f"{path}: the record of another job; remove it, and its job will be made again")
         return record
 
@@ -181,7 +181,7 @@ class RunFolder:
 
     def _path(self, kind: str, job: Job | int, ending: str) -> Path:
         number = job if isinstance(job, int) else job.number
-        method = self.plan.jobs[number].method if isinstance(job, int) else job.method
+        method = self.plan.named(number)[0] if isinstance(job, int) else job.method
         return self.path / kind / method / f"{number // PER_FOLDER:03}" / f"{number:06}.{ending}"
 
 
