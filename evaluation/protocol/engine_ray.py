@@ -68,7 +68,7 @@ def _spread(plan: Plan, batches: Sequence[range], workers: Sequence[Any], ray: A
     pool, errors = cast("Any", ActorPool(list(workers))), ray.exceptions
     for numbers in batches:
         pool.submit(begin, numbers)
-    begun = 0
+    back = 0
     while pool.has_next():
         try:
             made = cast("list[Made]", pool.get_next_unordered())
@@ -82,14 +82,14 @@ def _spread(plan: Plan, batches: Sequence[range], workers: Sequence[Any], ray: A
             said = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ConfigError(f"Ray ended ({said}); what was finished is kept: the same command goes on from there") from None
         del at_work[made[0].record.job]
-        begun += 1
+        back += 1
         yield made
-        if begun + len(at_work) == len(batches):
+        if back + len(at_work) == len(batches):
             while (idle := pool.pop_idle()) is not None:
                 ray.kill(idle)  # a worker whose node died may need its place
-    if begun + len(at_work) < len(batches):
+    if back + len(at_work) < len(batches):
         raise ConfigError(
-            f"all {len(workers)} workers are lost, and {len(batches) - begun} batches are not made; look at the nodes"
+            f"all {len(workers)} workers are lost, and {len(batches) - back} batches are not made; look at the nodes"
         )
     fault = Fault("WorkerDied", f"the worker died {RETRIES + 1} times while it made this batch")
     for numbers in at_work.values():

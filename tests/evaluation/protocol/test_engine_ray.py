@@ -50,8 +50,8 @@ print(outcome.made, [record.job for record in outcome.failed], outcome.failed[0]
 
 @pytest.fixture(scope="module")
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight scenes, two methods, batches of two: long enough to be killed in the middle."""
-    specs = {"none": MethodSpec(steps=10), "layout-guidance": MethodSpec("layout-guidance", steps=10)}
+    """Sixteen images in eight batches: enough to be killed in the middle."""
+    specs = {"none": MethodSpec(steps=2), "layout-guidance": MethodSpec("layout-guidance", steps=3)}
     path = tmp_path_factory.mktemp("plan") / "plan.jsonl"
     make_plan(read_source("shapeworld", Asked(count=8)), specs, batch=2, device="cpu")[0].write(path)
     return path

@@ -206,6 +206,7 @@ def _run_slowly(path: str, pause: float) -> None:
     run(folder, engine)
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the child makes no use of torch's threads
 @pytest.mark.parametrize("rounds", [8])
 def test_kill_9_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path, small: Small, rounds: int) -> None:
     plan = small(items=150, batch=1, methods=("none", "other"))
