@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def command(as_json: bool) -> None:
-    """List extractors, distances, samplers and models, with their options."""
+    """List extractors, distances, samplers, models and detectors, with their options."""
     from ..framework.plugins import discover
 
     plugins = discover()
@@ -51,6 +51,7 @@ def listing(plugins: Plugins) -> Iterator[str]:
         "distances": plugins.distances,
         "samplers": plugins.samplers,
         "models": plugins.models,
+        "detectors": plugins.detectors,
     }
     for kind, table in kinds.items():
         yield f"{kind}{':' if table else ': none'}"

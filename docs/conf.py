@@ -16,7 +16,13 @@ from lsregen.apps.plugins import help_of, options_of
 from lsregen.framework import discover
 from lsregen.framework.config import load_preset, presets
 from lsregen.framework.plugins import Registered
-from lsregen.framework.testing import DISTANCE_PROPERTIES, EXTRACTOR_PROPERTIES, MODEL_PROPERTIES, SAMPLER_PROPERTIES
+from lsregen.framework.testing import (
+    DETECTOR_PROPERTIES,
+    DISTANCE_PROPERTIES,
+    EXTRACTOR_PROPERTIES,
+    MODEL_PROPERTIES,
+    SAMPLER_PROPERTIES,
+)
 
 project = "lsregen"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode", "sphinx_click"]
@@ -81,7 +87,7 @@ class PropertyListing(Listing):
 
     def lines(self) -> Iterator[str]:
         kinds = {"extractor": EXTRACTOR_PROPERTIES, "distance": DISTANCE_PROPERTIES, "sampler": SAMPLER_PROPERTIES}
-        for kind, properties in (kinds | {"model": MODEL_PROPERTIES}).items():
+        for kind, properties in (kinds | {"model": MODEL_PROPERTIES, "detector": DETECTOR_PROPERTIES}).items():
             yield from (f"## Of a {kind}".replace("a e", "an e"), "", "| property | meaning |", "|---|---|")
             yield from (f"| `{name}` | {escaped(meaning)} |" for name, meaning in properties.items())
             yield ""

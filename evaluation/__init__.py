@@ -1,1 +1,13 @@
-"""How well a run did: worlds with exact answers, metrics, and the runs that compare methods."""
+"""How well a run did: worlds with exact answers, the protocol of whole evaluations, metrics, and lsregen's own detectors."""
+
+from collections.abc import Callable
+
+from ..framework.hookspecs import hookimpl
+
+
+@hookimpl
+def register_detectors(register: Callable[[str, type], None]) -> None:
+    from .protocol.detectors import ShapeWorldDetector, TransformersDetector
+
+    register("shapeworld", ShapeWorldDetector)
+    register("transformers", TransformersDetector)

@@ -41,6 +41,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .config import load_preset, presets
+    from .detection import Detected, Detector, LoadedDetector
     from .errors import (
         CheckpointError,
         ConfigError,
@@ -90,6 +91,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "config": "load_preset presets",
+    "detection": "Detected Detector LoadedDetector",
     "errors": "CheckpointError ConfigError LayoutError LsregenError NonFiniteError PhraseError PluginError",
     "formats": "mask_region read_layouts write_layouts",
     "guidance": "Guidance GuidanceRun LogEntry Term",
@@ -114,8 +116,9 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names.s
 
 __all__ = [  # noqa: RUF022 (in the order of their homes)
     "CheckpointError", "ConfigError", "LayoutError", "LsregenError", "NonFiniteError", "PhraseError", "PluginError",
-    "load_preset", "presets", "mask_region", "read_layouts", "write_layouts", "Guidance", "GuidanceRun", "LogEntry", "Term",
-    "hookimpl", "Dropped", "Item", "Items", "Box", "Layout", "Region", "parse_box", "rasterise", "OnStep", "sample", "read_mask",
+    "load_preset", "presets", "Detected", "Detector", "LoadedDetector",
+    "mask_region", "read_layouts", "write_layouts", "Guidance", "GuidanceRun", "LogEntry", "Term", "hookimpl",
+    "Dropped", "Item", "Items", "Box", "Layout", "Region", "parse_box", "rasterise", "OnStep", "sample", "read_mask",
     "option", "Pipeline", "Plugins", "discover", "max_present", "mean_present", "over_groups",
     "Report", "Result", "Schedule", "TapLayer", "TapPoint", "Taps", "select_layers", "Piece", "TokenTable",
     "Denoiser", "Distance", "Energy", "FeatureExtractor", "Features", "Image", "Latents", "Maps", "Model", "Needs",

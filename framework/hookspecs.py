@@ -81,3 +81,8 @@ def register_samplers(register: Callable[[str, type], None]) -> None:
 @hookspec
 def register_models(register: Callable[[str, ModelLoader], None]) -> None:
     """Call `register(name, loader)` for each kind of model folder: an object that satisfies `ModelLoader`."""
+
+
+@hookspec
+def register_detectors(register: Callable[[str, type], None]) -> None:
+    """Call `register(name, cls)` for each object detector: a frozen dataclass that satisfies `Detector`."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 GROUP = "lsregen"
 OWN = "lsregen"
 LIMIT = "LSREGEN_PLUGINS"
-KINDS = ("extractor", "distance", "sampler", "model")
+KINDS = ("extractor", "distance", "sampler", "model", "detector")
 FEATURE_KINDS = ("attention", "logits", "probability", "latent", "image")
 MEMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -34,6 +34,7 @@ MEMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "distance": ("accepts", "needs_target", "raster", "__call__"),
         "sampler": ("schedule", "step", "stochastic", "invert_step"),
         "model": ("embedded", "recognises", "load"),
+        "detector": ("load",),
     }
 )
 
@@ -79,6 +80,7 @@ class Plugins:
     distances: Table = field(default_factory=_empty)
     samplers: Table = field(default_factory=_empty)
     models: Table = field(default_factory=_empty)
+    detectors: Table = field(default_factory=_empty)
     broken: tuple[Broken, ...] = ()
     limit: str | None = None
 
@@ -91,9 +93,12 @@ class Plugins:
     def sampler(self, name: str) -> Registered:
         return self.find("sampler", name)
 
+    def detector(self, name: str) -> Registered:
+        return self.find("detector", name)
+
     def all(self) -> tuple[Registered, ...]:
         """Every plugin, by kind and then by name."""
-        tables = (self.extractors, self.distances, self.samplers, self.models)
+        tables = (self.extractors, self.distances, self.samplers, self.models, self.detectors)
         return tuple(table[name] for table in tables for name in sorted(table))
 
     def find(self, kind: str, name: str) -> Registered:

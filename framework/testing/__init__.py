@@ -17,18 +17,21 @@ plugin's own declarations rule out (a met target, where no target is asked for) 
 from __future__ import annotations
 
 from .checks import Conformance, ConformanceError
+from .detectors import DETECTOR_PROPERTIES, check_detector
 from .distances import DISTANCE_PROPERTIES, check_distance
 from .extractors import EXTRACTOR_PROPERTIES, check_extractor
 from .models import MODEL_PROPERTIES, check_model
 from .samplers import SAMPLER_PROPERTIES, check_sampler
 
 __all__ = [
+    "DETECTOR_PROPERTIES",
     "DISTANCE_PROPERTIES",
     "EXTRACTOR_PROPERTIES",
     "MODEL_PROPERTIES",
     "SAMPLER_PROPERTIES",
     "Conformance",
     "ConformanceError",
+    "check_detector",
     "check_distance",
     "check_extractor",
     "check_model",

@@ -75,7 +75,7 @@ def test_the_built_ins_come_through_the_same_door() -> None:
 
 def test_all_lists_by_kind_and_then_by_name() -> None:
     listed = [(plugin.kind, plugin.name) for plugin in discover(only=()).all()]
-    assert listed == sorted(listed, key=lambda p: (["extractor", "distance", "sampler", "model"].index(p[0]), p[1]))
+    assert listed == sorted(listed, key=lambda p: (["extractor", "distance", "sampler", "model", "detector"].index(p[0]), p[1]))
 
 
 def test_an_installed_package_is_found_with_its_name_and_version(install: Install) -> None:

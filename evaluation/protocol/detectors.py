@@ -1,0 +1,258 @@
+"""lsregen's own detectors: the exact one of the shape world, and any that transformers loads from a local folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ...framework.detection import Detected, LoadedDetector
+from ...framework.errors import CheckpointError, ConfigError, nearest
+from ...framework.options import check_options, option
+from .hashes import file_hash, folder_hashes
+
+if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
+
+OPEN = ("owlvit", "owlv2")
+"""Types of models that look for any words; every other one has classes of its own."""
+QUERY = "a photo of a {}"
+
+
+@dataclass(frozen=True)
+class ShapeWorldDetector:
+    """The exact detector of the shape world: no network, and classes such as `red circle`."""
+
+    def load(self, device: str) -> LoadedDetector:
+        """Nothing is read, and the work is always the CPU's."""
+        return _ShapeWorld()
+
+
+@dataclass(frozen=True)
+class _ShapeWorld:
+    settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        from ..shapeworld import COLOURS, SHAPES
+
+        return tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
+
+    @property
+    def sha256(self) -> Mapping[str, str]:
+        """Of its source, which is what other detectors' weights are."""
+        home = Path(__file__).parents[1] / "shapeworld"
+        return {name: file_hash(home / name) for name in ("detect.py", "geometry.py", "scene.py")}
+
+    @property
+    def threshold(self) -> float:
+        from ..shapeworld.score import LEAST_SCORE
+
+        return LEAST_SCORE
+
+    def __call__(self, pictures: Sequence[Image], wanted: Sequence[Sequence[str]]) -> Sequence[Sequence[Detected]]:
+        import numpy as np
+
+        from ..shapeworld import detect
+
+        return [
+            [
+                Detected(f"{found.colour} {found.shape}", cast("Any", tuple(map(float, found.box))), float(found.score))
+                for found in detect(np.asarray(picture.convert("RGB")))
+            ]
+            for picture in pictures
+        ]
+
+
+@dataclass(frozen=True)
+class TransformersDetector:
+    """An object detector of transformers, from a local folder: DETR, RT-DETR, YOLOS and their like; OWL-ViT for any words."""
+
+    model: str = field(metadata={"help": "the folder: config.json, preprocessor_config.json, model.safetensors"})
+    least_score: float = option(0.001, "objects with a lower score are not reported; in [0, 1)")
+    threshold: float = option(0.3, "score from which an object counts as there; in [0, 1]")
+    query: str = option(QUERY, "of a detector for any words: what it is asked; {} stands for the words")
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if not 0 <= self.least_score < 1:
+            raise ConfigError(f"least_score: {self.least_score}; expected a number in [0, 1)")
+        if not self.least_score <= self.threshold <= 1:
+            raise ConfigError(f"threshold: {self.threshold}; expected a number from least_score ({self.least_score}) to 1")
+        if "{}" not in self.query:
+            raise ConfigError(f"query: {self.query!r}; expected {{}} in it, where the words shall stand")
+
+    def load(self, device: str) -> LoadedDetector:
+        """The network in float32, and its own preparation of pictures.
+
+        Raises:
+            ConfigError: no such folder, or a device that this machine does not have.
+            CheckpointError: its files are none of an object detector.
+        """
+        from .devices import device_of
+
+        folder, place = Path(self.model).expanduser(), device_of(device)
+        if not (folder / "config.json").is_file():
+            raise ConfigError(f"detector {self.model!r}: no folder with a config.json; expected a detector of transformers")
+        network, processor = _load(folder)
+        network.eval().requires_grad_(False).to(place)
+        if str(network.config.model_type) in OPEN:
+            return _Open(self, folder, network, processor, place)
+        return _Closed(self, folder, network, processor, place)
+
+
+def _load(folder: Path) -> tuple[Any, Any]:
+    """The network and the preparation of its inputs. Raises as `TransformersDetector.load`."""
+    import transformers
+
+    library: Any = transformers
+    try:
+        kind = str(library.AutoConfig.from_pretrained(folder, local_files_only=True).model_type)
+        family = library.AutoModelForZeroShotObjectDetection if kind in OPEN else library.AutoModelForObjectDetection
+        network, said = family.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype="float32"
+        )
+        prepare = library.AutoProcessor if kind in OPEN else library.AutoImageProcessor
+        processor = prepare.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers checks folders in its own ways, by version
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise CheckpointError(
+            f"detector {folder}: cannot be loaded ({type(error).__name__}: {first[:300]}); expected config.json of an object "
+            "detector, preprocessor_config.json, and model.safetensors"
+        ) from None
+    if missing := sorted(said["missing_keys"]):
+        raise CheckpointError(
+            f"detector {folder}: {len(missing)} weights are missing, {missing[0]!r} among them; expected those of a detector"
+        )
+    return network, processor
+
+
+@dataclass(frozen=True, eq=False)
+class _Of:
+    """What both kinds share."""
+
+    options: TransformersDetector
+    folder: Path
+    network: Any
+    processor: Any
+    device: torch.device
+
+    @property
+    def sha256(self) -> Mapping[str, str]:
+        return folder_hashes(self.folder)
+
+    @property
+    def threshold(self) -> float:
+        return self.options.threshold
+
+    def prepared(self, **inputs: Any) -> Any:
+        return self.processor(**inputs, return_tensors="pt").to(self.device)
+
+
+class _Closed(_Of):
+    """A detector with classes of its own."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        labels = cast("Mapping[int, str]", self.network.config.id2label)
+        return tuple(dict.fromkeys(str(label) for label in labels.values()))
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {"least_score": self.options.least_score}
+
+    def __call__(self, pictures: Sequence[Image], wanted: Sequence[Sequence[str]]) -> Sequence[Sequence[Detected]]:
+        import torch
+
+        found: list[Sequence[Detected]] = [()] * len(pictures)
+        labels: Mapping[int, str] = self.network.config.id2label
+        by_size: dict[tuple[int, int], list[int]] = {}
+        for place, picture in enumerate(pictures):
+            by_size.setdefault(picture.size, []).append(place)
+        for places in by_size.values():  # of one size, so that none is padded on behalf of another
+            inputs = self.prepared(images=[pictures[place].convert("RGB") for place in places])
+            with torch.no_grad():
+                outputs = self.network(**inputs)
+            rows = self.processor.post_process_object_detection(
+                outputs, threshold=self.options.least_score, target_sizes=[(1, 1)] * len(places)
+            )
+            for place, row in zip(places, rows, strict=True):
+                found[place] = _detected([str(labels[int(label)]) for label in row["labels"]], row, (1, 1))
+        return found
+
+
+class _Open(_Of):
+    """A detector that looks for any words; every picture is asked for its own."""
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        return None
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        return {"least_score": self.options.least_score, "query": self.options.query}
+
+    def __call__(self, pictures: Sequence[Image], wanted: Sequence[Sequence[str]]) -> Sequence[Sequence[Detected]]:
+        import torch
+
+        found: list[Sequence[Detected]] = []
+        for picture, words in zip(pictures, wanted, strict=True):
+            if not words:
+                found.append(())
+                continue
+            asked = [self.options.query.format(word) for word in words]
+            inputs = self.prepared(text=[asked], images=[picture.convert("RGB")])
+            with torch.no_grad():
+                outputs = self.network(**inputs)
+            (row,) = self.processor.post_process_grounded_object_detection(
+                outputs, threshold=self.options.least_score, target_sizes=[(picture.height, picture.width)]
+            )
+            found.append(_detected([words[int(label)] for label in row["labels"]], row, picture.size))
+        return found
+
+
+def _detected(labels: Sequence[str], row: Mapping[str, Any], size: tuple[int, int]) -> list[Detected]:
+    """What transformers found in one picture, its boxes in units of which `size` is the whole; boxes without an area are none."""
+    width, height = size
+    rows = zip(labels, row["boxes"].double().tolist(), row["scores"].double().tolist(), strict=True)
+    return [
+        Detected(label, (left / width, top / height, right / width, bottom / height), min(1.0, score))
+        for label, (left, top, right, bottom), score in rows
+        if right > left and bottom > top
+    ]
+
+
+def labels_for(loaded: LoadedDetector, needed: Sequence[str], renamed: Mapping[str, str], name: str) -> dict[str, str]:
+    """What the detector calls every class that is needed; its case does not matter.
+
+    Args:
+        renamed: labels by class, where a detector calls a class otherwise.
+        name: the detector's, for the message.
+
+    Raises:
+        ConfigError: it does not know one of them; or a class is renamed that is not needed.
+    """
+    if unknown := [each for each in renamed if each.casefold() not in {need.casefold() for need in needed}]:
+        raise ConfigError(
+            f"class {unknown[0]!r} is renamed, and nothing asks for it{nearest(unknown[0], needed)}; asked for: {shown(needed)}"
+        )
+    given = {key.casefold(): label for key, label in renamed.items()}
+    wanted = {need: given.get(need.casefold(), need) for need in needed}
+    if loaded.classes is None:
+        return wanted
+    known = {label.casefold(): label for label in loaded.classes}
+    if lacking := [need for need, label in wanted.items() if label.casefold() not in known]:
+        first = lacking[0]
+        raise ConfigError(
+            f"detector {name}: lacks {len(lacking)} of the {len(needed)} classes that the plan asks for: {shown(lacking)}"
+            f"{nearest(first.casefold(), known)}; take a detector that knows them, or say what it calls them "
+            f"(--class {first!r}=LABEL); it knows {shown(loaded.classes)}"
+        )
+    return {need: known[label.casefold()] for need, label in wanted.items()}
+
+
+def shown(names: Sequence[str], most: int = 12) -> str:
+    """Some names, and how many more there are."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

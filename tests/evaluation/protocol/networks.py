@@ -1,0 +1,74 @@
+"""Tiny random networks in folders, as transformers saves them: they run the real paths and know nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
+
+library: Any = transformers
+WORDS = ("<pad>", "<s>", "</s>", "<unk>", "a", "photo", "of", "and", "red", "blue", "circle", "square", "cat", "dog")
+
+
+def yolos(folder: Path, labels: tuple[str, ...], size: int = 64) -> Path:
+    """A detector with classes of its own."""
+    torch.manual_seed(0)
+    config = library.YolosConfig(
+        hidden_size=32, num_hidden_layers=1, num_attention_heads=2, intermediate_size=32, image_size=[size, size], patch_size=16,
+        num_detection_tokens=8, id2label=dict(enumerate(labels)), label2id={label: i for i, label in enumerate(labels)},
+        initializer_range=0.5,
+    )  # fmt: skip
+    library.YolosForObjectDetection(config).save_pretrained(folder)
+    library.YolosImageProcessorPil(size={"height": size, "width": size}).save_pretrained(folder)
+    return folder
+
+
+def tokenizer(length: int = 16) -> Any:
+    """Words by spaces, between a beginning and an end."""
+    inner = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
+    inner.pre_tokenizer = pre_tokenizers.Whitespace()
+    inner.post_processor = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, pad_token="<pad>", bos_token="<s>", eos_token="</s>", unk_token="<unk>", model_max_length=length
+    )
+
+
+TEXT = {
+    "vocab_size": len(WORDS), "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2,
+    "max_position_embeddings": 16, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2,
+}  # fmt: skip
+VISION = {
+    "hidden_size": 32, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 32,
+    "patch_size": 8,
+}  # fmt: skip
+
+
+def owl(folder: Path) -> Path:
+    """A detector for any words."""
+    torch.manual_seed(0)
+    config = library.OwlViTConfig(text_config=TEXT, vision_config=VISION, projection_dim=32)
+    library.OwlViTForObjectDetection(config).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    library.OwlViTImageProcessorPil(size={"height": 32, "width": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
+        folder
+    )
+    settings = {"processor_class": "OwlViTProcessor", "tokenizer_class": "PreTrainedTokenizerFast"}
+    path = folder / "preprocessor_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+    return folder
+
+
+def clip(folder: Path) -> Path:
+    """An encoder of texts and pictures."""
+    torch.manual_seed(0)
+    config = library.CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=16)
+    library.CLIPModel(config).save_pretrained(folder)
+    tokenizer().save_pretrained(folder)
+    sides = {"height": 32, "width": 32}
+    library.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=sides).save_pretrained(folder)
+    return folder
