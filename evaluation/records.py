@@ -26,12 +26,14 @@ class Records:
         folder: where the file is, or will be.
         label: how a person calls the row; a part of the file's name.
         settings: everything that decides the items, as JSON types.
+        key: the whole number in every item that it is known by.
 
     Raises:
         ConfigError: the folder or the file cannot be used.
     """
 
-    def __init__(self, folder: Path, label: str, settings: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, label: str, settings: Mapping[str, Any], key: str = "seed") -> None:
+        self.key = key
         self.settings = dict(settings)
         self.name = f"{_slug(label)}-{digest(settings)[:12]}"
         self.path = folder / f"{self.name}.jsonl"
@@ -42,10 +44,10 @@ class Records:
             raise ConfigError(f"folder {folder}: results cannot be kept there ({error.strerror}); choose another one") from None
 
     def read(self) -> dict[int, Record]:
-        """The finished items by their seed; of an item that was made twice, the later one."""
+        """The finished items by their key; of an item that was made twice, the later one."""
         lines = self.path.read_text(encoding="utf-8").splitlines()[1:]
         records = [cast("Record", json.loads(line)) for line in lines]
-        return {int(record["seed"]): record for record in records}
+        return {int(record[self.key]): record for record in records}
 
     def append(self, records: Sequence[Record]) -> None:
         """Keep items, on disk when this returns."""

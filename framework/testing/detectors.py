@@ -7,7 +7,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import isfinite
-from typing import Any, cast
 
 import numpy as np
 from PIL.Image import Image, fromarray
@@ -50,11 +49,9 @@ class Subject:
 def declarations(subject: Subject) -> None:
     """It is a frozen dataclass, and says loaded what it knows and what decides its findings."""
     check_plugin("detector", "checked", type(subject.detector))
-    classes: Any = subject.loaded.classes  # whatever a stranger's detector says
-    named = (
-        isinstance(classes, tuple) and bool(classes) and all(isinstance(name, str) for name in cast("tuple[Any, ...]", classes))
-    )
-    expect(classes is None or named, "classes to be None or a tuple of names", repr(cast(object, classes))[:200])
+    classes = subject.loaded.classes
+    named = type(classes) is tuple and len(classes) > 0 and all(type(name) is str for name in classes)
+    expect(classes is None or named, "classes to be None or a tuple of names", repr(classes)[:200])
     expect(0 <= subject.loaded.threshold <= 1, "a threshold in [0, 1]", subject.loaded.threshold)
     wrong = [name for name, value in subject.loaded.sha256.items() if not re.fullmatch("[0-9a-f]{64}", value)]
     expect(bool(subject.loaded.sha256) and not wrong, "the SHA-256 of every file that decides", dict(subject.loaded.sha256))

@@ -1,0 +1,172 @@
+"""`lsregen evaluate score`: the pictures of runs measured by a detector, by features and by CLIP."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ..framework.errors import ConfigError
+from .cli import INTERRUPTED
+from .output import write_file
+
+if TYPE_CHECKING:
+    from ..evaluation.protocol.looks import Instruments
+
+RESULT = "result.json"
+PATH = click.Path(path_type=Path)
+EXTRA = {"scipy": "scipy", "faster_coco_eval": "faster-coco-eval", "torchmetrics": "torchmetrics"}
+
+
+def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """`KEY=VALUE`, several times."""
+    found: dict[str, str] = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            raise click.BadParameter(f"{text!r}: expected {param.metavar}")
+        if key.strip() in found:
+            raise click.BadParameter(f"{text!r}: {key.strip()!r} is given twice")
+        found[key.strip()] = value.strip()
+    return found
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=PATH)
+@click.option("--detector", metavar="NAME|FOLDER", help="A detector plugin (lsregen plugins), or a folder of transformers.")
+@click.option("--detector-option", "options", multiple=True, metavar="KEY=VALUE", callback=pairs, help="An option of it.")
+@click.option("--class", "renamed", multiple=True, metavar="CLASS=LABEL", callback=pairs, help="What it calls a class otherwise.")
+@click.option("--threshold", type=click.FloatRange(0, 1), help="Score from which an object counts as there; the detector's own.")
+@click.option("--features", metavar="NAME|PATH", help="Of the Frechet distance: shapeworld, Inception as TorchScript, a folder.")
+@click.option("--reference", type=PATH, metavar="FOLDER", help="Real pictures that the Frechet distance compares with.")
+@click.option("--clip", type=PATH, metavar="FOLDER", help="An encoder of texts and pictures, as transformers saves CLIP.")
+@click.option("--partial", is_flag=True, help="Score a run that is not finished.")
+@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Pictures looked at together.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, or an accelerator by torch's name.")
+@click.option("--json", "out", type=PATH, metavar="FILE", help="The result. [default: scores/result.json in the first run]")
+def score(runs: tuple[Path, ...], out: Path | None, partial: bool, batch: int, **given: Any) -> None:
+    """Measure the pictures of finished runs, and print the table of the result.
+
+    RUNS are folders of `lsregen evaluate run`. Methods of the same name are pooled: the splits of the paper may be runs of their
+    own. What was seen in a picture is kept in scores/ of its run: interrupt and repeat at will.
+
+    \b
+    lsregen evaluate score run --detector detr/ --clip clip/ --features inception.pt --reference val2017/
+    """
+    from .evaluate import check_result, require_extra
+
+    require_extra(EXTRA)
+    result = out or runs[0] / "scores" / RESULT
+    if (given["features"] is None) != (given["reference"] is None):
+        raise ConfigError("--features and --reference belong together: a Frechet distance compares with real pictures")
+    if given["detector"] is None and (given["options"] or given["renamed"] or given["threshold"] is not None):
+        raise ConfigError("--detector-option, --class and --threshold are of a detector; name one (--detector)")
+    if not any(given[name] for name in ("detector", "features", "clip")):
+        raise ConfigError("nothing measures: give --detector, --clip, or --features with --reference")
+    try:
+        data = measure(runs, partial, batch, result, check_result, **given)
+    except KeyboardInterrupt:
+        click.echo("Interrupted; what was seen is kept in scores/: the same command goes on from there.", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    write_file(result, (json.dumps(data, indent=2) + "\n").encode())
+    from ..evaluation.tables import markdown
+
+    click.echo(markdown([data], parts=("rows",)), nl=False)
+    for note in data["protocol"]["notes"]:
+        click.echo(note, err=True)
+    click.echo(f"{click.format_filename(result)}", err=True)
+
+
+def measure(
+    folders: Sequence[Path], partial: bool, batch: int, result: Path, check_result: Callable[[Path], None], **given: Any
+) -> dict[str, Any]:
+    """The whole result; everything is opened and loaded before the first picture is looked at."""
+    from ..evaluation.protocol import passes, scores
+    from ..evaluation.protocol.entrants import entrants_of
+    from ..evaluation.protocol.looks import by_crops, labels, look
+    from ..evaluation.protocol.run_folder import RunFolder
+
+    runs = [RunFolder.open(folder) for folder in folders]
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise ConfigError("a run is given twice")
+    entrants = entrants_of(runs, partial)
+    check_result(result)
+    tools = instruments(**given)
+    known, crops = labels(entrants, tools), by_crops(entrants, tools)
+    reference = None
+    if tools.features is not None and tools.reference is not None:
+        pictures = passes.reference_pictures(tools.reference)
+        with progress(len(pictures), "reference") as on_done:
+            reference = passes.reference_features(
+                tools.reference, tools.features, runs[0].path / passes.FOLDER, batch=batch, on_done=on_done
+            )
+    every: list[Any] = []
+    looks = sum(part is not None for part in (tools.detector, tools.features, tools.clip)) + bool(crops)
+    for entrant in entrants:
+        with progress(looks * len(entrant.entries), entrant.name) as on_done:
+            every.append(look(entrant, tools, known, crops, batch=batch, on_done=on_done))
+    return scores.result(runs, every, tools, reference)
+
+
+def instruments(
+    detector: str | None,
+    options: dict[str, str],
+    renamed: dict[str, str],
+    threshold: float | None,
+    features: str | None,
+    reference: Path | None,
+    clip: Path | None,
+    device: str,
+) -> Instruments:
+    """Everything that measures, loaded.
+
+    Raises:
+        LsregenError: something is not there, or not what it should be.
+    """
+    from ..evaluation.protocol.clip import load_clip
+    from ..evaluation.protocol.features import load_features
+    from ..evaluation.protocol.looks import Instruments
+    from ..framework.config import parse_yaml
+    from ..framework.options import build
+    from ..framework.plugins import discover
+
+    loaded, name = None, ""
+    if detector is not None:
+        plugins = discover()
+        values: dict[str, Any] = {}
+        for key, value in options.items():
+            values |= parse_yaml(f"{key}: {value}", "--detector-option")
+        if detector not in plugins.detectors and Path(detector).expanduser().exists():
+            values, named = {"model": detector, **values}, "transformers"
+        else:
+            named = detector
+        plugin = build(plugins.detector(named).cls, values, "", f"detector {named!r}")
+        loaded, name = plugin.load(device), Path(detector).name if named != detector else named
+    if reference is not None and not reference.is_dir():
+        raise ConfigError(f"--reference {str(reference)!r}: no such folder; expected a folder of real pictures")
+    return Instruments(
+        detector=loaded,
+        detector_name=name,
+        renamed=renamed,
+        threshold=threshold,
+        features=load_features(features, device) if features is not None else None,
+        reference=reference,
+        clip=load_clip(clip, device) if clip is not None else None,
+    )
+
+
+@contextmanager
+def progress(total: int, label: str) -> Generator[Callable[[int], None], None, None]:
+    """A bar on a terminal, silence elsewhere."""
+    from tqdm import tqdm
+
+    with tqdm(total=total, desc=label, unit="look", disable=None) as bar:
+
+        def advance(count: int) -> None:
+            bar.update(count)
+
+        yield advance

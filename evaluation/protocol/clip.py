@@ -1,0 +1,136 @@
+"""How well pictures and texts agree: the CLIP score by torchmetrics, and attributes of things told from their crops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ...framework.errors import CheckpointError, ConfigError
+from .devices import device_of
+from .features import pooled
+from .hashes import folder_hashes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+EXPECTED = (
+    "expected a folder of CLIP as transformers saves it: config.json, model.safetensors, tokenizer, preprocessor_config.json"
+)
+SMALLEST = 8  # sides of a crop, in pixels
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """An encoder of pictures and texts, with its own preparation of both; `length`: of a text, in tokens."""
+
+    path: Path
+    network: Any
+    processor: Any
+    tokenizer: Any
+    length: int
+    device: torch.device
+
+    @property
+    def sha256(self) -> dict[str, str]:
+        return folder_hashes(self.path)
+
+    @property
+    def resize(self) -> str:
+        size, crop = getattr(self.processor, "size", None), getattr(self.processor, "crop_size", None)
+        return f"its preprocessor's: {dict(size or {})}, cropped to {dict(crop or {})}"
+
+    def score(self, picture: Image, prompt: str) -> float:
+        """The CLIP score of a picture and its prompt, in [0, 100] (Hessel et al. 2021, with the factor of torchmetrics, 100)."""
+        library: Any = import_module("torchmetrics.functional.multimodal")
+        pixels = rearrange(torch.tensor(np.asarray(picture.convert("RGB"))), "h w c -> c h w").to(self.device)
+        network = _Network(self)
+        return float(library.clip_score(pixels, prompt, lambda: (network, network.prepare)))
+
+    def is_cut(self, prompt: str) -> bool:
+        """Whether a prompt is longer than the encoder reads."""
+        return len(self.tokenizer(prompt, verbose=False)["input_ids"]) > self.length
+
+    @torch.no_grad()
+    def nearest(self, picture: Image, texts: Sequence[str]) -> int:
+        """Which of the texts agrees best with a picture."""
+        network = _Network(self)
+        image = network.get_image_features(network.prepare(images=[picture])["pixel_values"])
+        prepared = network.prepare(text=list(texts))
+        text = network.get_text_features(prepared["input_ids"], prepared["attention_mask"])
+        return int((torch.nn.functional.normalize(text) @ torch.nn.functional.normalize(image).T).argmax())
+
+
+class _Network:
+    """The encoder as torchmetrics asks for it: of tensors, whatever this version of transformers returns."""
+
+    def __init__(self, clip: Clip) -> None:
+        self.clip, self.config = clip, clip.network.config
+
+    def to(self, device: torch.device) -> _Network:
+        return self
+
+    @torch.no_grad()
+    def get_image_features(self, pixel_values: Tensor) -> Tensor:
+        return pooled(self.clip.network.get_image_features(pixel_values=pixel_values.to(self.clip.device)))
+
+    @torch.no_grad()
+    def get_text_features(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        ids, mask = input_ids.to(self.clip.device), attention_mask.to(self.clip.device)
+        return pooled(self.clip.network.get_text_features(input_ids=ids, attention_mask=mask))
+
+    def prepare(self, text: Any = None, images: Any = None, **_: object) -> Any:
+        """Texts are cut where the encoder ends, their end kept: torchmetrics would cut that off too."""
+        if images is not None:
+            pictures = [rearrange(each, "c h w -> h w c").cpu().numpy() if isinstance(each, Tensor) else each for each in images]
+            return self.clip.processor(images=pictures, return_tensors="pt")
+        return self.clip.tokenizer(
+            text, padding=True, truncation=True, max_length=self.clip.length, return_attention_mask=True, return_tensors="pt"
+        )
+
+
+def load_clip(folder: Path, device: str = "auto") -> Clip:
+    """The encoder of a folder, in float32.
+
+    Raises:
+        ConfigError: no such folder, or a device that this machine does not have.
+        CheckpointError: its files are none of such an encoder.
+    """
+    import transformers
+
+    library: Any = transformers
+    place = device_of(device)
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"clip {str(folder)!r}: no folder with a config.json; {EXPECTED}")
+    try:
+        network = library.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="float32")
+        processor = library.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
+        tokenizer = library.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # transformers checks folders in its own ways, by version
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise CheckpointError(f"clip {folder}: cannot be loaded ({type(error).__name__}: {first[:300]}); {EXPECTED}") from None
+    length = getattr(getattr(network.config, "text_config", None), "max_position_embeddings", None)
+    if not (hasattr(network, "get_image_features") and hasattr(network, "get_text_features") and isinstance(length, int)):
+        raise CheckpointError(f"clip {folder}: a {type(network).__name__} does not encode both pictures and texts; {EXPECTED}")
+    network.eval().requires_grad_(False).to(place)
+    return Clip(folder, network, processor, tokenizer, length, place)
+
+
+def crop(picture: Image, box: tuple[float, float, float, float]) -> Image:
+    """The part of a picture in a box of fractions, of `SMALLEST` pixels a side at least, within the picture."""
+    width, height = picture.size
+    left, right = _span(box[0] * width, box[2] * width, width)
+    top, bottom = _span(box[1] * height, box[3] * height, height)
+    return picture.crop((left, top, right, bottom))
+
+
+def _span(low: float, high: float, side: int) -> tuple[int, int]:
+    first = min(max(0, int(low)), max(0, side - SMALLEST))
+    return first, min(side, max(first + SMALLEST, round(high)))

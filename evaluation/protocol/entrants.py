@@ -1,0 +1,122 @@
+"""What is compared: the methods of one run or several, with all their finished pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from ...framework.errors import ConfigError
+from ...framework.images import fingerprint
+from ...framework.report import weights
+from .detectors import shown
+from .plan import Job, Method
+from .run_folder import Record, RunFolder
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A finished picture of a run."""
+
+    run: RunFolder
+    job: Job
+    record: Record
+
+    @property
+    def path(self) -> Path:
+        return self.run.image_path(self.job)
+
+    def picture(self) -> Image.Image:
+        """The picture, which must be the one that was made.
+
+        Raises:
+            ConfigError: it is gone, damaged or another one.
+        """
+        picture = read_picture(self.path)
+        if fingerprint(picture) != self.record.image:
+            raise ConfigError(f"{self.path}: not the picture that the run made; remove its record and run the plan again")
+        return picture
+
+
+def read_picture(path: Path) -> Image.Image:
+    """A picture in RGB.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        with Image.open(path) as picture:
+            return picture.convert("RGB")
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        why = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ConfigError(f"{path}: cannot be read as a picture ({why})") from None
+
+
+@dataclass(frozen=True)
+class Entrant:
+    """A method with all its finished pictures, of one run or several; `failed`: how many jobs ended with an error."""
+
+    name: str
+    method: Method
+    entries: tuple[Entry, ...]
+    failed: int
+
+
+def entrants_of(runs: Sequence[RunFolder], partial: bool = False) -> list[Entrant]:
+    """The methods of some runs, pooled by their names: runs of several plans, such as the paper's two splits, may share them.
+
+    Args:
+        partial: take runs that are not finished.
+
+    Raises:
+        ConfigError: a run is not finished or has no pictures, two runs differ in a method, or hold the same picture.
+    """
+    methods, entries, failed = dict[str, tuple[Method, RunFolder]](), dict[str, list[Entry]](), dict[str, int]()
+    taken: dict[tuple[str, str, int], RunFolder] = {}
+    for run in runs:
+        _check_finished(run, partial)
+        for name, method in run.plan.methods.items():
+            other = methods.setdefault(name, (method, run))
+            if fault := _differing(other[0], method):
+                raise ConfigError(
+                    f"method {name!r} is not the same in {other[1].path} and {run.path}: {fault}; score these runs one by one"
+                )
+        for record in run.records():
+            if record.error is not None:
+                failed[record.method] = failed.get(record.method, 0) + 1
+                continue
+            key = record.method, record.item, record.seed
+            if key in taken:
+                raise ConfigError(
+                    f"item {record.item!r} with seed {record.seed} by {record.method!r} stands in both {taken[key].path} and "
+                    f"{run.path}; score these runs one by one"
+                )
+            taken[key] = run
+            entries.setdefault(record.method, []).append(Entry(run, run.plan.jobs[record.job], record))
+    found = [Entrant(name, methods[name][0], tuple(entries.get(name, ())), failed.get(name, 0)) for name in methods]
+    if empty := [each.name for each in found if not each.entries]:
+        raise ConfigError(f"{runs[0].path}: no pictures by {shown(empty)}; see its records for the errors")
+    return found
+
+
+def _check_finished(run: RunFolder, partial: bool) -> None:
+    missing, total = len(run.missing()), len(run.plan.jobs)
+    if missing == total:
+        raise ConfigError(f"{run.path}: none of its {total} jobs is finished; make them with `lsregen evaluate run`")
+    if missing and not partial:
+        raise ConfigError(
+            f"{run.path}: {missing} of its {total} jobs are not finished; go on with `lsregen evaluate run`, or score those that "
+            "are (--partial)"
+        )
+
+
+def _differing(first: Method, second: Method) -> str:
+    """In what two methods of one name differ, in words; empty if in nothing that decides pictures."""
+    for key in dict.fromkeys((*first.config, *second.config)):
+        if first.config.get(key) != second.config.get(key):
+            return f"config.{key} {first.config.get(key)!r} and {second.config.get(key)!r}"[:300]
+    if weights(first.described) != weights(second.described):
+        return "their models' weights"
+    return "" if (first.guidance, first.dtype) == (second.guidance, second.dtype) else "guidance or dtype"

@@ -1,0 +1,182 @@
+"""What a run's pictures show of what was asked: boxes, relations, counts and attributes, as statistics over the pictures.
+
+A picture is judged by what a detector found in it. Labels are the detector's own. Where somebody asks whether a thing is there,
+objects count from a threshold on; average precision wants all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from ...framework.annotations import category_of
+from ...framework.detection import Corners, Detected
+from .. import metrics
+from ..metrics import Draws, Floats, FoundBox, ImageResult, Statistic
+from .expects import Relation
+from .plan import Job
+
+SIDES: Mapping[str, Callable[[float, float], bool]] = {
+    "left of": lambda x, y: x < 0,
+    "right of": lambda x, y: x > 0,
+    "above": lambda x, y: y < 0,
+    "below": lambda x, y: y > 0,
+}
+"""VISOR's relations: whether the subject's centre, seen from the object's, is there; y points down."""
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A job's picture and what was found in it. `labels`: what the detector calls the categories that the plan names."""
+
+    job: Job
+    found: tuple[Detected, ...]
+    labels: Mapping[str, str]
+
+    def there(self, category: str, threshold: float) -> list[Corners]:
+        """The boxes of the objects of a category that count as there."""
+        label = self.labels[category]
+        return [each.box for each in self.found if each.label == label and each.score >= threshold]
+
+    def result(self, prompted: bool) -> ImageResult:
+        """As average precision takes it. `prompted`: with only those objects whose class was asked for in this picture."""
+        requested = tuple((self.labels[category], box) for category, box in boxes_of(self.job))
+        asked = {label for label, _ in requested}
+        kept = [each for each in self.found if not prompted or each.label in asked]
+        return ImageResult(requested, tuple(FoundBox(each.label, each.box, each.score) for each in kept))
+
+
+def category(job: Job, phrase: str) -> str:
+    """What a phrase of a job's layout is, as its plan says it; without a word of it, the phrase is its own category."""
+    plain = category_of(phrase)
+    return job.expects.classes.get(phrase, job.expects.classes.get(plain, plain))
+
+
+def boxes_of(job: Job) -> list[tuple[str, Corners]]:
+    """The boxes that were asked for, with their categories; a region with a mask or without a place has none."""
+    return [(category(job, each.phrase), each.box.xyxy) for each in job.layout.regions if each.box is not None]
+
+
+def categories_of(job: Job) -> list[str]:
+    """Every category that a detector must know to judge the job's picture, attributes aside."""
+    expects = job.expects
+    named = [name for relation in expects.relations for name in (relation.subject, relation.object)]
+    return list(dict.fromkeys([*(name for name, _ in boxes_of(job)), *named, *expects.counts]))
+
+
+def per_item(statistic: Statistic, items: Sequence[str]) -> Statistic:
+    """A statistic over pictures as one over the items they were made of: pictures of one item are not independent.
+
+    Args:
+        items: the item of every picture.
+    """
+    places: dict[str, list[int]] = {}
+    for i, item in enumerate(items):
+        places.setdefault(item, []).append(i)
+    members = list(places.values())
+    sizes = {len(group) for group in members}
+    if sizes <= {1}:
+        return statistic
+
+    def of(draws: Draws) -> Floats:
+        if len(sizes) == 1:
+            return statistic.of(np.array(members, dtype=np.intp)[draws].reshape(len(draws), -1))
+        rows = [[place for i in row for place in members[i]] for row in draws.tolist()]
+        return np.concatenate([statistic.of(np.array([row], dtype=np.intp)) for row in rows])
+
+    return Statistic(len(members), of, statistic.centred, statistic.bounds)
+
+
+def share(totals: Sequence[float] | Floats, counts: Sequence[float] | Floats) -> Statistic:
+    """The sum of the totals over the sum of the counts; 0 where nothing was counted."""
+    above, below = np.asarray(totals, dtype=np.float64), np.asarray(counts, dtype=np.float64)
+
+    def of(draws: Draws) -> Floats:
+        counted = below[draws].sum(axis=1)
+        return np.where(counted > 0, above[draws].sum(axis=1) / np.where(counted > 0, counted, 1), 0.0)
+
+    return Statistic(len(above), of)
+
+
+def precision(seen: Sequence[Seen]) -> dict[str, Statistic]:
+    """Mean average precision of the requested boxes at an overlap of one half, over the classes that were requested.
+
+    `map50`: an object of such a class counts in every picture. `map50_prompted`: only where the picture asked for its class.
+    """
+    chosen = [each for each in seen if boxes_of(each.job)]
+    if len(chosen) < len(seen) or not chosen:
+        return {}
+    results = {"map50": False, "map50_prompted": True}
+    return {name: metrics.precision_statistic([each.result(prompted) for each in chosen]) for name, prompted in results.items()}
+
+
+def relations(seen: Sequence[Seen], threshold: float) -> dict[str, Statistic]:
+    """VISOR (Gokhale et al. 2022): is the subject where the prompt says?
+
+    `relation_oa`: the share of relations of which both objects are there. `relation_uncond`: of which the relation holds too.
+    `relation_cond`: where both are there, the share that holds. With the same number of pictures for every prompt, two or more,
+    `visor_n`: the share of prompts of which n pictures or more have all relations right.
+    """
+    judged = [[judge(each, relation, threshold) for relation in measured_relations(each.job)] for each in seen]
+    asked, both = [len(row) for row in judged], [sum(there for there, _ in row) for row in judged]
+    holds = [sum(right for _, right in row) for row in judged]
+    if not any(asked):
+        return {}
+    found = {
+        "relation_oa": share(both, asked),
+        "relation_uncond": share(holds, asked),
+        "relation_cond": share(holds, both),
+    }
+    right: dict[str, list[bool]] = {}
+    for each, row in zip(seen, judged, strict=True):
+        if row:
+            right.setdefault(each.job.item, []).append(all(holds for _, holds in row))
+    least, most = min(map(len, right.values())), max(map(len, right.values()))
+    if all(asked) and least == most > 1:
+        for n in range(1, most + 1):
+            by_item = {item: float(sum(row) >= n) for item, row in right.items()}
+            found[f"visor_{n}"] = metrics.mean([by_item[each.job.item] for each in seen])
+    return found
+
+
+def measured_relations(job: Job) -> list[Relation]:
+    """The relations that VISOR's rule can judge."""
+    return [relation for relation in job.expects.relations if relation.relation in SIDES]
+
+
+def judge(seen: Seen, relation: Relation, threshold: float) -> tuple[bool, bool]:
+    """Whether both objects of a relation are there, and whether it holds for any pair of them."""
+    subjects, objects = seen.there(relation.subject, threshold), seen.there(relation.object, threshold)
+    pairs = [(one, other) for one, other in product(subjects, objects) if one is not other]
+    side = SIDES[relation.relation]
+    return bool(pairs), any(side((a[0] + a[2] - b[0] - b[2]) / 2, (a[1] + a[3] - b[1] - b[3]) / 2) for a, b in pairs)
+
+
+def counts(seen: Sequence[Seen], threshold: float) -> dict[str, Statistic]:
+    """How many of a category there are, against how many were asked for.
+
+    `count_exact`: the share of categories, over all pictures, with just as many as asked for. `count_precision`, `count_recall`,
+    `count_f1`: of the objects (Bakr et al. 2023, HRS-Bench), where as many are right as are both asked for and there.
+    """
+    pairs = [[(len(each.there(name, threshold)), wanted) for name, wanted in each.job.expects.counts.items()] for each in seen]
+    if not any(pairs):
+        return {}
+    right = np.array([sum(min(pair) for pair in row) for row in pairs], dtype=np.float64)
+    there = np.array([sum(found for found, _ in row) for row in pairs], dtype=np.float64)
+    asked = np.array([sum(wanted for _, wanted in row) for row in pairs], dtype=np.float64)
+    return {
+        "count_exact": share([sum(found == wanted for found, wanted in row) for row in pairs], [len(row) for row in pairs]),
+        "count_precision": share(right, there),
+        "count_recall": share(right, asked),
+        "count_f1": share(2 * right, there + asked),
+    }
+
+
+def attributes(right: Sequence[Sequence[bool]]) -> dict[str, Statistic]:
+    """`attribute_rate`: the share of attributes, over all pictures, that things have as the prompt says. `right`: by picture."""
+    if not any(right):
+        return {}
+    return {"attribute_rate": share([sum(row) for row in right], [len(row) for row in right])}

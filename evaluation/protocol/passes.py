@@ -1,0 +1,180 @@
+"""Passes over a run's pictures: each looks at every picture once, and keeps what it saw, so that scoring can be interrupted."""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from ...framework.detection import Detected, LoadedDetector
+from ...framework.errors import ConfigError
+from ..records import Records, digest
+from .clip import Clip, crop
+from .entrants import Entry, read_picture
+from .features import FeatureNetwork
+from .measures import Seen
+
+Done: TypeAlias = Callable[[int], None]
+Look: TypeAlias = Callable[[Sequence[int], Sequence[Image.Image]], Sequence[Any]]
+FOLDER = "scores"
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
+"""GenEval's: a colour is told from these (Ghosh et al. 2023)."""
+PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def looked(
+    entries: Sequence[Entry],
+    kind: str,
+    settings: Mapping[str, Any],
+    look: Look,
+    given: Sequence[Any] | None = None,
+    *,
+    batch: int,
+    on_done: Done,
+) -> list[Any]:
+    """What `look` says of every picture, in order, as JSON types; what it said before is read from `scores/` of the runs.
+
+    Args:
+        kind: what it looks for, for the name of the file.
+        settings: everything that decides what it says of all pictures; `given`: of each one, besides the picture.
+        look: gets some places in `entries`, and their pictures.
+        batch: of the pictures that are looked at together.
+        on_done: told how many pictures are done.
+    """
+    said: list[Any] = [None] * len(entries)
+    beside = list(given) if given is not None else [None] * len(entries)
+    runs = {id(each.run): each.run for each in entries}
+    for key, run in runs.items():
+        kept = Records(run.path / FOLDER, kind, settings, key="job")
+        known = kept.read()
+        waiting: list[int] = []
+        for place in (i for i, each in enumerate(entries) if id(each.run) == key):
+            found = known.get(entries[place].job.number)
+            if found is not None and (found["image"], found["given"]) == (entries[place].record.image, beside[place]):
+                said[place] = found["said"]
+                on_done(1)
+            else:
+                waiting.append(place)
+        for first in range(0, len(waiting), batch):
+            chosen = waiting[first : first + batch]
+            answers = look(chosen, [entries[place].picture() for place in chosen])
+            rows: list[dict[str, Any]] = []
+            for place, answer in zip(chosen, answers, strict=True):
+                each, said[place] = entries[place], answer
+                rows.append({"job": each.job.number, "image": each.record.image, "given": beside[place], "said": answer})
+            kept.append(rows)
+            on_done(len(chosen))
+    return said
+
+
+def detections(
+    entries: Sequence[Entry], name: str, detector: LoadedDetector, wanted: Sequence[Sequence[str]], **how: Any
+) -> list[tuple[Detected, ...]]:
+    """Everything that a detector finds. `wanted`: labels for every picture, for a detector that looks for any words."""
+    settings = {"detector": name, "sha256": dict(detector.sha256), "settings": dict(detector.settings)}
+    given = [list(words) for words in wanted] if detector.classes is None else None
+
+    def look(places: Sequence[int], pictures: Sequence[Image.Image]) -> list[Any]:
+        rows = detector(pictures, [wanted[place] for place in places])
+        return [[[found.label, *map(float, found.box), float(found.score)] for found in row] for row in rows]
+
+    said = looked(entries, "detections", settings, look, given, **how)
+    return [tuple(Detected(label, cast("Any", tuple(box)), score) for label, *box, score in row) for row in said]
+
+
+def feature_rows(entries: Sequence[Entry], network: FeatureNetwork, **how: Any) -> NDArray[np.float64]:
+    """Features `[n d]`."""
+    settings = {"features": network.name, "sha256": network.sha256, "resize": network.resize}
+    said = looked(entries, "features", settings, lambda _, pictures: [_packed(row) for row in network(pictures)], **how)
+    return np.array([_unpacked(row) for row in said])
+
+
+def _packed(row: NDArray[np.float32]) -> str:
+    return b64encode(row.astype("<f4").tobytes()).decode()
+
+
+def _unpacked(text: str) -> NDArray[np.float64]:
+    return np.frombuffer(b64decode(text), dtype="<f4").astype(np.float64)
+
+
+def clip_scores(entries: Sequence[Entry], clip: Clip, **how: Any) -> list[float]:
+    """The CLIP score of every picture with its prompt."""
+
+    def look(places: Sequence[int], pictures: Sequence[Image.Image]) -> list[float]:
+        return [clip.score(picture, entries[i].job.prompt) for i, picture in zip(places, pictures, strict=True)]
+
+    return looked(entries, "clip", {"clip": clip.path.name, "sha256": clip.sha256}, look, **how)
+
+
+def crops_right(entries: Sequence[Entry], seen: Sequence[Seen], threshold: float, clip: Clip, **how: Any) -> list[list[bool]]:
+    """Of every attribute of every picture: whether the surest object of its noun looks like it, by CLIP on the crop.
+
+    An attribute is told from the others that the plan names, a colour from `COLOURS`. A noun that is not there has no attribute.
+    """
+    named = sorted({each.attribute for one in seen for each in one.job.expects.attributes})
+
+    def right(one: Seen, picture: Image.Image) -> list[bool]:
+        answers: list[bool] = []
+        for wanted in one.job.expects.attributes:
+            choices = list(COLOURS) if wanted.attribute in COLOURS else [each for each in named if each not in COLOURS]
+            label = one.labels[wanted.noun]
+            there = [found for found in one.found if found.label == label and found.score >= threshold]
+            if not there:
+                answers.append(False)
+                continue
+            surest = max(there, key=lambda found: found.score)
+            texts = [f"a photo of a {choice} {wanted.noun}" for choice in choices]
+            answers.append(choices[clip.nearest(crop(picture, surest.box), texts)] == wanted.attribute)
+        return answers
+
+    def look(places: Sequence[int], pictures: Sequence[Image.Image]) -> list[Any]:
+        return [right(seen[i], picture) for i, picture in zip(places, pictures, strict=True)]
+
+    found = [digest({"found": [[*each.box, each.score, each.label] for each in one.found]}) for one in seen]
+    settings = {"clip": clip.sha256, "threshold": threshold, "named": named}
+    return looked(entries, "attributes", settings, look, found, **how)
+
+
+def reference_features(folder: Path, network: FeatureNetwork, keep: Path, *, batch: int, on_done: Done) -> NDArray[np.float64]:
+    """Features `[m d]` of all pictures of a folder, and of the folders in it; kept in the folder `keep`.
+
+    Raises:
+        ConfigError: there are no pictures, or one cannot be read.
+    """
+    paths = reference_pictures(folder)
+    names = [[str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns] for path in paths]
+    settings = {
+        "features": network.sha256,
+        "resize": network.resize,
+        "folder": str(folder.resolve()),
+        "files": digest({"": names}),
+    }
+    kept = Records(keep, "reference", settings, key="file")
+    known = {number: _unpacked(each["said"]) for number, each in kept.read().items()}
+    waiting = [i for i in range(len(paths)) if i not in known]
+    on_done(len(paths) - len(waiting))
+    for first in range(0, len(waiting), batch):
+        chosen = waiting[first : first + batch]
+        rows = network([read_picture(paths[i]) for i in chosen])
+        packed = [_packed(row) for row in rows]
+        kept.append([{"file": i, "said": text} for i, text in zip(chosen, packed, strict=True)])
+        known.update(zip(chosen, map(_unpacked, packed), strict=True))
+        on_done(len(chosen))
+    return np.array([known[i] for i in range(len(paths))])
+
+
+def reference_pictures(folder: Path) -> list[Path]:
+    """The pictures of a folder, and of the folders in it, in the order of their names.
+
+    Raises:
+        ConfigError: there are none.
+    """
+    found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+    if not found:
+        raise ConfigError(f"reference {folder}: no pictures in it ({', '.join(PICTURES)}); expected a folder of real ones")
+    return found

@@ -1,0 +1,197 @@
+"""The scores of runs: everything that was asked for, as rows of a result with intervals, and how it was measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from itertools import combinations
+from typing import Any
+
+from ...framework.options import plain
+from ...framework.report import versions
+from .. import metrics
+from ..distributions import Reference, enough
+from ..metrics import Floats, Resampled, Statistic
+from ..tables import FORMAT
+from . import frechet, measures
+from .looks import Instruments, Looked, by_crops
+from .measures import SIDES
+from .plan import Job
+from .run_folder import RunFolder
+
+GROUPS = ("single", "multi")
+"""The paper's splits: pictures of which one box was asked for, or several. Average precision and CLIP score are given for each
+too, as `map50_single`."""
+
+
+def statistics(looked: Looked, threshold: float, chosen: Sequence[int] | None = None) -> dict[str, Statistic]:
+    """Every metric but the Frechet distance over some of an entrant's pictures, by items; all of them by default."""
+    places = range(len(looked.jobs)) if chosen is None else chosen
+    jobs = [looked.jobs[i] for i in places]
+    found: dict[str, tuple[Statistic, list[str]]] = {}
+
+    def add(statistics: Mapping[str, Statistic], of: Sequence[Job], suffix: str = "") -> None:
+        found.update({name + suffix: (each, [job.item for job in of]) for name, each in statistics.items()})
+
+    for suffix, group in groups_of(jobs).items():
+        at = [places[i] for i in group]
+        if not at:
+            continue
+        some: dict[str, Statistic] = {}
+        if looked.seen is not None:
+            some.update(measures.precision([looked.seen[i] for i in at]))
+        if looked.clip is not None:
+            some["clip"] = metrics.mean(looked.clip[at])
+        add(some, [looked.jobs[i] for i in at], suffix)
+    if looked.seen is not None:
+        seen = [looked.seen[i] for i in places]
+        add(measures.relations(seen, threshold), jobs)
+        add(measures.counts(seen, threshold), jobs)
+        if looked.attributes is not None:
+            add(measures.attributes([looked.attributes[i] for i in places]), jobs)
+    return {name: measures.per_item(statistic, items) for name, (statistic, items) in found.items()}
+
+
+def groups_of(jobs: Sequence[Job]) -> dict[str, list[int]]:
+    """The places of all jobs, of those with one box, and of those with several, by the ending of a metric's name."""
+    numbers = [len(measures.boxes_of(job)) for job in jobs]
+    single = [i for i, count in enumerate(numbers) if count == 1]
+    multi = [i for i, count in enumerate(numbers) if count > 1]
+    return {"": list(range(len(jobs))), "_single": single, "_multi": multi}
+
+
+def resampled(looked: Looked, tools: Instruments, reference: Reference | None, chosen: Sequence[int]) -> dict[str, Resampled]:
+    """Every metric with its resamples; pictures are resampled by item."""
+    found: dict[str, Resampled] = {}
+    if looked.features is not None and reference is not None and enough(features := looked.features[list(chosen)]):
+        found["frechet"] = frechet.resampled(features, reference, [looked.jobs[i].item for i in chosen])
+    found |= {name: metrics.resample(each) for name, each in statistics(looked, tools.least, chosen).items()}
+    return found
+
+
+def row(looked: Looked, found: Mapping[str, Resampled]) -> dict[str, Any]:
+    """The row of a result."""
+    entrant, jobs = looked.entrant, looked.jobs
+    sizes, items = sorted({job.size for job in jobs}), {job.item for job in jobs}
+    groups = groups_of(jobs)
+    return {
+        "guidance": entrant.name,
+        "model": str(entrant.method.described.get("name", entrant.method.model)),
+        "size": list(sizes[0]) if len(sizes) == 1 else None,
+        "sizes": [list(size) for size in sizes],
+        "cfg": entrant.method.config.get("cfg"),
+        "count": len(jobs),
+        "items": len(items),
+        "seeds": len(jobs) / len(items),
+        "single": len(groups["_single"]),
+        "multi": len(groups["_multi"]),
+        "failed": entrant.failed,
+        "config": plain(entrant.method.config),
+        "metrics": {name: each.interval.to_json() for name, each in found.items()},
+    }
+
+
+def differences(every: Sequence[Looked], tools: Instruments, reference: Reference | None) -> list[dict[str, Any]]:
+    """`second - first` of every pair of methods, paired over the items and seeds that both have, in their order."""
+    rows: list[dict[str, Any]] = []
+    for first, second in combinations(every, 2):
+        places = [{(job.item, job.seed): i for i, job in enumerate(one.jobs)} for one in (first, second)]
+        shared = [key for key in places[0] if key in places[1]]
+        if not shared:
+            continue
+        one, other = (
+            resampled(each, tools, reference, [at[key] for key in shared])
+            for each, at in zip((first, second), places, strict=True)
+        )
+        intervals = {name: metrics.difference(one[name], other[name]) for name in one if name in other}
+        rows.append(
+            {
+                "first": first.entrant.name,
+                "second": second.entrant.name,
+                "count": len(shared),
+                "metrics": {name: each.to_json() for name, each in intervals.items()},
+            }
+        )
+    return rows
+
+
+def notes(every: Sequence[Looked], tools: Instruments, reference: Floats | None) -> list[str]:
+    """What was asked of the pictures and not measured, and why, in words."""
+    said: list[str] = []
+    jobs = [job for each in every for job in each.jobs]
+    if reference is not None and not enough(reference):
+        said.append(
+            f"frechet: {len(reference)} reference pictures are too few; {reference.shape[1]} features need more than that"
+        )
+    few = [(each.entrant.name, each.features.shape) for each in every if each.features is not None and not enough(each.features)]
+    said += [f"frechet: {n} pictures of {name} are too few; {d} features need more than that" for name, (n, d) in few]
+    if tools.detector is not None:
+        other = sorted({each.relation for job in jobs for each in job.expects.relations if each.relation not in SIDES})
+        if other:
+            said.append(f"relations: {', '.join(other)} is not judged by VISOR's rule, and left out")
+        bare = sum(not measures.boxes_of(job) for job in jobs)
+        if bare:
+            said.append(f"map50: {bare} of {len(jobs)} pictures were asked for without boxes, so there is no mean over all")
+        if any(job.expects.attributes for job in jobs) and by_crops([each.entrant for each in every], tools) is None:
+            said.append("attribute_rate: the detector does not know the phrases; it needs a CLIP (--clip) to look at crops")
+    if tools.clip is not None and (cut := sum(tools.clip.is_cut(prompt) for prompt in {job.prompt for job in jobs})):
+        said.append(f"clip: {cut} prompts are longer than {tools.clip.length} tokens, and were cut there")
+    if failed := sum(each.entrant.failed for each in every):
+        said.append(f"{failed} jobs ended with an error, and have no picture")
+    return said
+
+
+def protocol(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments, reference: Floats | None) -> dict[str, Any]:
+    """Everything that decides the numbers besides the pictures."""
+    found: dict[str, Any] = {
+        "plans": [{"digest": run.plan.digest, "source": plain(run.plan.origin)} for run in runs],
+        "images": sum(len(each.jobs) for each in every),
+        "resamples": metrics.RESAMPLES,
+        "resampled": "items; pictures of one item are drawn together",
+        "versions": {**versions(), **_installed("torchmetrics", "faster-coco-eval", "numpy", "scipy", "pillow")},
+        "notes": notes(every, tools, reference),
+    }
+    if tools.detector is not None:
+        found["detector"] = {
+            "name": tools.detector_name,
+            "sha256": dict(tools.detector.sha256),
+            "settings": dict(tools.detector.settings),
+            "threshold": tools.least,
+            "overlap": 0.5,
+            "renamed": dict(tools.renamed),
+        }
+    if tools.features is not None and reference is not None:
+        found["features"] = {
+            "name": tools.features.name,
+            "sha256": tools.features.sha256,
+            "resize": tools.features.resize,
+            "dimensions": reference.shape[1],
+            "reference": {"folder": str(tools.reference), "images": len(reference)},
+            "resamples": frechet.FEW if reference.shape[1] > frechet.WIDE else metrics.RESAMPLES,
+        }
+    if tools.clip is not None:
+        found["clip"] = {"name": tools.clip.path.name, "sha256": tools.clip.sha256, "resize": tools.clip.resize, "factor": 100}
+    return found
+
+
+def _installed(*packages: str) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def result(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments, reference: Floats | None) -> dict[str, Any]:
+    """The whole result as JSON, in the shape of `lsregen evaluate`, with the `protocol` beside its rows."""
+    compared = Reference(reference) if reference is not None and enough(reference) else None
+    rows = [row(each, resampled(each, tools, compared, range(len(each.jobs)))) for each in every]
+    return {
+        "format": FORMAT,
+        "rows": rows,
+        "differences": differences(every, tools, compared),
+        "diagnostics": {},
+        "protocol": protocol(runs, every, tools, reference),
+    }

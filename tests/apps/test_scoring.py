@@ -1,0 +1,261 @@
+"""`lsregen evaluate score`: known pictures get their known scores, twice the same, and bad input is said before any work."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from click.testing import Result
+from PIL import Image
+
+from lsregen.evaluation.protocol.detectors import _ShapeWorld
+from lsregen.evaluation.protocol.run_folder import RunFolder
+from lsregen.evaluation.shapeworld import render, sample_scene
+
+from ..evaluation.protocol import drawn, networks
+
+Call = Callable[..., Result]
+METHODS = {"right": drawn.true, "mirrored": drawn.mirrored, "empty": drawn.empty}
+
+
+def values(path: Path) -> dict[str, dict[str, float]]:
+    rows = json.loads(path.read_text())["rows"]
+    return {row["guidance"]: {name: each["value"] for name, each in row["metrics"].items()} for row in rows}
+
+
+def test_known_pictures_get_their_known_scores(run: Call, tmp_path: Path) -> None:
+    drawn.run(tmp_path / "run", drawn.plan(tuple(METHODS), items=6), METHODS)
+    result = run("evaluate", "score", "run", "--detector", "shapeworld")
+    assert result.exit_code == 0, result.output
+    found = values(tmp_path / "run" / "scores" / "result.json")
+    ones = (
+        "map50",
+        "map50_prompted",
+        "map50_multi",
+        "relation_oa",
+        "relation_uncond",
+        "relation_cond",
+        "count_exact",
+        "count_f1",
+    )
+    assert {found["right"][name] for name in ones} == {1.0}
+    assert found["right"]["attribute_rate"] == 1
+    assert found["mirrored"]["relation_oa"] == found["mirrored"]["count_exact"] == 1
+    assert found["mirrored"]["relation_uncond"] == found["mirrored"]["relation_cond"] == 0
+    assert found["mirrored"]["map50"] < 0.5
+    assert set(found["empty"].values()) == {0.0}
+    assert "| right |" in result.stdout
+
+
+def reference(folder: Path, count: int = 70) -> Path:
+    """True pictures that no item shows."""
+    folder.mkdir()
+    for i in range(count):
+        Image.fromarray(render(sample_scene(1000 + i, split="eval", objects=1))).save(folder / f"{i}.png")
+    return folder
+
+
+def test_everything_at_once(run: Call, tmp_path: Path) -> None:
+    """Detector, features and CLIP; the splits as two runs; what decides the numbers stands beside them."""
+    methods = {"right": drawn.true, "empty": drawn.empty}
+    drawn.run(tmp_path / "single", drawn.plan(tuple(methods), items=40, objects=1, name="single"), methods)
+    drawn.run(tmp_path / "multi", drawn.plan(tuple(methods), items=30, objects=2, name="multi"), methods, broken=[3])
+    clip = networks.clip(tmp_path / "clip")
+    options = ("--detector", "shapeworld", "--features", "shapeworld", "--reference", str(reference(tmp_path / "real")))
+    result = run("evaluate", "score", "single", "multi", *options, "--clip", str(clip), "--json", "out.json")
+    assert result.exit_code == 0, result.output
+    data = json.loads((tmp_path / "out.json").read_text())
+    right, nothing = data["rows"]
+    assert (right["count"], right["single"], right["multi"], right["failed"], right["items"]) == (69, 40, 29, 1, 69)
+    assert (nothing["count"], nothing["failed"]) == (70, 0)
+    assert right["size"] == [64, 64]
+    names = {
+        "map50",
+        "map50_single",
+        "map50_multi",
+        "map50_prompted",
+        "clip",
+        "clip_single",
+        "clip_multi",
+        "frechet",
+        "relation_oa",
+    }
+    assert names <= set(right["metrics"])
+    assert right["metrics"]["frechet"]["value"] < nothing["metrics"]["frechet"]["value"]
+    assert right["metrics"]["map50_single"]["value"] == 1
+    for name, interval in right["metrics"].items():
+        assert interval["low"] <= interval["value"] + 1e-9, name
+        assert interval["high"] >= interval["value"] - 1e-9, name
+    (change,) = data["differences"]
+    assert (change["first"], change["second"], change["count"]) == ("right", "empty", 69)
+    assert change["metrics"]["map50"]["value"] == -1
+    protocol = data["protocol"]
+    assert protocol["detector"]["name"] == "shapeworld"
+    assert protocol["detector"]["threshold"] == 0.65
+    assert set(protocol["detector"]["sha256"]) == {"detect.py", "geometry.py", "scene.py"}
+    assert protocol["features"]["dimensions"] == 64
+    assert protocol["features"]["reference"]["images"] == 70
+    assert "box filter" in protocol["features"]["resize"]
+    assert protocol["clip"]["resize"].startswith("its preprocessor's: {'shortest_edge': 32}")
+    assert protocol["images"] == 139
+    assert set(protocol["versions"]) >= {"lsregen", "torch", "torchmetrics"}
+    assert "1 jobs ended with an error" in protocol["notes"][-1]
+
+
+def test_several_seeds_are_resampled_by_item_and_counted_as_visor_does(run: Call, tmp_path: Path) -> None:
+    def every_other(scene: Any, seed: int) -> Image.Image:
+        return (drawn.true if seed % 2 else drawn.mirrored)(scene, seed)
+
+    drawn.run(tmp_path / "run", drawn.plan(("some",), items=5, seeds=4), {"some": every_other})
+    assert run("evaluate", "score", "run", "--detector", "shapeworld").exit_code == 0
+    row = json.loads((tmp_path / "run" / "scores" / "result.json").read_text())["rows"][0]
+    assert (row["count"], row["items"], row["seeds"]) == (20, 5, 4)
+    found = row["metrics"]
+    assert [found[f"visor_{n}"]["value"] for n in (1, 2, 3, 4)] == [1, 1, 0, 0]
+    assert found["relation_uncond"] == {"value": 0.5, "low": 0.5, "high": 0.5}  # the same in every item
+
+
+def test_what_was_seen_is_not_looked_at_again(run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = drawn.plan(("right",), items=5)
+    drawn.run(tmp_path / "run", plan, METHODS, but=[4])
+    looked: list[int] = []
+    look = _ShapeWorld.__call__
+
+    def counted(self: _ShapeWorld, pictures: Any, wanted: Any) -> Any:
+        looked.append(len(pictures))
+        if len(looked) == 2:
+            raise KeyboardInterrupt
+        return look(self, pictures, wanted)
+
+    monkeypatch.setattr(_ShapeWorld, "__call__", counted)
+    command = ("evaluate", "score", "run", "--detector", "shapeworld", "--partial", "--batch", "3")
+    assert run(*command).exit_code == 130
+    assert run(*command).exit_code == 0
+    assert looked == [3, 1, 1]
+    drawn.run(tmp_path / "run", plan, METHODS, but=[0, 1, 2, 3])
+    first = (tmp_path / "run" / "scores" / "result.json").read_bytes()
+    assert run(*command).exit_code == 0
+    assert looked == [3, 1, 1, 1]
+    assert run(*command).exit_code == 0
+    assert sum(looked[3:]) == 1
+    assert (tmp_path / "run" / "scores" / "result.json").read_bytes() != first  # of five pictures now
+
+
+def test_too_few_pictures_for_a_frechet_distance_is_said(run: Call, tmp_path: Path) -> None:
+    drawn.run(tmp_path / "run", drawn.plan(("right",), items=5), METHODS)
+    real = str(reference(tmp_path / "real"))
+    result = run("evaluate", "score", "run", "--features", "shapeworld", "--reference", real)
+    assert result.exit_code == 0
+    assert "frechet: 5 pictures of right are too few; 64 features need more than that" in result.stderr
+    assert "frechet" not in values(tmp_path / "run" / "scores" / "result.json")["right"]
+
+
+def test_attributes_are_told_from_crops_where_the_detector_knows_nouns_only(run: Call, tmp_path: Path) -> None:
+    drawn.run(tmp_path / "run", drawn.plan(("right",), items=3), METHODS)
+    folder, clip = networks.owl(tmp_path / "owl"), networks.clip(tmp_path / "clip")
+    options = ("--detector", str(folder), "--threshold", "0.1")
+    result = run("evaluate", "score", "run", *options)
+    assert result.exit_code == 0, result.output
+    assert "attribute_rate: the detector does not know the phrases" in result.stderr
+    assert run("evaluate", "score", "run", *options, "--clip", str(clip)).exit_code == 0
+    assert 0 <= values(tmp_path / "run" / "scores" / "result.json")["right"]["attribute_rate"] <= 1
+
+
+def test_a_damaged_or_exchanged_picture_is_said(run: Call, tmp_path: Path) -> None:
+    made = drawn.run(tmp_path / "run", drawn.plan(("right",), items=2), METHODS)
+    made.image_path(1).write_bytes(made.image_path(0).read_bytes())
+    result = run("evaluate", "score", "run", "--detector", "shapeworld")
+    assert result.exit_code == 2
+    assert "000001.png: not the picture that the run made" in result.stderr
+    made.image_path(1).write_bytes(b"")
+    assert "cannot be read as a picture" in run("evaluate", "score", "run", "--detector", "shapeworld").stderr
+
+
+def unknown_class(folder: Path) -> tuple[str, ...]:
+    return ("run", "--detector", str(networks.yolos(folder / "yolos", ("cat", "dog"))))
+
+
+BAD: dict[str, tuple[Callable[[Path], tuple[str, ...]], str]] = {
+    "nothing to measure": (lambda _: ("run",), "nothing measures: give --detector, --clip, or --features with --reference"),
+    "no run": (lambda _: (".", "--detector", "shapeworld"), "no plan.jsonl in it; expected the folder of a run"),
+    "no such run": (lambda _: ("nowhere", "--detector", "shapeworld"), "no plan.jsonl in it"),
+    "unfinished": (lambda _: ("half", "--detector", "shapeworld"), "2 of its 3 jobs are not finished; go on with"),
+    "empty": (lambda _: ("none", "--detector", "shapeworld"), "none of its 3 jobs is finished; make them with"),
+    "all failed": (lambda _: ("failed", "--detector", "shapeworld"), "no pictures by right; see its records"),
+    "twice": (lambda _: ("run", "run", "--detector", "shapeworld"), "a run is given twice"),
+    "same items": (lambda _: ("run", "copy", "--detector", "shapeworld"), "item 'scene-0' with seed 0 by 'right' stands in both"),
+    "another method": (lambda _: ("run", "other", "--detector", "shapeworld"), "method 'right' is not the same in run and other"),
+    "no such detector": (lambda _: ("run", "--detector", "shapewrld"), "did you mean 'shapeworld'?"),
+    "no detector's folder": (lambda _: ("run", "--detector", "run"), "no folder with a config.json; expected a detector"),
+    "lacks the classes": (unknown_class, "classes that the plan asks for: "),
+    "no such option": (
+        lambda _: ("run", "--detector", "shapeworld", "--detector-option", "x=1"),
+        "x: no such option for detector",
+    ),
+    "an option of nothing": (lambda _: ("run", "--class", "cat=dog"), "are of a detector; name one (--detector)"),
+    "not a pair": (lambda _: ("run", "--detector", "shapeworld", "--class", "cat"), "'cat': expected CLASS=LABEL"),
+    "no reference": (lambda _: ("run", "--features", "shapeworld"), "--features and --reference belong together"),
+    "no such reference": (lambda _: ("run", "--features", "shapeworld", "--reference", "x"), "no such folder; expected a folder"),
+    "empty reference": (lambda _: ("run", "--features", "shapeworld", "--reference", "empty"), "no pictures in it"),
+    "no inception": (lambda _: ("run", "--features", "inception.pt", "--reference", "run"), "no such file or folder; expected"),
+    "no TorchScript": (lambda _: ("run", "--features", "weights.pt", "--reference", "run"), "not a TorchScript file"),
+    "no encoder": (lambda _: ("run", "--features", "run", "--reference", "run"), "a folder without a config.json; expected"),
+    "no clip": (lambda _: ("run", "--clip", "clip"), "clip 'clip': no folder with a config.json; expected a folder of CLIP"),
+    "no device": (lambda _: ("run", "--clip", "run", "--device", "abacus"), "device 'abacus': not a device of torch"),
+    "a folder for a result": (lambda _: ("run", "--detector", "shapeworld", "--json", "run"), "is a folder; expected a file"),
+}
+
+
+@pytest.mark.parametrize(("options", "said"), BAD.values(), ids=list(BAD))
+def test_bad_input_is_said_before_any_picture_is_looked_at(
+    run: Call, tmp_path: Path, options: Callable[[Path], tuple[str, ...]], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = drawn.plan(("right",), items=3)
+    drawn.run(tmp_path / "run", plan, METHODS)
+    drawn.run(tmp_path / "copy", plan, METHODS)
+    drawn.run(tmp_path / "half", plan, METHODS, but=[1, 2])
+    drawn.run(tmp_path / "none", plan, METHODS, but=[0, 1, 2])
+    drawn.run(tmp_path / "failed", plan, METHODS, broken=[0, 1, 2])
+    drawn.run(tmp_path / "other", drawn.plan(("right",), items=3, name="more", gammas=[3.0]), METHODS)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "weights.pt").write_bytes(b"PK nothing")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a picture was looked at")
+
+    monkeypatch.setattr(_ShapeWorld, "__call__", refuse)
+    result = run("evaluate", "score", *options(tmp_path))
+    assert result.exit_code == 2, result.output
+    assert said in " ".join(result.stderr.split())
+
+
+def test_a_run_in_which_a_package_is_missing_is_not_begun(run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lsregen.apps.scoring.EXTRA", {"no_such_module": "no-such-package"})
+    result = run("evaluate", "score", "run", "--detector", "shapeworld")
+    assert result.exit_code == 2
+    assert "evaluation needs no-such-package; install them with: pip install no-such-package" in result.stderr
+
+
+class Pool(torch.nn.Module):
+    """Stands for Inception: pixels in, features out, and logits unless it is asked."""
+
+    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        features = torch.nn.functional.adaptive_avg_pool2d(images.float() / 255, 1).flatten(1)
+        return features if return_features else features[:, :1]
+
+
+def test_inception_is_a_file_of_torchscript(run: Call, tmp_path: Path) -> None:
+    with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
+        torch.jit.script(Pool()).save(str(tmp_path / "inception.pt"))
+    drawn.run(tmp_path / "run", drawn.plan(("right",), items=5), METHODS)
+    real = str(reference(tmp_path / "real", 10))
+    result = run("evaluate", "score", "run", "--features", "inception.pt", "--reference", real)
+    assert result.exit_code == 0, result.output
+    data = json.loads((tmp_path / "run" / "scores" / "result.json").read_text())
+    assert data["protocol"]["features"]["dimensions"] == 3
+    assert data["rows"][0]["metrics"]["frechet"]["value"] > 0
+    assert RunFolder.open(tmp_path / "run").missing() == []
