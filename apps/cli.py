@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "plugins": "List extractors, distances, samplers, models and detectors, with their options.",
     "presets": "List the guidance presets, or show one as YAML.",
     "show": "Show a run as one HTML page: images, attention, energies, timings, settings.",
+    "study": "Make a blind user study of two methods as one page, and score its answers.",
     "tokens": "Show how a model splits a prompt into tokens.",
 }
 """lsregen's own commands, each the `command` of the module of that name, and what the list of commands says of them."""

@@ -187,9 +187,7 @@ def _one_by_one(pictures: Sequence[Image], features: Any) -> NDArray[np.float32]
     with torch.no_grad():
         rows = [features(picture) for picture in pictures]
     if not all(isinstance(row, Tensor) and row.ndim == 2 and len(row) == 1 for row in rows):
-        raise CheckpointError(
-            f"expected features [1 d] of one picture, got {[getattr(row, 'shape', type(row)) for row in rows][:1]}"
-        )
+        raise CheckpointError(f"expected features [1 d] of one picture, got {str(rows[0])[:80]}")
     return torch.cat([row.float().cpu() for row in rows]).numpy()
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import cast
 
 import numpy as np
 
@@ -84,8 +85,8 @@ def per_item(statistic: Statistic, items: Sequence[str]) -> Statistic:
     def of(draws: Draws) -> Floats:
         if len(sizes) == 1:
             return statistic.of(np.array(members, dtype=np.intp)[draws].reshape(len(draws), -1))
-        rows = [[place for i in row for place in members[i]] for row in draws.tolist()]
-        return np.concatenate([statistic.of(np.array([row], dtype=np.intp)) for row in rows])
+        rows = cast("list[list[int]]", draws.tolist())
+        return np.concatenate([statistic.of(np.array([[p for i in row for p in members[i]]], dtype=np.intp)) for row in rows])
 
     return Statistic(len(members), of, statistic.centred, statistic.bounds)
 

@@ -124,7 +124,9 @@ def notes(every: Sequence[Looked], tools: Instruments, reference: Floats | None)
             f"frechet: {len(reference)} reference pictures are too few; {reference.shape[1]} features need more than that"
         )
     few = [(each.entrant.name, each.features.shape) for each in every if each.features is not None and not enough(each.features)]
-    said += [f"frechet: {n} pictures of {name} are too few; {d} features need more than that" for name, (n, d) in few]
+    if few:
+        names, (_, wide) = ", ".join(f"{name} ({shape[0]})" for name, shape in few), few[0][1]
+        said.append(f"frechet: too few pictures of {names}; {wide} features need more pictures than that")
     if tools.detector is not None:
         other = sorted({each.relation for job in jobs for each in job.expects.relations if each.relation not in SIDES})
         if other:

@@ -150,7 +150,7 @@ def test_too_few_pictures_for_a_frechet_distance_is_said(run: Call, tmp_path: Pa
     real = str(reference(tmp_path / "real"))
     result = run("evaluate", "score", "run", "--features", "shapeworld", "--reference", real)
     assert result.exit_code == 0
-    assert "frechet: 5 pictures of right are too few; 64 features need more than that" in result.stderr
+    assert "frechet: too few pictures of right (5); 64 features need more pictures than that" in result.stderr
     assert "frechet" not in values(tmp_path / "run" / "scores" / "result.json")["right"]
 
 

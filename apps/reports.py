@@ -1,0 +1,157 @@
+"""`lsregen evaluate table`, `page` and `plot`: what came out of comparisons, to read and to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..evaluation.tables import PARTS
+from ..framework.errors import ConfigError
+from .output import OutputError, prepare_folder, write_file
+from .scoring import RESULT
+from .show import check_page
+
+PATH = click.Path(path_type=Path)
+LAYOUTS = ("paper", "full")
+IMAGES = (".png", ".svg", ".pdf")
+
+
+def names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
+    """Names separated by commas, each once."""
+    if value is None:
+        return None
+    found = tuple(name.strip() for name in value.split(","))
+    if not all(found):
+        raise click.BadParameter(f"{value!r}: expected names separated by commas")
+    if len(set(found)) < len(found):
+        raise click.BadParameter(f"{value!r}: a name is given twice")
+    return found
+
+
+def read_results(files: Sequence[Path]) -> list[dict[str, Any]]:
+    """Results of `lsregen evaluate`; a run's folder stands for the result of its scores.
+
+    Raises:
+        ConfigError: one is no result, or a run has not been scored.
+    """
+    from ..evaluation.protocol.run_folder import PLAN
+    from ..evaluation.tables import read_result
+
+    paths: list[Path] = []
+    for path in files:
+        scored = path / "scores" / RESULT
+        if (path / PLAN).is_file() and not scored.is_file():
+            raise ConfigError(f"{path}: this run has no scores/{RESULT}; make it with `lsregen evaluate score {path} ...`")
+        paths.append(scored if path.is_dir() else path)
+    return [read_result(path) for path in paths]
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=PATH)
+@click.option("--metrics", callback=names, metavar="NAMES", help="Only these metrics, separated by commas, in this order.")
+@click.option("--part", type=click.Choice(PARTS), help="Only the rows, the paired differences or the diagnostics.")
+@click.option("--layout", type=click.Choice(LAYOUTS), help="Of the paper's Table 1, or everything. [default: paper for scores]")
+@click.option("--html", type=PATH, metavar="FILE.html", help="Write the table in the paper's layout as a page, too.")
+def table(
+    files: tuple[Path, ...], metrics: tuple[str, ...] | None, part: str | None, layout: str | None, html: Path | None
+) -> None:
+    """Print results as Markdown, with intervals.
+
+    FILES are results of `lsregen evaluate`, or folders of runs that were scored.
+    """
+    from ..evaluation.protocol.table import markdown as in_paper
+    from ..evaluation.protocol.table import table_of
+    from ..evaluation.tables import markdown
+
+    results = read_results(files)
+    scores = all("protocol" in result for result in results) and metrics is None and part is None
+    if layout is None:
+        layout = "paper" if scores else "full"
+    if layout == "paper" and (metrics or part):
+        raise ConfigError("--metrics and --part are of --layout full")
+    if html is not None:
+        check_page(html)
+    made = table_of(results) if layout == "paper" or html is not None else None
+    if html is not None and made is not None:
+        rows = list(zip(made.methods, made.cells, strict=True))
+        write_page(html, "table.html", title="Comparison of methods", table=made, rows=rows)
+    if layout == "paper" and made is not None:
+        click.echo(in_paper(made), nl=False)
+    else:
+        click.echo(markdown(results, metrics, (part,) if part else PARTS), nl=False)
+    if html is not None:
+        click.echo(click.format_filename(html), err=True)
+
+
+@click.command()
+@click.argument("runs", nargs=-1, required=True, type=PATH)
+@click.option("--out", type=PATH, metavar="FILE.html", help="The page. [default: samples.html in the first run]")
+@click.option("--count", type=click.IntRange(min=1), default=24, show_default=True, help="Items to show.")
+@click.option("--items", callback=names, metavar="NAMES", help="Instead: these items, separated by commas.")
+@click.option("--methods", callback=names, metavar="NAMES", help="Only these methods, separated by commas, in this order.")
+def page(
+    runs: tuple[Path, ...], out: Path | None, count: int, items: tuple[str, ...] | None, methods: tuple[str, ...] | None
+) -> None:
+    """Make one HTML page of runs: for every item its prompt, its boxes, and the pictures of all methods side by side.
+
+    The page is a single file that needs nothing else: no network, no script.
+    """
+    from ..evaluation.protocol.run_folder import RunFolder
+    from .samples import samples_page
+
+    path = out or runs[0] / "samples.html"
+    folders = [RunFolder.open(folder) for folder in runs]
+    check_page(path)
+    size = write_page(path, "samples.html", **samples_page(folders, count, items, methods))
+    click.echo(f"{click.format_filename(path)}  {size / 1e3:.0f} kB")
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=PATH)
+@click.option("--metrics", callback=names, required=True, metavar="NAMES", help="What to plot, one chart for each.")
+@click.option("--against", metavar="KEY", help="A setting, such as guidance.layout.gamma. [default: the one that varies]")
+@click.option("--out", type=PATH, required=True, metavar="FILE", help="The picture: .png, .svg or .pdf.")
+def plot(files: tuple[Path, ...], metrics: tuple[str, ...], against: str | None, out: Path) -> None:
+    """Draw metrics against a setting that varies over the rows of results, with intervals: an ablation.
+
+    Methods without that setting, such as none, are drawn as level lines.
+
+    \b
+    lsregen evaluate plot run --metrics map50,clip --against guidance.layout.gamma --out gamma.png
+    """
+    from .evaluate import require_extra
+
+    if out.suffix.lower() not in IMAGES:
+        raise ConfigError(f"--out {str(out)!r}: expected a name that ends in {', '.join(IMAGES)}")
+    if out.is_dir():
+        raise OutputError(f"--out {str(out)!r}: a folder is in the way; choose another file")
+    require_extra({"matplotlib": "matplotlib"})
+    from ..evaluation.protocol.plots import draw
+
+    rows: list[Mapping[str, Any]] = [row for result in read_results(files) for row in result["rows"]]
+    data = draw(rows, metrics, against, out.suffix.lower().removeprefix("."))
+    prepare_folder(out.parent)
+    write_file(out, data)
+    click.echo(click.format_filename(out))
+
+
+def write_page(path: Path, template: str, **values: Any) -> int:
+    """Write a page from its template; returns its size in bytes."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    from .pages import GENERATOR
+
+    env = Environment(
+        loader=FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    data = env.get_template(template).render(generator=GENERATOR, **values).encode("utf-8", "replace")
+    prepare_folder(path.parent)
+    write_file(path, data)
+    return len(data)

@@ -1,0 +1,187 @@
+"""The table of a comparison in the layout of the LSReGen paper (its Table 1): a line for each method, with intervals."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ...framework.errors import ConfigError
+
+MEASURED_BY = ("detector", "features", "clip")
+SPLITS = {"_single": "Single object", "_multi": "Multi objects"}
+SHORT = 12  # digits of a hash, in a note
+
+
+@dataclass(frozen=True)
+class Column:
+    """A metric as the table shows it: `value * factor` with so many `digits`. `group`: what stands over several heads."""
+
+    group: str
+    head: str
+    metric: str
+    higher: bool = True
+    factor: float = 1.0
+    digits: int = 1
+
+    @property
+    def title(self) -> str:
+        return f"{self.head} {'↑' if self.higher else '↓'}"
+
+
+COLUMNS = (
+    Column("", "Frechet", "frechet", higher=False, digits=2),
+    *(
+        column
+        for suffix, group in SPLITS.items()
+        for column in (
+            Column(group, "mAP", f"map50{suffix}", factor=100),
+            Column(group, "mAP, prompted", f"map50_prompted{suffix}", factor=100),
+            Column(group, "T2I-Sim", f"clip{suffix}"),
+        )
+    ),
+    Column("Relations", "right", "relation_uncond", factor=100),
+    Column("Relations", "right if both there", "relation_cond", factor=100),
+    Column("Relations", "both there", "relation_oa", factor=100),
+    *(Column("Relations", f"VISOR {n}", f"visor_{n}", factor=100) for n in (1, 2, 3, 4)),
+    Column("Counting", "exact", "count_exact", factor=100),
+    Column("Counting", "F1", "count_f1", factor=100),
+    Column("Attributes", "right", "attribute_rate", factor=100),
+)
+"""In their order; those that no row has are left out. The first ones are the paper's."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A number of the table, as text; `interval` is its 95 % interval. Both are empty where nothing was measured."""
+
+    value: str = ""
+    interval: str = ""
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Methods and their cells, by column, and what there is to say about them."""
+
+    columns: tuple[Column, ...]
+    methods: tuple[tuple[str, int], ...]
+    """Their names, and their numbers of pictures."""
+    cells: tuple[tuple[Cell, ...], ...]
+    notes: tuple[str, ...]
+
+    @property
+    def groups(self) -> list[tuple[str, int]]:
+        """What stands over the heads, and over how many of them."""
+        found: list[tuple[str, int]] = []
+        for column in self.columns:
+            if found and found[-1][0] == column.group:
+                found[-1] = column.group, found[-1][1] + 1
+            else:
+                found.append((column.group, 1))
+        return found
+
+
+def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
+    """The table of results of `lsregen evaluate score`, all measured in one way.
+
+    Raises:
+        ConfigError: a result is of something else, two were measured differently, or have a method of one name.
+    """
+    if any("protocol" not in result for result in results):
+        raise ConfigError("the paper's layout is of results of `lsregen evaluate score`; for others use --layout full")
+    first = results[0]["protocol"]
+    for result in results[1:]:
+        for kind in MEASURED_BY:
+            if _weights(result["protocol"].get(kind)) != _weights(first.get(kind)):
+                raise ConfigError(f"these results have another {kind}, and cannot be compared: make a table of each")
+    rows = [row for result in results for row in result["rows"]]
+    names = [row["guidance"] for row in rows]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"method {twice[0]!r} stands in two results; score their runs together")
+    columns = tuple(column for column in COLUMNS if any(column.metric in row["metrics"] for row in rows))
+    if not columns:
+        raise ConfigError("these results have none of the table's metrics; see them with --layout full")
+    best = {column.metric: _best(column, rows) for column in columns}
+    cells = tuple(tuple(_cell(column, row, best[column.metric]) for column in columns) for row in rows)
+    said = tuple(note for result in results for note in notes_of(result))
+    return Table(columns, tuple((row["guidance"], row["count"]) for row in rows), cells, tuple(dict.fromkeys(said)))
+
+
+def _weights(measured: Mapping[str, Any] | None) -> object:
+    """What decides whether numbers can be compared."""
+    if measured is None:
+        return None
+    reference = measured.get("reference", {})
+    return (
+        measured["sha256"],
+        measured.get("settings"),
+        measured.get("threshold"),
+        reference.get("images"),
+        measured.get("resize"),
+    )
+
+
+def _best(column: Column, rows: Sequence[Mapping[str, Any]]) -> float | None:
+    values = [row["metrics"][column.metric]["value"] for row in rows if column.metric in row["metrics"]]
+    if len(values) < 2:
+        return None
+    return max(values) if column.higher else min(values)
+
+
+def _cell(column: Column, row: Mapping[str, Any], best: float | None) -> Cell:
+    found = row["metrics"].get(column.metric)
+    if found is None:
+        return Cell()
+    value, low, high = (f"{found[key] * column.factor:.{column.digits}f}" for key in ("value", "low", "high"))
+    return Cell(value, f"{low} to {high}", found["value"] == best)
+
+
+def notes_of(result: Mapping[str, Any]) -> list[str]:
+    """How a result was measured, in sentences: a table without them cannot be compared with any other."""
+    found, rows = result["protocol"], result["rows"]
+    numbers = sorted({(row["single"], row["multi"], row["seeds"]) for row in rows})
+    said = [
+        f"Pictures of each method: {single} with one box and {multi} with several, {seeds:g} of each item."
+        for single, multi, seeds in numbers
+    ]
+    said.append(
+        f"After each number its 95 % interval, bootstrapped over items ({found['resamples']} resamples). mAP is at an overlap of "
+        "0.5; prompted: only objects of classes that the picture's prompt names count as wrong."
+    )
+    if (detector := found.get("detector")) is not None:
+        said.append(
+            f"Detector: {detector['name']} ({_hashes(detector['sha256'])}), settings {detector['settings'] or 'none'}; objects "
+            f"count as there from a score of {detector['threshold']:g} on."
+        )
+    if (features := found.get("features")) is not None:
+        said.append(
+            f"Frechet distance: {features['dimensions']} features of {features['name']} ({_hashes(features['sha256'])}); resize: "
+            f"{features['resize']}; {features['reference']['images']} reference pictures. It falls with the number of pictures: "
+            "compare equal numbers only."
+        )
+    if (clip := found.get("clip")) is not None:
+        said.append(f"T2I-Sim: CLIP score x 100 by {clip['name']} ({_hashes(clip['sha256'])}); resize: {clip['resize']}.")
+    said.append("Versions: " + ", ".join(f"{name} {number}" for name, number in found["versions"].items()) + ".")
+    return [*said, *(f"Note: {note}." for note in found["notes"])]
+
+
+def _hashes(sha256: Mapping[str, str]) -> str:
+    weights = {name: value for name, value in sha256.items() if name.endswith((".safetensors", ".pt"))} or sha256
+    return ", ".join(f"{name} {value[:SHORT]}" for name, value in weights.items())
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown; the best number of a column is bold, and a group stands before its heads."""
+    heads = ["Method", *(f"{column.group}: {column.title}".removeprefix(": ") for column in table.columns)]
+    lines = [heads, ["---", *(["---:"] * len(table.columns))]]
+    for (name, _), cells in zip(table.methods, table.cells, strict=True):
+        lines.append([name.replace("|", "\\|"), *map(_text, cells)])
+    text = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"{text}\n\n" + "\n".join(f"- {note}" for note in table.notes) + "\n"
+
+
+def _text(cell: Cell) -> str:
+    if not cell.value:
+        return ""
+    return f"{f'**{cell.value}**' if cell.best else cell.value} [{cell.interval}]"
