@@ -1,0 +1,159 @@
+"""`lsregen evaluate table`, `page` and `plot` of runs that were scored."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+from PIL import Image
+
+from lsregen.apps.samples import data_uri
+
+from ..evaluation.protocol import drawn
+
+Call = Callable[..., Result]
+METHODS = {"right": drawn.true, "mirrored": drawn.mirrored, "empty": drawn.empty}
+
+
+@pytest.fixture(scope="module")
+def scored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three methods whose gammas differ, and its scores."""
+    from click.testing import CliRunner
+
+    from lsregen.apps.cli import cli
+
+    folder = tmp_path_factory.mktemp("scored") / "run"
+    drawn.run(folder, drawn.plan(tuple(METHODS), items=6, gammas=[30.0, 3.0, 300.0]), METHODS, broken=[7])
+    result = CliRunner().invoke(cli, ["evaluate", "score", str(folder), "--detector", "shapeworld"])
+    assert result.exit_code == 0, result.output
+    return folder
+
+
+@pytest.fixture
+def folder(scored: Path, tmp_path: Path) -> Path:
+    shutil.copytree(scored, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_the_table_has_the_papers_layout(run: Call, folder: Path) -> None:
+    result = run("evaluate", "table", "run")
+    assert result.exit_code == 0, result.output
+    head, rule, *rows = result.stdout.splitlines()
+    assert head.startswith("| Method | Multi objects: mAP ↑ | Multi objects: mAP, prompted ↑ | Relations: right ↑ |")
+    assert rule.startswith("| --- | ---: |")
+    assert rows[0].startswith("| right | **100.0** [100.0 to 100.0] |")
+    assert [row.split(" | ")[0] for row in rows[:3]] == ["| right", "| mirrored", "| empty"]
+    assert "- Detector: shapeworld (detect.py " in result.stdout
+    assert "- Note: 1 jobs ended with an error, and have no picture." in result.stdout
+    assert run("evaluate", "table", "run/scores/result.json").stdout == result.stdout
+    full = run("evaluate", "table", "run", "--layout", "full").stdout
+    assert "Paired differences" in full
+    assert run("evaluate", "table", "run", "--metrics", "map50", "--part", "rows").stdout.startswith("| guidance |")
+
+
+def test_the_table_as_a_page(run: Call, folder: Path, tmp_path: Path) -> None:
+    assert run("evaluate", "table", "run", "--html", "table.html").exit_code == 0
+    text = (tmp_path / "table.html").read_text()
+    assert '<th colspan="2" scope="colgroup" class="group">Multi objects</th>' in text
+    assert '<span class="best">100.0</span> <span class="interval">100.0 to 100.0</span>' in text
+    assert text.count("<tr>") == 5
+    assert not re.search(r"https?://", text)
+    (tmp_path / "table.html").write_text("mine")
+    assert "was not made by lsregen" in run("evaluate", "table", "run", "--html", "table.html").stderr
+
+
+def test_a_method_of_several_runs_stands_in_one_table(run: Call, folder: Path, tmp_path: Path) -> None:
+    drawn.run(tmp_path / "more", drawn.plan(("third",), items=3), {"third": drawn.true})
+    assert run("evaluate", "score", "more", "--detector", "shapeworld").exit_code == 0
+    result = run("evaluate", "table", "run", "more")
+    assert "| third |" in result.stdout
+    twice = run("evaluate", "table", "run", "run")
+    assert "method 'right' stands in two results; score their runs together" in twice.stderr
+    path = tmp_path / "more" / "scores" / "result.json"
+    data = json.loads(path.read_text())
+    data["protocol"]["detector"]["threshold"] = 0.1
+    path.write_text(json.dumps(data))
+    assert "these results have another detector, and cannot be compared" in run("evaluate", "table", "run", "more").stderr
+
+
+def test_a_run_without_scores_and_results_of_something_else(run: Call, folder: Path, tmp_path: Path) -> None:
+    shutil.rmtree(folder / "scores")
+    assert (
+        "this run has no scores/result.json; make it with `lsregen evaluate score run ...`"
+        in run("evaluate", "table", "run").stderr
+    )
+    (tmp_path / "old.json").write_text(json.dumps({"format": "lsregen-evaluation", "rows": []}))
+    assert "use --layout full" in run("evaluate", "table", "old.json", "--layout", "paper").stderr
+    assert "cannot be read" in run("evaluate", "table", "nothing.json").stderr
+
+
+def test_the_page_shows_every_method_beside_the_others(run: Call, folder: Path) -> None:
+    result = run("evaluate", "page", "run", "--count", "2")
+    assert result.exit_code == 0, result.output
+    text = (folder / "samples.html").read_text()
+    assert text.count("data:image/png;base64,") == 5
+    assert "ValueError: no luck" in text  # the job that failed says why
+    assert text.count('<section class="sample"') == 2
+    assert "2 of 6" in text
+    assert "<script" not in text
+    assert not re.search(r"https?://", text)
+    chosen = run("evaluate", "page", "run", "--items", "scene-1", "--methods", "mirrored,right", "--out", "one.html")
+    assert chosen.exit_code == 0, chosen.output
+    one = (folder.parent / "one.html").read_text()
+    assert one.index("mirrored") < one.index("> right")
+    assert one.count("data:image/png;base64,") == 1
+    assert "not in these runs (did you mean 'scene-1'?)" in run("evaluate", "page", "run", "--items", "scene1").stderr
+    assert "method 'wrong': not in these runs" in run("evaluate", "page", "run", "--methods", "wrong").stderr
+
+
+def test_a_page_of_an_unfinished_run(run: Call, tmp_path: Path) -> None:
+    plan = drawn.plan(tuple(METHODS), items=2)
+    drawn.run(tmp_path / "none", plan, METHODS, but=range(6))
+    assert "nothing is finished; make it with" in run("evaluate", "page", "none").stderr
+    drawn.run(tmp_path / "half", plan, METHODS, but=range(1, 6))
+    assert run("evaluate", "page", "half").exit_code == 0
+    assert (tmp_path / "half" / "samples.html").read_text().count("Not made yet.") == 5
+
+
+def test_large_pictures_are_reduced() -> None:
+    picture = Image.effect_noise((1200, 600), 50).convert("RGB")
+    kind, _, data = data_uri(picture).partition(";base64,")
+    assert kind == "data:image/jpeg"
+    import base64
+
+    assert Image.open(BytesIO(base64.b64decode(data))).size == (448, 224)
+
+
+@pytest.mark.parametrize("ending", ["png", "svg", "pdf"])
+def test_a_plot_is_drawn_and_is_the_same_again(run: Call, folder: Path, tmp_path: Path, ending: str) -> None:
+    command = ("evaluate", "plot", "run", "--metrics", "map50,relation_uncond", "--out", f"gamma.{ending}")
+    result = run(*command)
+    assert result.exit_code == 0, result.output
+    first = (tmp_path / f"gamma.{ending}").read_bytes()
+    assert run(*command).exit_code == 0
+    assert (tmp_path / f"gamma.{ending}").read_bytes() == first
+    if ending == "png":
+        assert Image.open(BytesIO(first)).width > 1000
+
+
+BAD = {
+    "a metric": (("--metrics", "map", "--out", "x.png"), "metric 'map': not in these results (did you mean 'map50'?)"),
+    "a setting": (
+        ("--metrics", "map50", "--against", "guidance.layout.gama", "--out", "x.png"),
+        "no number that varies over these rows (did you mean 'guidance.layout.gamma'?); such are: guidance.layout.gamma",
+    ),
+    "an ending": (("--metrics", "map50", "--out", "x.txt"), "expected a name that ends in .png, .svg, .pdf"),
+}
+
+
+@pytest.mark.parametrize(("options", "said"), BAD.values(), ids=list(BAD))
+def test_a_plot_of_what_is_not_there(run: Call, folder: Path, options: tuple[str, ...], said: str) -> None:
+    result = run("evaluate", "plot", "run", *options)
+    assert result.exit_code == 2
+    assert said in result.stderr
