@@ -26,8 +26,8 @@ from .training import Learner, Ranks, Run, generator
 from .words import END, LENGTH, START, save_tokenizer
 
 SIDE, POOL, HELD_OUT = 64, 6000, 10_000_000
-TEXT = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 2, "num_attention_heads": 4}
-VISION = {"hidden_size": 128, "intermediate_size": 256, "num_hidden_layers": 4, "num_attention_heads": 4}
+TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
+VISION = {"hidden_size": 96, "intermediate_size": 192, "num_hidden_layers": 3, "num_attention_heads": 4}
 LEARNING_RATE = 1e-3
 TEMPERATURE = 20.0  # of the logits at the start; it is learned
 
@@ -35,7 +35,7 @@ TEMPERATURE = 20.0  # of the logits at the start; it is learned
 def network(tokenizer: Any) -> CLIPModel:
     ids = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     text = {**TEXT, **ids, "vocab_size": len(tokenizer), "max_position_embeddings": LENGTH}
-    vision = {**VISION, "image_size": SIDE, "patch_size": 8}
+    vision = {**VISION, "image_size": SIDE, "patch_size": 16}
     settings = {"projection_dim": 64, "logit_scale_init_value": float(np.log(TEMPERATURE))}
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, **settings))
 
@@ -83,7 +83,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs/clip"))
     parser.add_argument("--images", type=Path, default=Path("runs/images"))
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--batch", type=int, default=48, help="pairs")
     parser.add_argument("--out", type=Path, default=Path("runs/clip/export"))
     args = parser.parse_args()

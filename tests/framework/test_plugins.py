@@ -68,6 +68,7 @@ def test_the_built_ins_come_through_the_same_door() -> None:
     assert {"box_energy", "l2", "max_token"} <= set(plugins.distances)
     assert {"ddim", "ddpm"} <= set(plugins.samplers)
     assert {"diffusers_folder"} <= set(plugins.models)
+    assert {"shapeworld", "transformers"} <= set(plugins.detectors)
     assert {plugin.package for plugin in plugins.all()} == {"lsregen"}
     assert not plugins.broken
     assert "shapeworld-base" in plugins.embedded_models()
