@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...framework.errors import CheckpointError, ConfigError
 from .devices import device_of
-from .features import pooled
+from .features import pooled, sides
 from .hashes import folder_hashes
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ class Clip:
     @property
     def resize(self) -> str:
         size, crop = getattr(self.processor, "size", None), getattr(self.processor, "crop_size", None)
-        return f"its preprocessor's: {dict(size or {})}, cropped to {dict(crop or {})}"
+        return f"its preprocessor's, {sides(size)}, cropped to {sides(crop)}"
 
     def score(self, picture: Image, prompt: str) -> float:
         """The CLIP score of a picture and its prompt, in [0, 100] (Hessel et al. 2021, with the factor of torchmetrics, 100)."""

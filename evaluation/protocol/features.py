@@ -177,9 +177,14 @@ def _encoder(folder: Path, device: torch.device) -> _Encoder:
         ) from None
     network.eval().requires_grad_(False).to(device)
     size, resample = getattr(processor, "size", None), getattr(processor, "resample", None)
-    encoder = _Encoder(folder, network, processor, device, f"its preprocessor's: {dict(size or {})}, resample {resample}")
+    encoder = _Encoder(folder, network, processor, device, f"its preprocessor's, {sides(size)}, resample {resample}")
     _try(encoder, folder)
     return encoder
+
+
+def sides(size: Any) -> str:
+    """A size as preprocessors have it, in words: `shortest_edge 224`."""
+    return ", ".join(f"{key} {value}" for key, value in dict(size or {}).items() if value is not None) or "of its own"
 
 
 def _one_by_one(pictures: Sequence[Image], features: Any) -> NDArray[np.float32]:

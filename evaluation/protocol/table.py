@@ -147,7 +147,7 @@ def notes_of(result: Mapping[str, Any]) -> list[str]:
     ]
     said.append(
         f"After each number its 95 % interval, bootstrapped over items ({found['resamples']} resamples). mAP is at an overlap of "
-        "0.5; prompted: only objects of classes that the picture's prompt names count as wrong."
+        "0.5; prompted: objects of classes that have no box in that picture are passed over."
     )
     if (detector := found.get("detector")) is not None:
         said.append(

@@ -100,7 +100,7 @@ def test_everything_at_once(run: Call, tmp_path: Path) -> None:
     assert protocol["features"]["dimensions"] == 64
     assert protocol["features"]["reference"]["images"] == 70
     assert "box filter" in protocol["features"]["resize"]
-    assert protocol["clip"]["resize"].startswith("its preprocessor's: {'shortest_edge': 32}")
+    assert protocol["clip"]["resize"].startswith("its preprocessor's, shortest_edge 32, ")
     assert protocol["images"] == 139
     assert set(protocol["versions"]) >= {"lsregen", "torch", "torchmetrics"}
     assert "1 jobs ended with an error" in protocol["notes"][-1]

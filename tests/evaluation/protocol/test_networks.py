@@ -85,7 +85,7 @@ def test_features_of_an_encoder_are_each_pictures_own(folder: Path) -> None:
     assert np.array_equal(together[0], together[2])
     assert np.array_equal(network([pictures[1]])[0], together[1])
     assert set(network.sha256) >= {"model.safetensors", "preprocessor_config.json"}
-    assert "'shortest_edge': 32" in network.resize
+    assert "shortest_edge 32" in network.resize
 
 
 def test_features_of_the_shape_world_are_its_classifiers() -> None:
