@@ -29,7 +29,7 @@ def command() -> None:
 
     \b
     lsregen study make run --first layout-guidance --second none --out study.html
-    lsregen study score answers/*.json
+    lsregen study score answers-1.json answers-2.json
     """
 
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 from ...framework.errors import ConfigError, nearest
 
 COLOURS = ("#2166ac", "#b35806", "#1b7837", "#8a3c8f", "#0a7e8c", "#a02c4c")
+WIDE = 20  # times the smallest value of a setting
 INK, SOFT, RULE = "#22242a", "#6a6d76", "#e2dfd9"
 NAMES = {
     "map50": "mAP at 0.5", "map50_prompted": "mAP at 0.5, prompted classes", "clip": "CLIP score", "frechet": "Frechet distance",
@@ -126,7 +127,7 @@ def draw(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], against: str
 
 
 def _chart(axes: Any, metric: str, setting: str, series: Sequence[Series]) -> None:
-    """Lines with bars for their intervals; level lines with a band."""
+    """Lines with bars for their intervals; level lines with a band. Settings that lie wide apart stand on a logarithmic scale."""
     for number, each in enumerate(series):
         colour = COLOURS[number % len(COLOURS)]
         if each.level:
@@ -139,6 +140,11 @@ def _chart(axes: Any, metric: str, setting: str, series: Sequence[Series]) -> No
         above = [max(0.0, point.high - point.value) for point in each.points]
         axes.errorbar(at, value, yerr=(below, above), color=colour, marker="o", markersize=5, linewidth=1.5, capsize=3,
                       elinewidth=1, label=each.name)  # fmt: skip
+    values = sorted({point.at for each in series if not each.level for point in each.points})
+    if values and values[0] > 0 and values[-1] / values[0] >= WIDE:
+        axes.set_xscale("log")
+        axes.set_xticks(values, [f"{value:g}" for value in values], minor=False)
+        axes.set_xticks([], minor=True)
     base, _, group = metric.rpartition("_")
     name = NAMES.get(metric) or (f"{NAMES.get(base, base)}, {group}" if group in ("single", "multi") else metric)
     axes.set_xlabel(setting)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from itertools import combinations
 from typing import Any
@@ -91,18 +91,19 @@ def row(looked: Looked, found: Mapping[str, Resampled]) -> dict[str, Any]:
     }
 
 
-def differences(every: Sequence[Looked], tools: Instruments, reference: Reference | None) -> list[dict[str, Any]]:
-    """`second - first` of every pair of methods, paired over the items and seeds that both have, in their order."""
+def differences(every: Sequence[Looked], of: Callable[[int, Sequence[int]], dict[str, Resampled]]) -> list[dict[str, Any]]:
+    """`second - first` of every pair of methods, paired over the items and seeds that both have, in their order.
+
+    Args:
+        of: every metric of some pictures of the method of this number, with its resamples.
+    """
     rows: list[dict[str, Any]] = []
-    for first, second in combinations(every, 2):
+    for (i, first), (j, second) in combinations(enumerate(every), 2):
         places = [{(job.item, job.seed): i for i, job in enumerate(one.jobs)} for one in (first, second)]
         shared = [key for key in places[0] if key in places[1]]
         if not shared:
             continue
-        one, other = (
-            resampled(each, tools, reference, [at[key] for key in shared])
-            for each, at in zip((first, second), places, strict=True)
-        )
+        one, other = (of(number, [at[key] for key in shared]) for number, at in zip((i, j), places, strict=True))
         intervals = {name: metrics.difference(one[name], other[name]) for name in one if name in other}
         rows.append(
             {
@@ -189,11 +190,19 @@ def _installed(*packages: str) -> dict[str, str]:
 def result(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments, reference: Floats | None) -> dict[str, Any]:
     """The whole result as JSON, in the shape of `lsregen evaluate`, with the `protocol` beside its rows."""
     compared = Reference(reference) if reference is not None and enough(reference) else None
-    rows = [row(each, resampled(each, tools, compared, range(len(each.jobs)))) for each in every]
+    known: dict[tuple[int, tuple[int, ...]], dict[str, Resampled]] = {}  # a method stands in several pairs
+
+    def of(number: int, chosen: Sequence[int]) -> dict[str, Resampled]:
+        key = number, tuple(chosen)
+        if key not in known:
+            known[key] = resampled(every[number], tools, compared, chosen)
+        return known[key]
+
+    rows = [row(each, of(i, range(len(each.jobs)))) for i, each in enumerate(every)]
     return {
         "format": FORMAT,
         "rows": rows,
-        "differences": differences(every, tools, compared),
+        "differences": differences(every, of),
         "diagnostics": {},
         "protocol": protocol(runs, every, tools, reference),
     }
