@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -77,13 +78,13 @@ def comparison_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def require_extra() -> None:
-    """Refuse to begin without the packages that measure.
+def require_extra(packages: Mapping[str, str] = MappingProxyType(EXTRA)) -> None:
+    """Refuse to begin without the packages that measure. `packages`: by the name they are imported under.
 
     Raises:
         ConfigError: one of them is not installed.
     """
-    if missing := [package for module, package in EXTRA.items() if find_spec(module) is None]:
+    if missing := [package for module, package in packages.items() if find_spec(module) is None]:
         raise ConfigError(f"evaluation needs {' and '.join(missing)}; install them with: pip install {' '.join(missing)}")
 
 
@@ -242,11 +243,11 @@ def write_sheet(path: Path, sheet: Image.Image) -> None:
 
 
 @contextmanager
-def progress(total: int, label: str) -> Generator[Callable[[int], None], None, None]:
+def progress(total: int, label: str, unit: str = "image") -> Generator[Callable[[int], None], None, None]:
     """A bar on a terminal, silence elsewhere."""
     from tqdm import tqdm
 
-    with tqdm(total=total, desc=label, unit="image", disable=None) as bar:
+    with tqdm(total=total, desc=label, unit=unit, disable=None) as bar:
 
         def advance(count: int) -> None:
             bar.update(count)

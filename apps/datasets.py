@@ -28,7 +28,7 @@ def export() -> None:
 def shapeworld(folder: Path, count: int, seed: int, objects: int | None, size: str, split: str) -> None:
     """Scenes of coloured shapes as COCO: images, instances and captions."""
     from ..evaluation.protocol.export import export_shapeworld
-    from .evaluate import progress
+    from .comparison import progress
 
     with progress(count, "scenes") as on_done:
         paths = export_shapeworld(
@@ -67,7 +67,7 @@ def caption(
     """
     from ..evaluation.protocol.captioner import QUESTION, Captioner, pictures_of, write_captions
     from ..evaluation.protocol.sources import Asked
-    from .evaluate import progress
+    from .comparison import progress
 
     if out.suffix != ".jsonl":
         raise ConfigError(f"--out {str(out)!r}: expected a file that ends in .jsonl")

@@ -1,4 +1,4 @@
-"""`lsregen evaluate`: methods compared on scenes whose answers are known, and tables of the results."""
+"""`lsregen evaluate`: methods compared, on scenes whose answers are known or by a plan of any size, and tables of the results."""
 
 from __future__ import annotations
 
@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..evaluation.tables import PARTS
 from ..framework.errors import ConfigError
 from .attention import attention
 from .checks import parse_size
 from .cli import NamingGroup
 from .comparison import Settings, check, check_result, compare, comparison_options, diagnostics, require_extra
+from .datasets import caption, export
 from .output import write_file
+from .protocol import plan, run, status
+from .reports import names, page, plot, table
+from .scoring import score
 
 if TYPE_CHECKING:
     from ..evaluation.shapeworld.rows import RowSpec
@@ -23,26 +26,20 @@ if TYPE_CHECKING:
 
 @click.group(name="evaluate", cls=NamingGroup)
 def command() -> None:
-    """Measure methods on a world with exact answers.
+    """Measure methods: on a world with exact answers, or on prompts and layouts of any source.
 
     \b
     lsregen evaluate shapeworld --guidance none,layout-guidance --json result.json
     lsregen evaluate table result.json
+    \b
+    lsregen evaluate plan coco instances.json --split multi --guidance none,layout-guidance --out plan.jsonl
+    lsregen evaluate run plan.jsonl --out run
+    lsregen evaluate score run --detector detr/ --clip clip/ --features inception.pt --reference val2017/
     """
 
 
-command.add_command(attention)
-
-
-def _names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
-    if value is None:
-        return None
-    names = tuple(name.strip() for name in value.split(","))
-    if not all(names):
-        raise click.BadParameter(f"{value!r}: expected names separated by commas")
-    if len(set(names)) < len(names):
-        raise click.BadParameter(f"{value!r}: a name is given twice")
-    return names
+for _each in (attention, plan, run, status, caption, export, score, table, page, plot):
+    command.add_command(_each)
 
 
 def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[int, int] | None:
@@ -50,7 +47,7 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 
 
 @command.command()
-@click.option("--guidance", "guidances", callback=_names, help="Presets, YAML files or none, separated by commas.")
+@click.option("--guidance", "guidances", callback=names, help="Presets, YAML files or none, separated by commas.")
 @click.option(
     "--rows", metavar="all|FILE.yaml", help="Instead: rows of a file, each with its guidance, model and size; all that ship."
 )
@@ -102,14 +99,3 @@ def _rows(guidances: tuple[str, ...] | None, rows: str | None, **common: Any) ->
     if RowSpec(**common) != RowSpec():
         raise ConfigError("--rows with --model, --size or --set: the rows say that themselves; leave one of them out")
     return read_rows(rows)
-
-
-@command.command()
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("--metrics", callback=_names, metavar="NAMES", help="Only these metrics, separated by commas, in this order.")
-@click.option("--part", type=click.Choice(PARTS), help="Only the rows, the paired differences or the diagnostics.")
-def table(files: tuple[Path, ...], metrics: tuple[str, ...] | None, part: str | None) -> None:
-    """Print results as Markdown, with intervals."""
-    from ..evaluation.tables import markdown, read_result
-
-    click.echo(markdown([read_result(path) for path in files], metrics, (part,) if part else PARTS), nl=False)

@@ -164,7 +164,7 @@ def run(plan_file: Path, folder: Path, retry_failed: bool, **given: Any) -> None
     from ..evaluation.protocol import runner
     from ..evaluation.protocol.plan import Plan
     from ..evaluation.protocol.run_folder import RunFolder
-    from .evaluate import progress
+    from .comparison import progress
 
     found = Plan.read(plan_file)
     engine = engine_of(given)

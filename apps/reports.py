@@ -122,7 +122,7 @@ def plot(files: tuple[Path, ...], metrics: tuple[str, ...], against: str | None,
     \b
     lsregen evaluate plot run --metrics map50,clip --against guidance.layout.gamma --out gamma.png
     """
-    from .evaluate import require_extra
+    from .comparison import require_extra
 
     if out.suffix.lower() not in IMAGES:
         raise ConfigError(f"--out {str(out)!r}: expected a name that ends in {', '.join(IMAGES)}")

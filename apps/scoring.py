@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,7 +56,7 @@ def score(runs: tuple[Path, ...], out: Path | None, partial: bool, batch: int, *
     \b
     lsregen evaluate score run --detector detr/ --clip clip/ --features inception.pt --reference val2017/
     """
-    from .evaluate import check_result, require_extra
+    from .comparison import check_result, require_extra
 
     require_extra(EXTRA)
     result = out or runs[0] / "scores" / RESULT
@@ -89,6 +88,7 @@ def measure(
     from ..evaluation.protocol.entrants import entrants_of
     from ..evaluation.protocol.looks import by_crops, labels, look
     from ..evaluation.protocol.run_folder import RunFolder
+    from .comparison import progress
 
     runs = [RunFolder.open(folder) for folder in folders]
     if len({run.path.resolve() for run in runs}) < len(runs):
@@ -100,14 +100,14 @@ def measure(
     reference = None
     if tools.features is not None and tools.reference is not None:
         pictures = passes.reference_pictures(tools.reference)
-        with progress(len(pictures), "reference") as on_done:
+        with progress(len(pictures), "reference", "look") as on_done:
             reference = passes.reference_features(
                 tools.reference, tools.features, runs[0].path / passes.FOLDER, batch=batch, on_done=on_done
             )
     every: list[Any] = []
     looks = sum(part is not None for part in (tools.detector, tools.features, tools.clip)) + bool(crops)
     for entrant in entrants:
-        with progress(looks * len(entrant.entries), entrant.name) as on_done:
+        with progress(looks * len(entrant.entries), entrant.name, "look") as on_done:
             every.append(look(entrant, tools, known, crops, batch=batch, on_done=on_done))
     return scores.result(runs, every, tools, reference)
 
@@ -157,16 +157,3 @@ def instruments(
         reference=reference,
         clip=load_clip(clip, device) if clip is not None else None,
     )
-
-
-@contextmanager
-def progress(total: int, label: str) -> Generator[Callable[[int], None], None, None]:
-    """A bar on a terminal, silence elsewhere."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, desc=label, unit="look", disable=None) as bar:
-
-        def advance(count: int) -> None:
-            bar.update(count)
-
-        yield advance

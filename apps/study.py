@@ -131,7 +131,7 @@ def score(files: tuple[Path, ...], partial: bool, out: Path | None) -> None:
     FILES are what the page saved, one of each rater.
     """
     from ..evaluation.protocol.study import markdown, read_answers, scored
-    from .evaluate import require_extra
+    from .comparison import require_extra
 
     require_extra({"scipy": "scipy"})
     if out is not None:

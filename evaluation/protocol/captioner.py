@@ -70,9 +70,12 @@ class Captioner:
         inputs = self._processor(**given).to(self._model.device)
         with torch.inference_mode():
             tokens = self._model.generate(**inputs, max_new_tokens=LONGEST, do_sample=False)
-        begun = inputs["input_ids"] if "input_ids" in inputs else [[]] * len(images)
-        asked, said = (self._processor.batch_decode(each, skip_special_tokens=True) for each in (begun, tokens))
+        begun = cast("Any", inputs["input_ids"] if "input_ids" in inputs else [[]] * len(images))
+        asked, said = self._decoded(begun), self._decoded(tokens)
         return [_answer(*pair) for pair in zip(said, asked, strict=True)]
+
+    def _decoded(self, tokens: Any) -> list[str]:
+        return self._processor.batch_decode(tokens, skip_special_tokens=True)
 
 
 class _ImagesOnly:

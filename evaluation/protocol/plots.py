@@ -3,40 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import import_module
-from io import BytesIO
 from typing import Any, cast
 
 from ...framework.errors import ConfigError, nearest
-
-COLOURS = ("#2166ac", "#b35806", "#1b7837", "#8a3c8f", "#0a7e8c", "#a02c4c")
-WIDE = 20  # times the smallest value of a setting
-INK, SOFT, RULE = "#22242a", "#6a6d76", "#e2dfd9"
-NAMES = {
-    "map50": "mAP at 0.5", "map50_prompted": "mAP at 0.5, prompted classes", "clip": "CLIP score", "frechet": "Frechet distance",
-    "relation_uncond": "relations right", "relation_cond": "relations right, both there", "relation_oa": "both objects there",
-    "count_exact": "counts right", "count_f1": "F1 of counts", "attribute_rate": "attributes right",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Point:
-    """A row at a value of the setting; the metric with its interval."""
-
-    at: float
-    value: float
-    low: float
-    high: float
-
-
-@dataclass(frozen=True)
-class Series:
-    """Rows that differ in the setting alone, by its rising values; `level`: one that does not have it."""
-
-    name: str
-    points: tuple[Point, ...]
-    level: bool = False
+from ..plots import Chart, Point, Series, draw_charts
 
 
 def flattened(config: Mapping[str, Any], path: str = "") -> dict[str, Any]:
@@ -112,46 +82,4 @@ def series_of(rows: Sequence[Mapping[str, Any]], metric: str, setting: str) -> l
 def draw(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], against: str | None, kind: str) -> bytes:
     """The charts beside each other, as a file of a kind: png, svg or pdf. Raises as `setting_of` and `series_of`."""
     setting = setting_of(rows, against)
-    charts = [(metric, series_of(rows, metric, setting)) for metric in metrics]
-    matplotlib: Any = import_module("matplotlib")
-    figures: Any = import_module("matplotlib.figure")
-    style = {"font.size": 10, "svg.hashsalt": "lsregen", "axes.edgecolor": SOFT, "text.color": INK, "axes.labelcolor": INK}
-    with matplotlib.rc_context(style):
-        figure = figures.Figure(figsize=(4.4 * len(charts), 3.4), layout="constrained", facecolor="white")
-        for axes, (metric, series) in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
-            _chart(axes, metric, setting, series)
-        buffer = BytesIO()
-        dateless = {"Date": None} if kind == "svg" else {"CreationDate": None} if kind == "pdf" else {}
-        figure.savefig(buffer, format=kind, dpi=160, metadata={**dateless})
-    return buffer.getvalue()
-
-
-def _chart(axes: Any, metric: str, setting: str, series: Sequence[Series]) -> None:
-    """Lines with bars for their intervals; level lines with a band. Settings that lie wide apart stand on a logarithmic scale."""
-    for number, each in enumerate(series):
-        colour = COLOURS[number % len(COLOURS)]
-        if each.level:
-            (point,) = each.points
-            axes.axhline(point.value, color=colour, linestyle=(0, (5, 3)), linewidth=1.3, label=each.name)
-            axes.axhspan(point.low, point.high, color=colour, alpha=0.1, linewidth=0)
-            continue
-        at, value = [point.at for point in each.points], [point.value for point in each.points]
-        below = [max(0.0, point.value - point.low) for point in each.points]
-        above = [max(0.0, point.high - point.value) for point in each.points]
-        axes.errorbar(at, value, yerr=(below, above), color=colour, marker="o", markersize=5, linewidth=1.5, capsize=3,
-                      elinewidth=1, label=each.name)  # fmt: skip
-    values = sorted({point.at for each in series if not each.level for point in each.points})
-    if values and values[0] > 0 and values[-1] / values[0] >= WIDE:
-        axes.set_xscale("log")
-        axes.set_xticks(values, [f"{value:g}" for value in values], minor=False)
-        axes.set_xticks([], minor=True)
-    base, _, group = metric.rpartition("_")
-    name = NAMES.get(metric) or (f"{NAMES.get(base, base)}, {group}" if group in ("single", "multi") else metric)
-    axes.set_xlabel(setting)
-    axes.set_title(name, loc="left", fontsize=11, color=INK)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color=RULE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.tick_params(colors=SOFT, labelcolor=INK)
-    if any(each.name for each in series):
-        axes.legend(frameon=False, fontsize=9)
+    return draw_charts([Chart(metric, series_of(rows, metric, setting)) for metric in metrics], setting, kind)
