@@ -7,7 +7,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -78,13 +77,13 @@ def comparison_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def require_extra(packages: Mapping[str, str] = MappingProxyType(EXTRA)) -> None:
-    """Refuse to begin without the packages that measure. `packages`: by the name they are imported under.
+def require_extra(packages: Mapping[str, str] | None = None) -> None:
+    """Refuse to begin without the packages that measure. `packages`: by the name they are imported under; `EXTRA` by default.
 
     Raises:
         ConfigError: one of them is not installed.
     """
-    if missing := [package for module, package in packages.items() if find_spec(module) is None]:
+    if missing := [package for module, package in (EXTRA if packages is None else packages).items() if find_spec(module) is None]:
         raise ConfigError(f"evaluation needs {' and '.join(missing)}; install them with: pip install {' '.join(missing)}")
 
 

@@ -17,7 +17,9 @@ from lsregen.framework.errors import ConfigError
 from lsregen.framework.options import build, convert, describe_options, plain, to_values, type_text
 from lsregen.framework.schedule import DECAYS, NON_FINITE, NORMALISATIONS, SITES
 
-CONFIGURABLE = [plugin for plugin in discover().all() if plugin.kind != "model"]
+CONFIGURABLE = [
+    plugin for plugin in discover().all() if plugin.kind != "model" and not any(o.required for o in describe_options(plugin.cls))
+]
 
 
 @dataclass(frozen=True)
