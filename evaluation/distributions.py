@@ -74,10 +74,11 @@ def frechet_distance(features: Floats, reference: Reference) -> Statistic:
         )
     centred = features - reference.mean
     turned = centred @ reference.root  # their covariance is C'^(1/2) C C'^(1/2), with the eigenvalues of C' C
-    lengths, unbiased = (centred**2).sum(axis=1), count / (count - 1)
+    lengths = (centred**2).sum(axis=1)
 
     def of(draws: Draws) -> Floats:
-        weights = times_drawn(draws, count) / count
+        drawn = draws.shape[1]  # another number than `count` where whole groups of pictures are drawn
+        weights, unbiased = times_drawn(draws, count) / drawn, drawn / (drawn - 1)
         means, turned_means = weights @ centred, weights @ turned
         shifts = (means**2).sum(axis=1)
         spreads = (weights @ lengths - shifts) * unbiased
@@ -110,8 +111,8 @@ def kernel_distance(features: Floats, reference: Reference) -> Statistic:
 
     def of(draws: Draws) -> Floats:
         times = times_drawn(draws, count).astype(np.float64)
-        pairs = ((times @ own) * times).sum(axis=1) - times @ diagonal
-        return pairs / (count * (count - 1)) + reference.likeness - 2 * (times @ other) / count
+        pairs, drawn = ((times @ own) * times).sum(axis=1) - times @ diagonal, draws.shape[1]
+        return pairs / (drawn * (drawn - 1)) + reference.likeness - 2 * (times @ other) / drawn
 
     return Statistic(count, of, centred=True)
 

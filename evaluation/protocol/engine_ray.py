@@ -10,6 +10,7 @@ import socket
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import ceil
 from typing import Any, cast
 
 from ...framework.errors import ConfigError, LsregenError
@@ -135,7 +136,7 @@ def _connected(cluster: Cluster) -> Generator[Any]:
     module = cast("Any", ray)
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     if cluster.address is None:
-        room = {} if cluster.workers is None else {"num_cpus": max(1, round(cluster.workers * cluster.cpus))}
+        room = {} if cluster.workers is None else {"num_cpus": max(1, ceil(cluster.workers * cluster.cpus))}
         options = {"address": "local", "object_store_memory": STORE, **room, **quiet}
     else:
         options = {"address": cluster.address, **{key: value for key, value in quiet.items() if key != "include_dashboard"}}

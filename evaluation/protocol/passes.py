@@ -22,8 +22,8 @@ from .measures import Seen
 Done: TypeAlias = Callable[[int], None]
 Look: TypeAlias = Callable[[Sequence[int], Sequence[Image.Image]], Sequence[Any]]
 FOLDER = "scores"
-COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white")
-"""GenEval's: a colour is told from these (Ghosh et al. 2023)."""
+COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray")
+"""GenEval's (Ghosh et al. 2023), and the gray of Attend-and-Excite's prompts: a colour is told from these."""
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 

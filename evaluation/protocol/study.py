@@ -147,8 +147,9 @@ def read_answers(paths: Sequence[Path], partial: bool = False) -> list[Answers]:
         if key and data["key"] != key:
             raise ConfigError(f"{path}: the answers of another study than {paths[0]}; score each study by itself")
         key = data["key"]
-        if (again := raters.setdefault(data["id"], path)) != path:
-            raise ConfigError(f"{path}: the same answers as {again}; give each file once")
+        if data["id"] in raters:
+            raise ConfigError(f"{path}: the same answers as {raters[data['id']]}; give each file once")
+        raters[data["id"]] = path
         found.append(_answers(path, data, partial))
     return found
 

@@ -1,5 +1,7 @@
 """Distances between sets of features: closed forms, invariances, a direct count of all pairs, and intervals."""
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 from scipy.linalg import sqrtm
@@ -113,3 +115,14 @@ def test_too_few_pictures_are_refused() -> None:
         kernel_distance(normal(1), reference)
     with pytest.raises(ValueError, match="a reference of 6 pictures with 6 features"):
         Reference(normal(6))
+
+
+@pytest.mark.parametrize("distance", [frechet_distance, kernel_distance])
+def test_resamples_of_other_sizes_are_those_of_the_features_themselves(distance: Callable[..., Statistic]) -> None:
+    """Where groups of pictures are drawn, a resample holds more or fewer than there are."""
+    rng = np.random.default_rng(3)
+    features, reference = rng.normal(size=(40, 3)) + 1, Reference(rng.normal(size=(200, 3)))
+    for size in (30, 70):
+        draw = rng.integers(0, 40, size=size)
+        direct = distance(features[draw], reference).value
+        assert distance(features, reference).of(draw[None])[0] == pytest.approx(direct)

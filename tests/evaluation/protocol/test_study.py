@@ -110,6 +110,8 @@ def test_files_of_another_study_or_twice_or_incomplete(study: Study, tmp_path: P
     again = answered(study, tmp_path / "again.json", 1, yes)
     with pytest.raises(ConfigError, match=r"other.json: the answers of another study than .*good.json"):
         read_answers([good, other])
+    with pytest.raises(ConfigError, match=r"good.json: the same answers as .*good.json; give each file once"):
+        read_answers([good, good])
     with pytest.raises(ConfigError, match=r"again.json: the same answers as .*good.json; give each file once"):
         read_answers([good, again])
     data = json.loads(good.read_text())
