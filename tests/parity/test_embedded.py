@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
@@ -16,11 +17,12 @@ SLOTS = 30
 PROMPT, STEPS, CFG = "a red circle and a blue square", 20, 4.0
 
 
-def test_diffusers_walks_alike() -> None:
+@pytest.mark.parametrize("name", ["shapeworld-base", "shapeworld-large"])
+def test_diffusers_walks_alike(name: str) -> None:
     import diffusers
 
-    model: Any = DiffusersFolder().load(EMBEDDED / "shapeworld-base", device="cpu", dtype="fp32")
-    pipe: Any = diffusers.DiffusionPipeline.from_pretrained(EMBEDDED / "shapeworld-base").to(torch.float32)
+    model: Any = DiffusersFolder().load(EMBEDDED / name, device="cpu", dtype="fp32")
+    pipe: Any = diffusers.DiffusionPipeline.from_pretrained(EMBEDDED / name).to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     width, height = model.default_size
     start = torch.randn(1, *model.latent_shape((width, height)), generator=torch.Generator().manual_seed(0))
