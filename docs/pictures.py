@@ -132,13 +132,12 @@ def own_model() -> Image.Image:
 
 def small_first() -> Image.Image:
     """A small picture, and large ones without and with a pull toward it, all drawn equally large."""
-    asked, (layout,) = shapes(), shapes().layouts
-    small = yaml_of("how-to/lsregen.md", "enlarged.yaml")
+    (layout,) = shapes().layouts
 
     def made(guidance: GuidanceLike) -> Result:
-        return loaded(asked.model)(SHAPES, layout=layout, guidance=guidance, size=(96, 96), steps=20, seed=0)
+        return loaded("shapeworld-large")(SHAPES, layout=layout, guidance=guidance, seed=0)
 
-    pulled = made(small)
+    pulled = made("lsregen")
     pictures = {"the small picture": pulled.renders[0][0], "no guidance": made({}).image, "pulled": pulled.image}
     return beside([(name, [enlarged(picture, layout)]) for name, picture in pictures.items()])
 

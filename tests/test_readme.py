@@ -75,7 +75,7 @@ def test_commands_parse(words: list[str]) -> None:
 
 def test_every_preset_is_in_the_table_and_nothing_else() -> None:
     table = README.partition("## Presets")[2].partition("\n## ")[0]
-    assert set(re.findall(r"^\| `([\w@-]+)`", table, flags=re.MULTILINE)) == {name for name in presets() if "@" not in name}
+    assert set(re.findall(r"^\| `([\w@+-]+)`", table, flags=re.MULTILINE)) == {name for name in presets() if "@" not in name}
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#\s]+)[^)]*\)", README))))

@@ -12,9 +12,11 @@ from lsregen.distances.attribute_binding import AttributeBinding
 from lsregen.distances.box_energy import BoxEnergy
 from lsregen.distances.boxdiff import BoxDiff
 from lsregen.distances.cross_entropy import CrossEntropy
+from lsregen.distances.l2 import L2
 from lsregen.distances.max_token import MaxToken
 from lsregen.extractors.bound_words import BoundWords
 from lsregen.extractors.cross_attention import CrossAttention
+from lsregen.extractors.gligen_inversion import GligenInversion
 from lsregen.extractors.segmentation import Segmentation
 from lsregen.framework.options import build
 from lsregen.framework.schedule import Schedule
@@ -23,11 +25,17 @@ from lsregen.framework.types import Step
 from lsregen.samplers.ddim import DDIM
 
 FOLDER = files("lsregen.framework") / "presets"
-NAMES = ("attend-and-excite", "boxdiff", "gligen", "layout-guidance", "semantic-layout", "syngen", "zestguide")
-EXTRACTORS = {"bound_words": BoundWords, "cross_attention": CrossAttention, "segmentation": Segmentation}
+NAMES = (
+    "attend-and-excite", "boxdiff", "gligen", "img2img", "layout-guidance", "lsregen", "lsregen-boxes", "lsregen+semantic",
+    "semantic-layout", "syngen", "zestguide",
+)  # fmt: skip
+EXTRACTORS = {
+    "bound_words": BoundWords, "cross_attention": CrossAttention, "gligen_inversion": GligenInversion,
+    "segmentation": Segmentation,
+}  # fmt: skip
 DISTANCES = {
     "attribute_binding": AttributeBinding, "box_energy": BoxEnergy, "boxdiff": BoxDiff, "cross_entropy": CrossEntropy,
-    "max_token": MaxToken,
+    "l2": L2, "max_token": MaxToken,
 }  # fmt: skip
 
 EXCITED = CrossAttention(
@@ -156,3 +164,39 @@ def test_syngen_has_the_published_numbers() -> None:
     assert (schedule.gamma, schedule.decay, schedule.site, schedule.normalise) == (20, "constant", "before", "none")
     assert (schedule.repeats, schedule.refine, schedule.stop_below) == (1, {}, None)
     assert steps(schedule) == list(range(25))
+
+
+@pytest.mark.parametrize("preset", ["lsregen", "lsregen+semantic"])
+def test_lsregen_pulls_everywhere_through_inversion_in_the_first_tenth(preset: str) -> None:
+    extractor, distance, schedule = parts(preset, "small")
+    assert extractor == GligenInversion(source={"model": "shapeworld-gligen"}, noise="ddim_inversion", mask="full")
+    assert isinstance(distance, L2)
+    assert steps(schedule) == list(range(5))
+    assert (schedule.site, schedule.repeats, schedule.normalise, schedule.decay) == ("before", 1, "none", "constant")
+    assert 0 < (schedule.blend or 0) <= 1
+
+
+def test_lsregen_in_boxes_differs_in_nothing_else() -> None:
+    whole, boxed = load("lsregen"), load("lsregen-boxes")
+    extractor = boxed["guidance"]["small"]["extractor"]
+    assert (extractor["mask"], extractor["box_power"]) == ("boxes", 0.5)
+    boxed["guidance"]["small"]["extractor"] = whole["guidance"]["small"]["extractor"]
+    assert {**boxed, "description": ""} == {**whole, "description": ""}
+
+
+def test_the_semantic_pull_begins_when_the_places_are_settled() -> None:
+    _, _, small = parts("lsregen+semantic", "small")
+    extractor, distance, semantic = parts("lsregen+semantic", "semantic")
+    assert extractor == EXCITED
+    assert isinstance(distance, MaxToken)
+    assert steps(semantic) == list(range(5, 25))
+    assert not set(steps(small)) & set(steps(semantic))
+    assert semantic.refine == {}
+
+
+def test_image_to_image_takes_the_whole_way_to_the_shared_noise() -> None:
+    extractor, distance, schedule = parts("img2img", "small")
+    assert extractor == GligenInversion(source={"model": "shapeworld-gligen"}, noise="shared", mask="full")
+    assert isinstance(distance, L2)
+    assert (schedule.blend, schedule.site, schedule.repeats) == (1, "before", 1)
+    assert steps(schedule)[0] == 0
