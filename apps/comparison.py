@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 EXTRA = {"scipy": "scipy", "faster_coco_eval": "faster-coco-eval"}
 """What the extra `eval` brings, by the name it is imported under."""
 
+PLOTS = (".png", ".svg", ".pdf")
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -99,6 +101,19 @@ def check_result(path: Path) -> None:
     probe = path.with_name(f".{path.name[-80:]}.probe")
     write_file(probe, b"")
     probe.unlink()
+
+
+def check_plot(path: Path, asked: str, kinds: Sequence[str] = PLOTS) -> str:
+    """Find out before an hour of work that a plot cannot be drawn there; returns its kind, such as png.
+
+    `asked`: the option that names it.
+    """
+    if path.suffix.lower() not in kinds:
+        raise ConfigError(f"{asked} {str(path)!r}: expected a name that ends in {', '.join(kinds)}")
+    if path.is_dir():
+        raise OutputError(f"{asked} {str(path)!r}: a folder is in the way; choose another file")
+    require_extra({"matplotlib": "matplotlib"})
+    return path.suffix.lower().removeprefix(".")
 
 
 def check(settings: Settings, rows: Mapping[str, RowSpec]) -> None:

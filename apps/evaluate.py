@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..framework.errors import ConfigError
+from .ablation import ablation
 from .attention import attention
 from .checks import parse_size
 from .cli import NamingGroup
@@ -38,7 +39,7 @@ def command() -> None:
     """
 
 
-for _each in (attention, plan, run, status, caption, export, score, table, page, plot):
+for _each in (ablation, attention, plan, run, status, caption, export, score, table, page, plot):
     command.add_command(_each)
 
 

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..evaluation.tables import PARTS
 from ..framework.errors import ConfigError
-from .output import OutputError, prepare_folder, write_file
+from .comparison import check_plot
+from .output import prepare_folder, write_file
 from .scoring import RESULT
 from .show import check_page
 
+if TYPE_CHECKING:
+    from ..evaluation.protocol.table import Table
+
 PATH = click.Path(path_type=Path)
 LAYOUTS = ("paper", "full")
-IMAGES = (".png", ".svg", ".pdf")
 
 
 def names(ctx: click.Context, param: click.Parameter, value: str | None) -> tuple[str, ...] | None:
@@ -63,7 +66,6 @@ def table(
     FILES are results of `lsregen evaluate`, or folders of runs that were scored.
     """
     from ..evaluation.protocol.table import markdown as in_paper
-    from ..evaluation.protocol.table import table_of
     from ..evaluation.tables import markdown
 
     results = read_results(files)
@@ -74,7 +76,7 @@ def table(
         raise ConfigError("--metrics and --part are of --layout full")
     if html is not None:
         check_page(html)
-    made = table_of(results) if layout == "paper" or html is not None else None
+    made = in_layout_of_paper(results) if layout == "paper" or html is not None else None
     if html is not None and made is not None:
         rows = list(zip(made.methods, made.cells, strict=True))
         write_page(html, "table.html", title="Comparison of methods", table=made, rows=rows)
@@ -84,6 +86,21 @@ def table(
         click.echo(markdown(results, metrics, (part,) if part else PARTS), nl=False)
     if html is not None:
         click.echo(click.format_filename(html), err=True)
+
+
+def in_layout_of_paper(results: Sequence[Mapping[str, Any]]) -> Table:
+    """Of runs that were scored, or of scenes of shapeworld.
+
+    Raises:
+        ConfigError: they are of both kinds, or cannot be compared.
+    """
+    from ..evaluation.protocol import table as of_runs
+    from ..evaluation.shapeworld import table as of_scenes
+
+    kinds = {"protocol" in result for result in results}
+    if len(kinds) > 1:
+        raise ConfigError("results of runs and of shapeworld's scenes cannot stand in one table: make a table of each")
+    return (of_runs if kinds == {True} else of_scenes).table_of(results)
 
 
 @click.command()
@@ -122,17 +139,11 @@ def plot(files: tuple[Path, ...], metrics: tuple[str, ...], against: str | None,
     \b
     lsregen evaluate plot run --metrics map50,clip --against guidance.layout.gamma --out gamma.png
     """
-    from .comparison import require_extra
-
-    if out.suffix.lower() not in IMAGES:
-        raise ConfigError(f"--out {str(out)!r}: expected a name that ends in {', '.join(IMAGES)}")
-    if out.is_dir():
-        raise OutputError(f"--out {str(out)!r}: a folder is in the way; choose another file")
-    require_extra({"matplotlib": "matplotlib"})
+    kind = check_plot(out, "--out")
     from ..evaluation.protocol.plots import draw
 
     rows: list[Mapping[str, Any]] = [row for result in read_results(files) for row in result["rows"]]
-    data = draw(rows, metrics, against, out.suffix.lower().removeprefix("."))
+    data = draw(rows, metrics, against, kind)
     prepare_folder(out.parent)
     write_file(out, data)
     click.echo(click.format_filename(out))

@@ -15,18 +15,21 @@ SHORT = 12  # digits of a hash, in a note
 
 @dataclass(frozen=True)
 class Column:
-    """A metric as the table shows it: `value * factor` with so many `digits`. `group`: what stands over several heads."""
+    """A metric as the table shows it: `value * factor` with so many `digits`. `group`: what stands over several heads.
+
+    `higher`: whether more is better; None where neither is, and nothing is marked as best.
+    """
 
     group: str
     head: str
     metric: str
-    higher: bool = True
+    higher: bool | None = True
     factor: float = 1.0
     digits: int = 1
 
     @property
     def title(self) -> str:
-        return f"{self.head} {'↑' if self.higher else '↓'}"
+        return self.head if self.higher is None else f"{self.head} {'↑' if self.higher else '↓'}"
 
 
 COLUMNS = (
@@ -102,10 +105,16 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
     columns = tuple(column for column in COLUMNS if any(column.metric in row["metrics"] for row in rows))
     if not columns:
         raise ConfigError("these results have none of the table's metrics; see them with --layout full")
-    best = {column.metric: _best(column, rows) for column in columns}
-    cells = tuple(tuple(_cell(column, row, best[column.metric]) for column in columns) for row in rows)
     said = tuple(note for result in results for note in notes_of(result))
-    return Table(columns, tuple((row["guidance"], row["count"]) for row in rows), cells, tuple(dict.fromkeys(said)))
+    return Table(
+        columns, tuple((row["guidance"], row["count"]) for row in rows), cells_of(columns, rows), tuple(dict.fromkeys(said))
+    )
+
+
+def cells_of(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[Cell, ...], ...]:
+    """The cells of every row, which has `metrics`, the best of each column marked."""
+    best = {column.metric: _best(column, rows) for column in columns}
+    return tuple(tuple(_cell(column, row, best[column.metric]) for column in columns) for row in rows)
 
 
 def _weights(measured: Mapping[str, Any] | None) -> object:
@@ -124,7 +133,7 @@ def _weights(measured: Mapping[str, Any] | None) -> object:
 
 def _best(column: Column, rows: Sequence[Mapping[str, Any]]) -> float | None:
     values = [row["metrics"][column.metric]["value"] for row in rows if column.metric in row["metrics"]]
-    if len(values) < 2:
+    if len(values) < 2 or column.higher is None:
         return None
     return max(values) if column.higher else min(values)
 
