@@ -45,7 +45,7 @@ def shapeworld(folder: Path, count: int, seed: int, objects: int | None, size: s
 @click.option("--out", type=FILE, required=True, metavar="FILE.jsonl", help="The captions; what is there is kept and skipped.")
 @click.option("--split", type=click.Choice(("single", "multi", "all")), default="all", show_default=True, help="As in plan.")
 @click.option("--question", help="Asked of images with two objects or more, with {first} and {second} in it; '' asks nothing.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many images, the first ones.")
+@click.option("--limit", type=click.IntRange(min=1), help="The first so many images of the split, as in plan.")
 @click.option("--on-bad-box", type=click.Choice(("error", "drop")), default="error", show_default=True, help="As in plan.")
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images captioned at once.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")

@@ -45,7 +45,11 @@ FILE = click.Path(path_type=Path)
 @click.option("--objects", type=click.IntRange(1, 3), default=2, show_default=True, help="shapeworld: objects in every scene.")
 @click.option("--count", type=click.IntRange(min=1), default=300, show_default=True, help="shapeworld: scenes.")
 @click.option("--first", type=click.IntRange(0, 2**62), default=0, show_default=True, help="shapeworld: seed of the first scene.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many items, the first ones.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="The first so many items only; those of them that are left out are not made up for.",
+)
 @click.option("--on-bad-box", type=click.Choice(("error", "drop")), default="error", show_default=True, help="What to do with an item whose box or phrase cannot be used.")  # fmt: skip  # noqa: E501
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Images of each item by each method.")
 @click.option(

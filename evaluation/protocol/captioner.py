@@ -112,7 +112,7 @@ def pictures_of(asked: Asked, images: Path, question: str = QUESTION) -> list[Pi
     """
     found, _ = read_images(asked)
     pictures: list[Picture] = []
-    for image, _ in found[: asked.limit]:
+    for image, _ in found:
         if image.item.name is None:
             raise LayoutError(f"{asked.path}: image {image.id!r} has no file_name; expected the name of its file in {images}")
         names = [*image.categories, "", ""]

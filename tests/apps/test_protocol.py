@@ -53,8 +53,8 @@ def test_what_is_left_out_is_counted_and_shown(run: Run) -> None:
     dropped = run("evaluate", "plan", "list", "a.jsonl", *options, "--on-bad-box", "drop")
     assert "1 items, 1 methods: 1 images in 1 batches" in dropped.output
     assert "left out: 1 x box that cannot be used" in dropped.output
-    assert "left out: 1 x item that a method cannot make" in dropped.output
-    assert "n1: item: no box, and its guidance needs one" in dropped.output
+    assert "left out: 1 x item without all of its boxes" in dropped.output
+    assert "n1: item: without all of its boxes" in dropped.output
 
 
 @pytest.mark.usefixtures("planned")

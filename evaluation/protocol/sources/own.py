@@ -20,15 +20,16 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 from ....framework.errors import ConfigError, LayoutError, nearest
-from ....framework.formats import READERS, read_layouts
+from ....framework.formats import READERS, open_layouts
 from ....framework.items import Reading, parse_json, read_text
 from ....framework.options import build
 from ..expects import Expects
-from .face import Asked, Entry, Source, finished
+from .face import Asked, Entry, Source, finished, whole
 
 NAME = "list"
 SIZES, CORNERS = ("width", "height"), ("left", "top", "right", "bottom")
@@ -36,26 +37,25 @@ COLUMNS = ("name", "prompt", "negative", "seed", *SIZES, "phrase", *CORNERS, "ca
 
 
 def read(asked: Asked) -> Source:
-    """The items of a list. An item without a name is called after its place; a bad box that is dropped leaves its phrase.
+    """The items of a list. An item without a name is called after its place; one with a bad box is an error or left out.
 
     Raises:
         LayoutError: a line, row or value that cannot be used; names the file and the line.
     """
-    if asked.file.suffix == ".csv":
-        lines = _csv_lines(asked.file)
-    elif asked.file.suffix in (".jsonl", ".ndjson"):
-        lines = list(enumerate(read_text(asked.file).split("\n"), 1))
-    else:
-        found = read_layouts(asked.file, on_bad_box=asked.on_bad_box)
-        entries = [Entry(item.name or f"item-{i}", item) for i, item in enumerate(found.items, 1)]
-        files = [asked.file] if asked.file.is_file() else []
-        return finished(NAME, asked, entries, dropped=found.dropped, files=files, size="own")
     reading = Reading(asked.file, on_bad_box=asked.on_bad_box)
-    entries = list(_entries(reading, lines))
-    return finished(NAME, asked, entries, dropped=reading.dropped, files=[asked.file], size="own")
+    if asked.file.suffix == ".csv":
+        found = _entries(reading, _csv_lines(asked.file))
+    elif asked.file.suffix in (".jsonl", ".ndjson"):
+        found = _entries(reading, list(enumerate(read_text(asked.file).split("\n"), 1)))
+    else:
+        items = enumerate(reading.noting(open_layouts(reading)[0]), 1)
+        found = ((Entry(item.name or f"item-{i}", item), complete) for i, (item, complete) in items)
+    entries = whole(asked, list(islice(found, asked.limit)), reading.dropped)
+    files = [asked.file] if asked.file.is_file() else []
+    return finished(NAME, asked, entries, dropped=reading.dropped, files=files, size="own")
 
 
-def _entries(reading: Reading, lines: list[tuple[int, str]]) -> Iterator[Entry]:
+def _entries(reading: Reading, lines: list[tuple[int, str]]) -> Iterator[tuple[Entry, bool]]:
     """The reader of JSON lines reads each in its place, less what is expected."""
     left, expected = [""] * lines[-1][0], list[tuple[int, Expects]]()
     for number, line in lines:
@@ -65,8 +65,9 @@ def _entries(reading: Reading, lines: list[tuple[int, str]]) -> Iterator[Entry]:
             entry = dict(cast("dict[str, Any]", data)) if isinstance(data, dict) else {}
             expected.append((number, _expects(entry.pop("expects"), where) if "expects" in entry else Expects()))
             left[number - 1] = json.dumps(entry) if isinstance(data, dict) else line
-    for item, (number, expects) in zip(READERS["jsonl"](reading, "\n".join(left)), expected, strict=True):
-        yield Entry(item.name or f"line-{number}", item, expects)
+    items = reading.noting(READERS["jsonl"](reading, "\n".join(left)))
+    for (item, complete), (number, expects) in zip(items, expected, strict=True):
+        yield Entry(item.name or f"line-{number}", item, expects), complete
 
 
 def _expects(given: object, where: str) -> Expects:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,6 +61,20 @@ def test_the_papers_question_names_the_two_largest_objects(data: Path) -> None:
         f"Question: what is the relationship between {first} and {second}? Answer:" for first, second in named
     ]
     assert QUESTION.count("{") == 2
+
+
+@pytest.mark.parametrize("split", ["all", "single", "multi"])
+def test_a_plan_of_as_many_images_as_were_captioned(data: Path, tmp_path: Path, split: str) -> None:
+    asked = Asked(instances(data), split=split, limit=2)
+    named = {entry.id: entry.item.prompt for entry in read_source("coco", asked).entries}
+
+    class Names(Echo):
+        def caption(self, images: Any, questions: Any) -> list[str]:
+            return [named.pop(next(iter(named))) for _ in images]
+
+    out = tmp_path / "captions.jsonl"
+    assert write_captions(Names(), pictures_of(asked, data / "images"), out) == 2  # pyright: ignore[reportArgumentType]
+    assert len(read_source("coco", replace(asked, captions=out)).entries) == 2
 
 
 def test_a_single_object_is_asked_nothing(data: Path) -> None:
