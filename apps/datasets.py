@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..framework.errors import ConfigError
-from .checks import parse_size
+from .checks import check_folder, memory_errors, parse_size
 from .cli import INTERRUPTED
 
 FILE = click.Path(path_type=Path)
@@ -71,11 +71,13 @@ def caption(
 
     if out.suffix != ".jsonl":
         raise ConfigError(f"--out {str(out)!r}: expected a file that ends in .jsonl")
+    check_folder(out.parent)
     asked = Asked(instances, on_bad_box, limit, split)
     pictures = pictures_of(asked, images, QUESTION if question is None else question)
-    captioner = Captioner(model, device)
+    cure = "give a smaller --batch, or another --device"
     try:
-        with progress(len(pictures), "captions") as on_done:
+        with progress(len(pictures), "captions") as on_done, memory_errors("for the captions", cure):
+            captioner = Captioner(model, device)
             count = write_captions(captioner, pictures, out, batch=batch, on_done=on_done)
     except KeyboardInterrupt:
         click.echo(f"Interrupted; captions are kept in {out}: the same command goes on from there.", err=True)

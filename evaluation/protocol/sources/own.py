@@ -81,12 +81,21 @@ def _expects(given: object, where: str) -> Expects:
 
 def _csv_lines(path: Path) -> list[tuple[int, str]]:
     """The items of a CSV file as JSON lines, each with the number of its first row's line."""
-    rows = csv.DictReader(io.StringIO(read_text(path)), restkey="")
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), restkey="")
+    try:
+        return _csv_items(path, rows)
+    except csv.Error as error:
+        raise LayoutError(f"{path}, line {rows.line_num}: not a row of CSV ({error}); is a quote never closed?") from None
+
+
+def _csv_items(path: Path, rows: csv.DictReader[str]) -> list[tuple[int, str]]:
     header = list(rows.fieldnames or ())
     if unknown := [name for name in header if name not in COLUMNS]:
         raise LayoutError(f"{path}: column {unknown[0]!r}: expected {', '.join(COLUMNS)}{nearest(unknown[0], COLUMNS)}")
     if missing := [name for name in COLUMNS[:2] if name not in header]:
         raise LayoutError(f"{path}: no column {missing[0]!r}; expected at least {' and '.join(COLUMNS[:2])}")
+    if twice := [name for i, name in enumerate(header) if name in header[:i]]:
+        raise LayoutError(f"{path}: the column {twice[0]!r} stands twice; expected each once")
     items: dict[str, tuple[int, dict[str, Any]]] = {}
     last = ""
     for row in rows:

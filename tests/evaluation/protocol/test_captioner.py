@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from lsregen.evaluation.protocol.captioner import QUESTION, Captioner, Picture, pictures_of, write_captions
 from lsregen.evaluation.protocol.captions import read_captions
@@ -148,3 +150,25 @@ def test_a_folder_that_is_no_such_model(tmp_path: Path, config: str | None) -> N
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(CheckpointError, match=r"image-to-text model of transformers"):
         Captioner(tmp_path, "cpu")
+
+
+def test_weights_that_are_pickles_are_not_opened(tmp_path: Path) -> None:
+    folder = tiny.images_only(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"not an image-to-text model of transformers \(.*safetensors"):
+        Captioner(folder, "cpu")
+
+
+def test_weights_that_are_cut_off(tmp_path: Path) -> None:
+    folder = tiny.images_only(tmp_path)
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="not an image-to-text model of transformers"):
+        Captioner(folder, "cpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", ""])
+def test_a_device_that_is_none(tmp_path: Path, device: str) -> None:
+    with pytest.raises(ConfigError, match=f"device '{device}'"):
+        Captioner(tmp_path, device)

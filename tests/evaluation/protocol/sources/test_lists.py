@@ -284,6 +284,10 @@ def test_a_table(tmp_path: Path) -> None:
         ("name,prompt,phrase,left,top,right,bottom\na,b,,0,0,1,1\n", "line 2: left without a phrase"),
         ("name,prompt,phrase,left,top,right,bottom\na,b,b,0,0,2,1\n", r"line 2, region 1 .*out of range"),
         ("name,prompt\n", "no rows"),
+        ("name,prompt,prompt\na,b,c\n", "the column 'prompt' stands twice"),
+        ('name,prompt\na,b\nb,"' + "x" * 200_000, r"line 3: not a row of CSV \(field larger than field limit .* never closed"),
+        ("name," + "x" * 200_000 + "\na,b\n", r"line 1: not a row of CSV \(field larger than field limit"),
+        ("name,prompt,phrase,left,top,right,bottom\na,b,b,nan,0,1,1\n", "line 2"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path: Path, table: str, why: str) -> None:
