@@ -37,7 +37,7 @@ class Made:
 
 @dataclass(frozen=True)
 class Workshop:
-    """How a worker works; nothing of it changes a record.
+    """How a worker works. Pictures depend on it as far as devices and numbers of threads round otherwise, and no further.
 
     `device`: auto, cpu, cuda or mps. `threads`: of a worker on a CPU. `models`: other places of a method's model, by the place
     that the plan names.

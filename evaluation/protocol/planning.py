@@ -176,6 +176,7 @@ def _fit_all(source: Source, specs: Mapping[str, MethodSpec], device: str) -> di
         for name, spec in specs.items():
             if (models[name], spec.dtype) == (model, dtype):
                 fitted[name] = _fit(source, spec, configs[name], model, pipeline)
+        del pipeline  # two models at once may be more than a device holds
     return {name: fitted[name] for name in specs}
 
 

@@ -85,7 +85,7 @@ def _csv_lines(path: Path) -> list[tuple[int, str]]:
     try:
         return _csv_items(path, rows)
     except csv.Error as error:
-        raise LayoutError(f"{path}, line {rows.line_num}: not a row of CSV ({error}); is a quote never closed?") from None
+        raise LayoutError(f"{path}, line {rows.line_num + 1}: not a row of CSV ({error}); is a quote never closed?") from None
 
 
 def _csv_items(path: Path, rows: csv.DictReader[str]) -> list[tuple[int, str]]:
