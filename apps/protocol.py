@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..framework.errors import ConfigError
+from ..framework.errors import ConfigError, nearest
 from .checks import memory_errors
 from .cli import INTERRUPTED
 from .output import OutputError, reason
@@ -173,7 +173,7 @@ def run(plan_file: Path, folder: Path, retry_failed: bool, **given: Any) -> None
     from .comparison import progress
 
     found = Plan.read(plan_file)
-    engine = engine_of(given)
+    engine = engine_of(given, [method.model for method in found.methods.values()])
     place = RunFolder.begin(folder, found)
     try:
         with progress(len(found.jobs), folder.name) as on_done, memory_errors("to load a model", "choose another --device"):
@@ -184,21 +184,23 @@ def run(plan_file: Path, folder: Path, retry_failed: bool, **given: Any) -> None
     report(outcome, len(found.jobs))
 
 
-def engine_of(given: Mapping[str, Any]) -> Engine:
-    """The engine that was asked for.
+def engine_of(given: Mapping[str, Any], planned: Iterable[str]) -> Engine:
+    """The engine that was asked for. `planned`: the models of the plan.
 
     Raises:
-        ConfigError: an option of Ray's without it, or a place of a model that is none.
+        ConfigError: an option of Ray's without it, or a place of a model that is none or not of the plan.
     """
     from ..evaluation.protocol import engine_local, engine_ray
     from ..evaluation.protocol.maker import Workshop
 
     models: dict[str, str] = {}
     for text in given["models"]:
-        planned, _, where = text.partition("=")
-        if not planned or not where:
+        name, _, where = text.partition("=")
+        if not name or not where:
             raise ConfigError(f"--model {text!r}: expected PLANNED=PLACE, such as sd15=/models/sd15")
-        models[planned] = where
+        if name not in (known := dict.fromkeys(planned)):
+            raise ConfigError(f"--model {text!r}: the plan's models are {', '.join(known)}{nearest(name, known)}")
+        models[name] = where
     workshop = Workshop(given["device"], given["threads"], models)
     if given["engine"] == "ray":
         cluster = engine_ray.Cluster(given["ray_address"], given["workers"], given["cpus"] or 1.0, given["gpus"])

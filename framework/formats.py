@@ -275,7 +275,8 @@ def _read_nsr1k(reading: Reading, text: str) -> Iterator[Item]:
         where = f"{reading.path}, entry {i}"
         entry = fields(data, where, NSR1K_KEYS, ("prompt",))
         prompt = text_of(entry, "prompt", where)
-        pairs = [entry[key] for key in ("obj1", "obj2") if key in entry] or entries_of(entry.get("object_list"), where)
+        pairs = [entry[key] for key in ("obj1", "obj2") if key in entry]
+        pairs = pairs or entries_of(entry.get("object_list"), f"{where}, object_list")
         regions: list[Region] = []
         for j, pair in enumerate(pairs, 1):
             at = f"{where}, object {j}"

@@ -140,6 +140,7 @@ def test_plans_that_cannot_be_made(run: Run, case: str) -> None:
         (("--cpus", "2"), "--cpus: it is of --engine ray"),
         (("--engine", "ray", "--gpus", "1.5"), "1 CPUs and 1.5 GPUs for each worker: expected"),
         (("--model", "base"), "--model 'base': expected PLANNED=PLACE"),
+        (("--model", "shapeworld=/there"), "the plan's models are shapeworld-base (did you mean 'shapeworld-base'?)"),
         (("--engine", "ray", "--ray-address", "127.0.0.1:1"), "Ray at '127.0.0.1:1' cannot be reached"),
         (("--engine", "ray", "--ray-address", "auto"), "Ray at 'auto' cannot be reached"),
     ],

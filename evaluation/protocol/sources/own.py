@@ -81,7 +81,7 @@ def _expects(given: object, where: str) -> Expects:
 
 def _csv_lines(path: Path) -> list[tuple[int, str]]:
     """The items of a CSV file as JSON lines, each with the number of its first row's line."""
-    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), restkey="")
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), restkey="", strict=True)
     try:
         return _csv_items(path, rows)
     except csv.Error as error:

@@ -284,6 +284,8 @@ def test_a_table(tmp_path: Path) -> None:
         ("name,prompt,phrase,left,top,right,bottom\na,b,,0,0,1,1\n", "line 2: left without a phrase"),
         ("name,prompt,phrase,left,top,right,bottom\na,b,b,0,0,2,1\n", r"line 2, region 1 .*out of range"),
         ("name,prompt\n", "no rows"),
+        ('name,prompt\na,"b\n', "not a row of CSV .unexpected end of data.; is a quote never closed"),
+        ('name,prompt\n"a"b,c\n', "line 2: not a row of CSV"),
         ("name,prompt,prompt\na,b,c\n", "the column 'prompt' stands twice"),
         ('name,prompt\na,b\nb,"' + "x" * 200_000, r"line 3: not a row of CSV \(field larger than field limit .* never closed"),
         ("name," + "x" * 200_000 + "\na,b\n", r"line 1: not a row of CSV \(field larger than field limit"),
@@ -312,6 +314,11 @@ def test_scenes_keep_their_seeds_and_boxes() -> None:
 def test_a_source_of_another_name() -> None:
     with pytest.raises(ConfigError, match=r"source 'cocoa': expected one of .*did you mean 'coco'"):
         read_source("cocoa", Asked())
+
+
+def test_a_file_for_a_source_that_reads_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"path 'a.json': not of the source shapeworld; it is of coco, nsr1k"):
+        read_source("shapeworld", Asked(Path("a.json")))
 
 
 @pytest.mark.parametrize("name", ["nsr1k", "attend-and-excite", "geneval", "list"])
