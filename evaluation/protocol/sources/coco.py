@@ -47,19 +47,19 @@ def read_images(asked: Asked) -> tuple[list[tuple[Annotated, int]], list[Dropped
         found = None if len(chosen) == asked.limit else objects_of(annotations, asked.split)
         if found is None:
             return None
-        if asked.captions is not None and image["id"] not in captions:
-            raise LayoutError(
-                f"{asked.captions}: no caption of image {image['id']!r}, which is in the split {asked.split!r} of {asked.file}; "
-                "expected one for each image (lsregen evaluate caption writes them)"
-            )
         chosen[image["id"]] = len(found)
         return found
 
-    images = list(read_annotated(reading, read_text(asked.file), captions, select))
+    images = read_annotated(reading, read_text(asked.file), captions, select)
     if others := [each for each in captions if each not in every]:
         raise LayoutError(
             f"{asked.captions}: {len(others)} of {len(captions)} captions are of other images than those of {asked.file}: the "
             f"first has the id {others[0]!r}"
+        )
+    if asked.captions is not None and (missing := [each for each in chosen if each not in captions]):
+        raise LayoutError(
+            f"{asked.captions}: no caption of image {missing[0]!r}, which is in the split {asked.split!r} of {asked.file}; "
+            "expected one for each image (lsregen evaluate caption writes them)"
         )
     return [(image, chosen[image.id]) for image in images], reading.dropped
 
