@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from ..framework.errors import ConfigError
-from .checks import parse_size
+from .checks import check_folder, memory_errors, parse_size
 from .cli import INTERRUPTED
 
 FILE = click.Path(path_type=Path)
@@ -45,7 +45,7 @@ def shapeworld(folder: Path, count: int, seed: int, objects: int | None, size: s
 @click.option("--out", type=FILE, required=True, metavar="FILE.jsonl", help="The captions; what is there is kept and skipped.")
 @click.option("--split", type=click.Choice(("single", "multi", "all")), default="all", show_default=True, help="As in plan.")
 @click.option("--question", help="Asked of images with two objects or more, with {first} and {second} in it; '' asks nothing.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many images, the first ones.")
+@click.option("--limit", type=click.IntRange(min=1), help="The first so many images of the split, as in plan.")
 @click.option("--on-bad-box", type=click.Choice(("error", "drop")), default="error", show_default=True, help="As in plan.")
 @click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images captioned at once.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps.")
@@ -71,11 +71,13 @@ def caption(
 
     if out.suffix != ".jsonl":
         raise ConfigError(f"--out {str(out)!r}: expected a file that ends in .jsonl")
+    check_folder(out.parent)
     asked = Asked(instances, on_bad_box, limit, split)
     pictures = pictures_of(asked, images, QUESTION if question is None else question)
-    captioner = Captioner(model, device)
+    cure = "give a smaller --batch, or another --device"
     try:
-        with progress(len(pictures), "captions") as on_done:
+        with progress(len(pictures), "captions") as on_done, memory_errors("for the captions", cure):
+            captioner = Captioner(model, device)
             count = write_captions(captioner, pictures, out, batch=batch, on_done=on_done)
     except KeyboardInterrupt:
         click.echo(f"Interrupted; captions are kept in {out}: the same command goes on from there.", err=True)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..framework.errors import ConfigError
+from ..framework.errors import ConfigError, nearest
+from .checks import memory_errors
 from .cli import INTERRUPTED
 from .output import OutputError, reason
 
@@ -39,13 +40,17 @@ FILE = click.Path(path_type=Path)
 @click.option("--steps", type=click.IntRange(min=1), help="Sampling steps; 50 unless the guidance says otherwise.")
 @click.option("--cfg", type=float, help="Strength of classifier-free guidance; the model's own by default.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A further setting of every method; may be repeated.")
-@click.option("--dtype", default="fp32", show_default=True, help="What networks compute in: fp32, fp16 or bf16.")
+@click.option("--dtype", show_default="fp32", help="What networks compute in: fp32, fp16 or bf16.")
 @click.option("--split", type=click.Choice(("single", "multi", "all")), default="all", show_default=True, help="COCO: images with one object, with two or more (the two largest are kept), or any.")  # fmt: skip  # noqa: E501
 @click.option("--captions", type=FILE, help="COCO: captions, as JSON lines or as COCO has them; composed of names by default.")
 @click.option("--objects", type=click.IntRange(1, 3), default=2, show_default=True, help="shapeworld: objects in every scene.")
 @click.option("--count", type=click.IntRange(min=1), default=300, show_default=True, help="shapeworld: scenes.")
 @click.option("--first", type=click.IntRange(0, 2**62), default=0, show_default=True, help="shapeworld: seed of the first scene.")
-@click.option("--limit", type=click.IntRange(min=1), help="At most so many items, the first ones.")
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    help="The first so many items only; those of them that are left out are not made up for.",
+)
 @click.option("--on-bad-box", type=click.Choice(("error", "drop")), default="error", show_default=True, help="What to do with an item whose box or phrase cannot be used.")  # fmt: skip  # noqa: E501
 @click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Images of each item by each method.")
 @click.option(
@@ -74,7 +79,8 @@ def plan(source: str, file: Path | None, out: Path, **given: Any) -> None:
     keys = ("split", "captions", "objects", "count", "first", "limit", "on_bad_box")
     found = read_source(source, Asked(file, **{key: given[key] for key in keys}))
     keys = ("seeds", "seed", "batch", "device")
-    made, dropped = make_plan(found, specs_of(given), **{key: given[key] for key in keys})
+    with memory_errors("to look at a model", "choose another --device"):
+        made, dropped = make_plan(found, specs_of(given), **{key: given[key] for key in keys})
     try:
         made.write(out)
     except OSError as error:
@@ -106,7 +112,7 @@ def specs_of(given: Mapping[str, Any]) -> dict[str, MethodSpec]:
     """The methods that were asked for, by name: those of a file, or guidances that share everything else."""
     from ..evaluation.protocol.planning import MethodSpec, read_methods
 
-    own = ("model", "size", "steps", "cfg", "sets")
+    own = ("model", "size", "steps", "cfg", "sets", "dtype")
     if (given["guidances"] is None) == (given["methods"] is None):
         raise ConfigError("expected either --guidance NAME,... or --methods FILE.yaml, and not both")
     if given["methods"] is not None:
@@ -118,7 +124,7 @@ def specs_of(given: Mapping[str, Any]) -> dict[str, MethodSpec]:
     labels = [Path(name).stem if name.endswith((".yaml", ".yml")) else name for name in names]
     if not all(names) or len(set(labels)) < len(labels):
         raise ConfigError(f"--guidance {given['guidances']!r}: expected different names, separated by commas")
-    rest = {key: given[key] for key in (*own, "dtype")}
+    rest = {key: given[key] for key in own if given[key] is not None}
     return {label: MethodSpec(guidance=name, **rest) for label, name in zip(labels, names, strict=True)}
 
 
@@ -151,7 +157,7 @@ def shown(lines: Iterable[str]) -> None:
 @click.option("--model", "models", multiple=True, metavar="PLANNED=PLACE", help="Where a model of the plan is on these machines.")
 @click.option("--retry-failed", is_flag=True, help="Make jobs that ended with an error again.")
 @click.option("--workers", type=click.IntRange(min=1), help="Ray: how many; one for each GPU, else for each share of a CPU.")
-@click.option("--cpus", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True, help="Ray: of each worker.")
+@click.option("--cpus", type=click.FloatRange(min=0, min_open=True), help="Ray: of each worker; 1 by default.")
 @click.option("--gpus", type=click.FloatRange(min=0), help="Ray: of each worker; 1 where the cluster has any.")
 @click.option(
     "--ray-address", metavar="ADDRESS", help="Ray: of a running cluster, or auto; by default a Ray of this machine alone."
@@ -167,10 +173,10 @@ def run(plan_file: Path, folder: Path, retry_failed: bool, **given: Any) -> None
     from .comparison import progress
 
     found = Plan.read(plan_file)
-    engine = engine_of(given)
+    engine = engine_of(given, [method.model for method in found.methods.values()])
     place = RunFolder.begin(folder, found)
     try:
-        with progress(len(found.jobs), folder.name) as on_done:
+        with progress(len(found.jobs), folder.name) as on_done, memory_errors("to load a model", "choose another --device"):
             outcome = runner.run(place, engine, retry_failed=retry_failed, on_done=on_done)
     except KeyboardInterrupt:
         click.echo(f"Interrupted; finished images are kept in {folder}: the same command goes on from there.", err=True)
@@ -178,26 +184,28 @@ def run(plan_file: Path, folder: Path, retry_failed: bool, **given: Any) -> None
     report(outcome, len(found.jobs))
 
 
-def engine_of(given: Mapping[str, Any]) -> Engine:
-    """The engine that was asked for.
+def engine_of(given: Mapping[str, Any], planned: Iterable[str]) -> Engine:
+    """The engine that was asked for. `planned`: the models of the plan.
 
     Raises:
-        ConfigError: an option of Ray's without it, or a place of a model that is none.
+        ConfigError: an option of Ray's without it, or a place of a model that is none or not of the plan.
     """
     from ..evaluation.protocol import engine_local, engine_ray
     from ..evaluation.protocol.maker import Workshop
 
     models: dict[str, str] = {}
     for text in given["models"]:
-        planned, _, where = text.partition("=")
-        if not planned or not where:
+        name, _, where = text.partition("=")
+        if not name or not where:
             raise ConfigError(f"--model {text!r}: expected PLANNED=PLACE, such as sd15=/models/sd15")
-        models[planned] = where
+        if name not in (known := dict.fromkeys(planned)):
+            raise ConfigError(f"--model {text!r}: the plan's models are {', '.join(known)}{nearest(name, known)}")
+        models[name] = where
     workshop = Workshop(given["device"], given["threads"], models)
     if given["engine"] == "ray":
-        cluster = engine_ray.Cluster(given["ray_address"], given["workers"], given["cpus"], given["gpus"])
+        cluster = engine_ray.Cluster(given["ray_address"], given["workers"], given["cpus"] or 1.0, given["gpus"])
         return partial(engine_ray.make, workshop=workshop, cluster=cluster)
-    if said := [key for key in ("workers", "gpus", "ray_address") if given[key] is not None]:
+    if said := [key for key in ("workers", "cpus", "gpus", "ray_address") if given[key] is not None]:
         raise ConfigError(f"--{said[0].replace('_', '-')}: it is of --engine ray")
     return partial(engine_local.make, workshop=workshop)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
@@ -87,20 +87,21 @@ class Annotated:
     categories: tuple[str, ...]
 
 
-def read_coco(reading: Reading, text: str) -> list[Item]:
+def read_coco(reading: Reading, text: str) -> Iterator[Item]:
     """COCO instances, one item per image. As `read_annotated`."""
-    return [image.item for image in read_annotated(reading, text)]
+    return (image.item for image in read_annotated(reading, text))
 
 
 def read_annotated(
     reading: Reading, text: str, captions: Mapping[int | str, str] = MappingProxyType({}), select: Select | None = None
-) -> list[Annotated]:
+) -> Iterator[Annotated]:
     """COCO instances, one item per image, with its first caption as the prompt where the file has captions.
 
     `bbox` is left, top, width, height in pixels; everything else that COCO says of an object is passed over, its segmentation
-    too. Crowds are dropped, and reported. A caption stands among the annotations or in the image; `phrase` in an annotation
-    (lsregen writes it) goes before the category's name. Without it, a category that the caption does not name, or not as often as
-    there are boxes, is an error; `drop` leaves the annotation out, and reports it.
+    too. Crowds are dropped at once, and reported; the objects of an image when it is asked for. A caption stands among
+    the annotations or in the image; `phrase` in an annotation (lsregen writes it) goes before the category's name. Without it, a
+    category that the caption does not name, or not as often as there are boxes, is an error; `drop` leaves the annotation out,
+    and reports it.
 
     Args:
         captions: of images, by their ids, instead of the file's own.
@@ -129,12 +130,8 @@ def read_annotated(
             reading.drop(at, "annotation", "a crowd; expected one object")
         else:
             found[annotation["image_id"]].append((at, annotation))
-    result: list[Annotated] = []
-    for key, image in images.items():
-        chosen = select(image, found[key]) if select else found[key]
-        if chosen is not None:
-            result.append(_annotated(reading, image, chosen, names, said.get(key)))
-    return result
+    chosen = {key: select(image, found[key]) if select else found[key] for key, image in images.items()}
+    return (_annotated(reading, images[key], each, names, said.get(key)) for key, each in chosen.items() if each is not None)
 
 
 def _key(value: object, where: str) -> int | str:
@@ -214,20 +211,22 @@ def write_coco(writing: Writing, items: Sequence[Item]) -> None:
     writing.files[writing.path] = (json.dumps(data, ensure_ascii=False) + "\n").encode()
 
 
-def read_yolo(reading: Reading, text: str) -> list[Item]:
+def read_yolo(reading: Reading, text: str) -> Iterator[Item]:
     """YOLO labels: `class centre-x centre-y width height` in fractions, one object a line; an item a file, or a folder of them.
 
     The names of the classes come from the file that was given, else from `classes.txt` or `data.yaml` beside the labels or in the
     folder above.
     """
     if not reading.path.is_dir():
-        return [_yolo_item(reading, reading.path, text, _classes(reading, reading.path.parent))]
+        yield _yolo_item(reading, reading.path, text, _classes(reading, reading.path.parent))
+        return
     names = _classes(reading, reading.path)
     given = reading.classes.resolve() if reading.classes is not None else None
     found = [path for path in sorted(reading.path.glob("*.txt")) if path.name != CLASSES and path.resolve() != given]
     if not found:
         raise LayoutError(f"{reading.path}: no .txt files in this folder; expected YOLO labels, one file for each image")
-    return [_yolo_item(reading, path, read_text(path), names) for path in found]
+    for path in found:
+        yield _yolo_item(reading, path, read_text(path), names)
 
 
 def _yolo_item(reading: Reading, path: Path, text: str, classes: Mapping[int, str]) -> Item:

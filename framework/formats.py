@@ -29,7 +29,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -78,13 +78,19 @@ def read_layouts(
         ConfigError: no such format or policy, or a size below 1.
     """
     reading = Reading(Path(path), size, Path(classes) if classes is not None else None, on_bad_box)
+    items, format = open_layouts(reading, format)
+    return Items(tuple(items), format, tuple(reading.dropped))
+
+
+def open_layouts(reading: Reading, format: str | None = None) -> tuple[Iterable[Item], str]:
+    """The items of a file, each read when it is asked for, and the format. Raises as `read_layouts`, then or now."""
     check_format(format, READERS)
     folder = reading.path.is_dir()
     if folder and format not in (None, "yolo"):
-        raise LayoutError(f"{path}: a folder; {format} is a file")
+        raise LayoutError(f"{reading.path}: a folder; {format} is a file")
     text = "" if folder else read_text(reading.path)
     format = "yolo" if folder else format or recognise(reading.path, text)
-    return Items(tuple(READERS[format](reading, text)), format, tuple(reading.dropped))
+    return READERS[format](reading, text), format
 
 
 def encode_layouts(path: str | Path, items: Sequence[Item], format: str, *, classes: str | Path | None = None) -> Writing:
@@ -158,19 +164,19 @@ def _name_it() -> str:
     )
 
 
-def _read_json(reading: Reading, text: str, unit: str = "fractions") -> list[Item]:
+def _read_json(reading: Reading, text: str, unit: str = "fractions") -> Iterator[Item]:
     data = parse_json(text, str(reading.path))
-    if not isinstance(data, list):
-        return [_item(reading, data, str(reading.path), unit)]
-    entries = enumerate(cast("list[object]", data), 1)
-    return [_item(reading, entry, f"{reading.path}, item {i}", unit) for i, entry in entries]
+    many = isinstance(data, list)
+    for i, entry in enumerate(cast("list[object]", data) if many else [data], 1):
+        yield _item(reading, entry, f"{reading.path}, item {i}" if many else str(reading.path), unit)
 
 
-def _read_lines(reading: Reading, text: str) -> list[Item]:
+def _read_lines(reading: Reading, text: str) -> Iterator[Item]:
     lines = [(f"{reading.path}, line {i}", line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise LayoutError(f'{reading.path}: no lines; expected one item a line, such as {{"prompt": "a dog"}}')
-    return [_item(reading, parse_json(line, where), where, "fractions") for where, line in lines]
+    for where, line in lines:
+        yield _item(reading, parse_json(line, where), where, "fractions")
 
 
 def _item(reading: Reading, data: object, where: str, unit: str) -> Item:
@@ -263,14 +269,14 @@ def _masked(reading: Reading, phrase: str, mask: object, where: str) -> Region:
         raise type(error)(f"{where}: {str(error).removeprefix(where + ': ')}") from None
 
 
-def _read_nsr1k(reading: Reading, text: str) -> list[Item]:
+def _read_nsr1k(reading: Reading, text: str) -> Iterator[Item]:
     """NSR-1K: boxes are left, top, width, height in fractions; phrases are objects' names, in the plural if the prompt's is."""
-    items: list[Item] = []
     for i, data in enumerate(entries_of(parse_json(text, str(reading.path)), str(reading.path)), 1):
         where = f"{reading.path}, entry {i}"
         entry = fields(data, where, NSR1K_KEYS, ("prompt",))
         prompt = text_of(entry, "prompt", where)
-        pairs = [entry[key] for key in ("obj1", "obj2") if key in entry] or entries_of(entry.get("object_list"), where)
+        pairs = [entry[key] for key in ("obj1", "obj2") if key in entry]
+        pairs = pairs or entries_of(entry.get("object_list"), f"{where}, object_list")
         regions: list[Region] = []
         for j, pair in enumerate(pairs, 1):
             at = f"{where}, object {j}"
@@ -283,15 +289,13 @@ def _read_nsr1k(reading: Reading, text: str) -> list[Item]:
             make = partial(Box.from_xywh, (x, y, w, h), (1, 1)) if any(xywh) else None
             regions.append(reading.region(at, spoken(name, prompt), make))
         item = Item(prompt, size=reading.size, name=str(entry["id"]) if "id" in entry else None)
-        items.append(_with(item, regions))
-    return items
+        yield _with(item, regions)
 
 
-def _read_gligen(reading: Reading, text: str) -> list[Item]:
+def _read_gligen(reading: Reading, text: str) -> Iterator[Item]:
     """Phrases beside their boxes (or each one's list of boxes), left, top, right, bottom in fractions."""
     data = parse_json(text, str(reading.path))
     many = isinstance(data, list)
-    items: list[Item] = []
     for i, each in enumerate(cast("list[object]", data) if many else [data], 1):
         where = f"{reading.path}, item {i}" if many else str(reading.path)
         entry = fields(each, where, (*SETTINGS, *LISTS), ("phrases",))
@@ -303,8 +307,7 @@ def _read_gligen(reading: Reading, text: str) -> list[Item]:
             raise LayoutError(f"{where}: {len(phrases)} phrases and {len(boxes)} places; expected as many")
         pairs = [(phrase, box) for phrase, value in zip(phrases, boxes, strict=True) for box in _one_or_many(value)]
         places = [(f"{where}, box {j}", {"phrase": phrase, "box": box}) for j, (phrase, box) in enumerate(pairs, 1)]
-        items.append(_with(_settings(reading, entry, where), [_region(reading, place, at, None) for at, place in places]))
-    return items
+        yield _with(_settings(reading, entry, where), [_region(reading, place, at, None) for at, place in places])
 
 
 def _entry(writing: Writing, item: Item, number: int, unit: str) -> dict[str, Any]:
@@ -350,7 +353,7 @@ def _dumped(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-READERS: Mapping[str, Callable[[Reading, str], list[Item]]] = MappingProxyType(
+READERS: Mapping[str, Callable[[Reading, str], Iterable[Item]]] = MappingProxyType(
     {
         "lsregen": _read_json,
         "jsonl": _read_lines,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -85,6 +85,13 @@ class Reading:
 
     def drop(self, where: str, what: str, why: str) -> None:
         self.dropped.append(Dropped(where, what, why))
+
+    def noting(self, items: Iterable[Item]) -> Iterator[tuple[Item, bool]]:
+        """Items that are read while they are asked for, each with whether nothing was dropped of it."""
+        before = len(self.dropped)
+        for item in items:
+            yield item, len(self.dropped) == before
+            before = len(self.dropped)
 
     def region(self, where: str, phrase: str, box: Callable[[], Box | None] | None = None) -> Region:
         """A region; one whose box cannot be used is an error, or loses its place, as the policy says."""

@@ -39,22 +39,25 @@ class Captioner:
     """A loaded model. `device`: by torch's name, or auto for an accelerator if there is one.
 
     Raises:
-        CheckpointError: the folder is not such a model.
+        CheckpointError: the folder is not such a model, or has no weights in safetensors.
+        ConfigError: no such device.
     """
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
-        import torch
         from transformers import AutoModelForImageTextToText
 
+        from .devices import device_of
+
+        place = device_of(device)
         if not (folder / "config.json").is_file():
             raise CheckpointError(f"{folder}: no config.json; expected the folder of an image-to-text model of transformers")
         try:
             self._processor = _processor(folder)
-            model = cast("Any", AutoModelForImageTextToText).from_pretrained(folder, local_files_only=True)
-        except (OSError, ValueError, KeyError, ImportError) as error:
+            load = cast("Any", AutoModelForImageTextToText).from_pretrained
+            model = load(folder, local_files_only=True, use_safetensors=True)
+        except Exception as error:  # transformers checks folders in its own ways, by version
             raise CheckpointError(f"{folder}: not an image-to-text model of transformers ({_brief(error)})") from None
-        found = torch.accelerator.current_accelerator(check_available=True) if device == "auto" else device
-        self._model = model.to(found or "cpu").eval()
+        self._model = model.to(place).eval()
 
     @property
     def takes_text(self) -> bool:
@@ -112,7 +115,7 @@ def pictures_of(asked: Asked, images: Path, question: str = QUESTION) -> list[Pi
     """
     found, _ = read_images(asked)
     pictures: list[Picture] = []
-    for image, _ in found[: asked.limit]:
+    for image, _ in found:
         if image.item.name is None:
             raise LayoutError(f"{asked.path}: image {image.id!r} has no file_name; expected the name of its file in {images}")
         names = [*image.categories, "", ""]
@@ -145,6 +148,7 @@ def write_captions(
     if not captioner.takes_text and any(picture.question for picture in pictures):
         raise ConfigError("this model is given images and no text; give --question '' to caption without a question")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         _mend(path)
         done = read_captions(path) if path.exists() else {}
         on_done(sum(picture.id in done for picture in pictures))

@@ -7,7 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from .plan import Job, Method, Plan
 from .run_folder import Fault, Record
 
 if TYPE_CHECKING:
+    import torch
     from PIL.Image import Image
 
     from ...framework.pipeline import Pipeline
@@ -24,15 +25,19 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Made:
-    """A finished job: its record, and its picture as a PNG file unless the record tells of an error."""
+    """A finished job: its record, and its picture as a PNG file unless the record tells of an error.
+
+    `broken`: its error broke the device, with which its worker can make nothing more.
+    """
 
     record: Record
     image: bytes | None = None
+    broken: bool = False
 
 
 @dataclass(frozen=True)
 class Workshop:
-    """How a worker works; nothing of it changes a record.
+    """How a worker works. Pictures depend on it as far as devices and numbers of threads round otherwise, and no further.
 
     `device`: auto, cpu, cuda or mps. `threads`: of a worker on a CPU. `models`: other places of a method's model, by the place
     that the plan names.
@@ -57,16 +62,30 @@ class Maker:
         return cls(plan.methods, plan.lsregen, workshop)
 
     def make(self, jobs: Sequence[Job]) -> list[Made]:
-        """The jobs of one batch. An error in making them is the error of each of them.
+        """The jobs of one batch, made together; if that fails, each alone, so that an error is that of the job that has it.
+
+        If a job breaks the device, all that are not made have its error.
 
         Raises:
             LsregenError: this is another version of lsregen, or the model cannot be loaded or is not the plan's.
         """
+        pipeline = self._pipeline(self.methods[jobs[0].method])
+        made = self._made(jobs, pipeline)
+        if len(jobs) == 1 or made[0].record.error is None or made[0].broken:
+            return made
+        gc.collect()  # what the failed batch held
+        made = list[Made]()
+        for i, job in enumerate(jobs):
+            made += self._made([job], pipeline, alone=True)
+            if made[-1].broken:
+                made += [replace(made[-1], record=replace(made[-1].record, **_named(each))) for each in jobs[i + 1 :]]
+                break
+        return made
+
+    def _made(self, jobs: Sequence[Job], pipeline: Pipeline, *, alone: bool = False) -> list[Made]:
         from ..memory import watch
 
-        method = self.methods[jobs[0].method]
-        pipeline = self._pipeline(method)
-        device = str(pipeline.model.device)
+        device = pipeline.model.device
         peak, start = watch(device), time.perf_counter()
         fault, images = None, list["Image"]()
         try:
@@ -74,21 +93,22 @@ class Maker:
                 [job.prompt for job in jobs],
                 layout=[job.layout for job in jobs],
                 negative=[job.negative for job in jobs],
-                guidance=method.config,
+                guidance=self.methods[jobs[0].method].config,
                 seed=[job.seed for job in jobs],
                 size=jobs[0].size,
             ).images
-        except Exception as error:  # whatever it is, it is this batch's: the rest of the plan goes on
+        except Exception as error:  # whatever it is, it is theirs: the rest of the plan goes on
             fault = Fault(type(error).__name__, str(error) or "no message")
         measured = {
             "seconds": round((time.perf_counter() - start) / len(jobs), 4),
             "peak_bytes": peak(),
-            "device": device,
+            "device": str(device),
             "worker": f"{platform.node()}:{os.getpid()}",
         }
         if fault is not None:
-            return [failed(job, fault, measured) for job in jobs]
-        return [_finished(job, image, measured) for job, image in zip(jobs, images, strict=True)]
+            broken = not answers(device)
+            return [failed(job, fault, measured, alone=alone, broken=broken) for job in jobs]
+        return [_finished(job, image, measured, alone) for job, image in zip(jobs, images, strict=True)]
 
     def _pipeline(self, method: Method) -> Pipeline:
         key = method.model, method.dtype
@@ -138,12 +158,24 @@ def check_version(planned: str) -> None:
         raise ConfigError(f"the plan was made by lsregen {planned}, and this is {own}; make the plan again, or use that version")
 
 
-def failed(job: Job, fault: Fault, measured: Mapping[str, Any]) -> Made:
+def answers(device: torch.device) -> bool:
+    """Whether a device still computes: an assertion or a wrong address in a kernel of CUDA breaks it for the whole process."""
+    import torch
+
+    try:
+        return torch.ones(1, device=device).add(1).item() == 2
+    except torch.OutOfMemoryError:
+        return True
+    except RuntimeError:
+        return False
+
+
+def failed(job: Job, fault: Fault, measured: Mapping[str, Any], *, alone: bool = False, broken: bool = False) -> Made:
     """A job that ended with an error."""
-    return Made(Record(job.number, job.method, job.item, job.seed, None, fault, dict(measured)))
+    return Made(Record(**_named(job), error=fault, alone=alone, measured=dict(measured)), broken=broken)
 
 
-def _finished(job: Job, image: Image, measured: Mapping[str, Any]) -> Made:
+def _finished(job: Job, image: Image, measured: Mapping[str, Any], alone: bool) -> Made:
     from PIL.PngImagePlugin import PngInfo
 
     from ...framework.images import fingerprint
@@ -151,4 +183,9 @@ def _finished(job: Job, image: Image, measured: Mapping[str, Any]) -> Made:
     info, data = PngInfo(), BytesIO()
     info.add_text("Software", "lsregen")
     image.save(data, "PNG", pnginfo=info)
-    return Made(Record(job.number, job.method, job.item, job.seed, fingerprint(image), None, dict(measured)), data.getvalue())
+    return Made(Record(**_named(job), image=fingerprint(image), alone=alone, measured=dict(measured)), data.getvalue())
+
+
+def _named(job: Job) -> dict[str, Any]:
+    """What a record has of its job."""
+    return {"job": job.number, "method": job.method, "item": job.item, "seed": job.seed}

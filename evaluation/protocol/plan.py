@@ -17,11 +17,11 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import os
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -30,6 +30,7 @@ from ...framework.items import SEEDS
 from ...framework.layout import Layout
 from ...framework.options import build, plain
 from .expects import Expects
+from .files import write_whole
 
 FORMAT = "lsregen-plan"
 VERSION = 1
@@ -135,8 +136,8 @@ class Plan:
     """The number of the first job of every batch."""
 
     @classmethod
-    def of(cls, origin: Origin, methods: Mapping[str, Method], batch: int, jobs: Iterable[Job]) -> Plan:
-        """A new plan of these jobs, made by this lsregen.
+    def of(cls, origin: Origin, methods: Mapping[str, Method], batch: int, jobs: Sequence[Job]) -> Plan:
+        """A new plan of these jobs, made by this lsregen. Each is looked at once, and none is kept here.
 
         Raises:
             ConfigError: no jobs, jobs that are not numbered from 0, a batch that is not of one piece, method and size, or is too
@@ -144,16 +145,16 @@ class Plan:
         """
         from ...framework.report import versions
 
-        listed = tuple(jobs)
-        if not listed:
+        if not jobs:
             raise ConfigError("a plan without jobs: there is no item, or no method")
-        for name in methods:
-            if not NAME.fullmatch(name):
-                raise ConfigError(f"method {name!r}: expected a name that a folder may have: letters, digits, @ + - . and spaces")
-        starts = _starts(listed)
-        _check_batches(listed, starts, methods, batch)
-        head = _head(origin, methods, batch, len(listed), versions()["lsregen"])
-        return cls(origin, dict(methods), batch, listed, head["lsregen"], _digest(head, map(_line, listed)), starts)
+        check_names(methods)
+        head = _head(origin, methods, batch, len(jobs), versions()["lsregen"])
+        starts, digest = array("Q"), hashlib.sha256(_dumped(head))
+        for job in _checked(jobs, methods, batch):
+            if job.batch == len(starts):
+                starts.append(job.number)
+            digest.update(_line(job))
+        return cls(origin, dict(methods), batch, jobs, head["lsregen"], digest.hexdigest(), starts)
 
     def batches(self) -> Iterator[range]:
         """The numbers of the jobs of each batch, in order."""
@@ -178,16 +179,8 @@ class Plan:
         Raises:
             OSError: it cannot be written.
         """
-        part = path.with_name(f".{path.name[-80:]}.part")
-        try:
-            with part.open("wb") as file:
-                file.write(_dumped(self.head()))
-                file.writelines(map(_line, self.jobs))
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-        finally:
-            part.unlink(missing_ok=True)
+        lines = self.jobs.encoded() if isinstance(self.jobs, _JobLines) else map(_line, self.jobs)
+        write_whole(path, chain([_dumped(self.head())], lines))
 
     @classmethod
     def read(cls, path: Path) -> Plan:
@@ -255,7 +248,22 @@ class _Lines:
         return self._data[self._ends[number - 1] if number else 0 : self._ends[number]]
 
 
-class _JobLines(Sequence[Job]):
+class LazyJobs(Sequence[Job]):
+    """Jobs that are made when they are asked for."""
+
+    def job(self, number: int) -> Job:
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> Job: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Job]: ...
+    def __getitem__(self, index: int | slice) -> Job | Sequence[Job]:
+        numbers = range(len(self))[index]
+        return list(map(self.job, numbers)) if isinstance(numbers, range) else self.job(numbers)
+
+
+class _JobLines(LazyJobs):
     """The jobs of a plan's file."""
 
     def __init__(self, lines: _Lines) -> None:
@@ -264,19 +272,27 @@ class _JobLines(Sequence[Job]):
     def __len__(self) -> int:
         return len(self._lines) - 1
 
-    @overload
-    def __getitem__(self, index: int) -> Job: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Job]: ...
-    def __getitem__(self, index: int | slice) -> Job | Sequence[Job]:
-        numbers = range(len(self))[index]
-        if isinstance(numbers, range):
-            return [self[number] for number in numbers]
-        return Job.from_json(self.line(numbers))
+    def job(self, number: int) -> Job:
+        return Job.from_json(self.line(number))
 
     def line(self, number: int) -> dict[str, Any]:
         """A job as plain JSON types."""
         return json.loads(self._lines.bytes_of(number + 1))
+
+    def encoded(self) -> Iterator[bytes]:
+        """The lines as they stand in the file."""
+        return map(self._lines.bytes_of, range(1, len(self._lines)))
+
+
+def check_names(methods: Iterable[str]) -> None:
+    """Whether methods can be called that.
+
+    Raises:
+        ConfigError: one cannot be a folder's name.
+    """
+    for name in methods:
+        if not NAME.fullmatch(name):
+            raise ConfigError(f"method {name!r}: expected a name that a folder may have: letters, digits, @ + - . and spaces")
 
 
 def _head(origin: Origin, methods: Mapping[str, Method], batch: int, jobs: int, lsregen: str) -> dict[str, Any]:
@@ -325,10 +341,6 @@ def _line(job: Job) -> bytes:
     return _dumped(job.to_json())
 
 
-def _starts(jobs: Sequence[Job]) -> Sequence[int]:
-    return _changes(job.batch for job in jobs)
-
-
 def _changes(batches: Iterable[int]) -> Sequence[int]:
     """Where a number other than the one before begins."""
     starts, last = array("Q"), None
@@ -339,16 +351,20 @@ def _changes(batches: Iterable[int]) -> Sequence[int]:
     return starts
 
 
-def _check_batches(jobs: Sequence[Job], starts: Sequence[int], methods: Mapping[str, Method], most: int) -> None:
-    wrong = next((i for i, job in enumerate(jobs) if job.number != i), None)
-    if wrong is not None:
-        raise ConfigError(f"job {jobs[wrong].number} in place {wrong}: expected jobs in order, numbered from 0")
-    for number, (start, end) in enumerate(zip(starts, (*starts[1:], len(jobs)), strict=True)):
-        batch = jobs[start:end]
-        if batch[0].batch != number:
-            raise ConfigError(f"job {start}: batch {batch[0].batch}; expected {number}: batches are numbered in order")
-        if len({(job.method, job.size) for job in batch}) > 1 or batch[0].method not in methods or len(batch) > most:
-            raise ConfigError(f"batch {number}: expected at most {most} jobs, of one size and of one method of the plan's")
+def _checked(jobs: Iterable[Job], methods: Mapping[str, Method], most: int) -> Iterator[Job]:
+    """The jobs as they are, if they are numbered in order, and their batches are of one piece."""
+    first, batches = None, 0
+    for i, job in enumerate(jobs):
+        if job.number != i:
+            raise ConfigError(f"job {job.number} in place {i}: expected jobs in order, numbered from 0")
+        if first is None or job.batch != first.batch:
+            if job.batch != batches:
+                raise ConfigError(f"job {i}: batch {job.batch}; expected {batches}: batches are numbered in order")
+            first, batches = job, batches + 1
+        one_piece = (job.method, job.size) == (first.method, first.size) and i - first.number < most
+        if not one_piece or job.method not in methods:
+            raise ConfigError(f"batch {job.batch}: expected at most {most} jobs, of one size and of one method of the plan's")
+        yield job
 
 
 def _differing(where: str, first: object, second: object) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from ...framework.errors import ConfigError, LayoutError, PhraseError
 from ...framework.items import Dropped, Item, Size
 from ...framework.options import build, option, plain
-from .plan import Job, Method, Plan
+from .plan import Job, LazyJobs, Method, Plan, check_names
 from .sources import Entry, Source
 
 if TYPE_CHECKING:
@@ -64,9 +65,13 @@ def read_methods(path: Path) -> dict[str, MethodSpec]:
     """
     from ...framework.config import load_yaml
 
-    given: object = load_yaml(path).get("methods")
-    if not isinstance(given, Mapping) or not given:
-        raise ConfigError(f"{path}: expected a mapping 'methods' from names to guidance, model, size, steps, cfg, sets and dtype")
+    values = load_yaml(path)
+    given: object = values.get("methods")
+    if not isinstance(given, Mapping) or not given or len(values) > 1:
+        other = next((f"{key!r}: no such key; " for key in values if key != "methods"), "")
+        raise ConfigError(
+            f"{path}: {other}expected a mapping 'methods' alone, from names to guidance, model, size, steps, cfg, sets and dtype"
+        )
     found, problems = dict[str, MethodSpec](), list[str]()
     for name, values in cast("Mapping[Any, Any]", given).items():
         try:
@@ -97,7 +102,7 @@ def make_plan(
     one, are errors, or left out of all methods (the source's `on_bad_box`).
 
     Args:
-        seeds: images of each item.
+        seeds: images of each item. The first has the seed that the item states; its other seeds come from that and its name.
         seed: with the item's name it decides the seeds of an item that states none, so that a part of the items keeps its seeds.
         batch: the most images made at once.
 
@@ -106,6 +111,9 @@ def make_plan(
     """
     if not specs:
         raise ConfigError("no methods; expected at least one, such as none")
+    if min(seeds, batch) < 1:
+        raise ConfigError(f"seeds {seeds}, batch {batch}: expected at least 1 of each")
+    check_names(specs)
     fitted = _fit_all(source, specs, device)
     dropped, faulty = list(source.dropped), dict[int, str]()
     for name, each in fitted.items():
@@ -119,15 +127,36 @@ def make_plan(
         raise LayoutError(f"no item is left: {len(faulty)} cannot be made, the first is {dropped[-len(faulty)]}")
     counts = Counter(source.origin.dropped) + Counter({"item that a method cannot make": len(faulty)})
     origin = replace(source.origin, items=len(kept), dropped=dict(counts))
-    jobs: list[Job] = []
-    number = 0
-    for name, each in fitted.items():
-        for group in _batches(kept, each.sizes, seeds, batch):
-            jobs += [
-                _job(len(jobs) + j, number, name, source.entries[i], each.sizes[i], k, seed) for j, (i, k) in enumerate(group)
-            ]
-            number += 1
+    jobs = _Planned(source.entries, fitted, kept, seeds, seed, batch)
     return Plan.of(origin, {name: each.method for name, each in fitted.items()}, batch, jobs), dropped
+
+
+class _Planned(LazyJobs):
+    """The jobs of a new plan: of each, the number of its batch is kept, and `i * seeds + k` for the k-th image of item i."""
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        fitted: Mapping[str, _Fitted],
+        kept: Sequence[int],
+        seeds: int,
+        seed: int,
+        batch: int,
+    ) -> None:
+        self._entries, self._fitted, self._seeds, self._seed = entries, list(fitted.items()), seeds, seed
+        self._images, self._batches = array("Q"), array("Q")
+        groups = (group for _, each in self._fitted for group in _batches(kept, each.sizes, seeds, batch))
+        for number, group in enumerate(groups):
+            self._images.extend(group)
+            self._batches.extend([number] * len(group))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def job(self, number: int) -> Job:
+        i, k = divmod(self._images[number], self._seeds)
+        name, each = self._fitted[number * len(self._fitted) // len(self)]  # every method makes as many
+        return _job(number, self._batches[number], name, self._entries[i], each.sizes[i], k, self._seed)
 
 
 def _fit_all(source: Source, specs: Mapping[str, MethodSpec], device: str) -> dict[str, _Fitted]:
@@ -147,6 +176,7 @@ def _fit_all(source: Source, specs: Mapping[str, MethodSpec], device: str) -> di
         for name, spec in specs.items():
             if (models[name], spec.dtype) == (model, dtype):
                 fitted[name] = _fit(source, spec, configs[name], model, pipeline)
+        del pipeline  # two models at once may be more than a device holds
     return {name: fitted[name] for name in specs}
 
 
@@ -198,11 +228,11 @@ def _fault(item: Item, config: ResolvedConfig, model: Model) -> str | None:
     return None
 
 
-def _batches(kept: Sequence[int], sizes: Sequence[Size], seeds: int, batch: int) -> Iterator[list[tuple[int, int]]]:
-    """The items, each with the number of its image, in batches of one size; sizes in the order in which they come first."""
-    groups: dict[Size, list[tuple[int, int]]] = {}
+def _batches(kept: Sequence[int], sizes: Sequence[Size], seeds: int, batch: int) -> Iterator[array[int]]:
+    """The images of the items, each as `i * seeds + k`, in batches of one size; sizes in the order in which they come first."""
+    groups: dict[Size, array[int]] = {}
     for i in kept:
-        groups.setdefault(sizes[i], []).extend((i, k) for k in range(seeds))
+        groups.setdefault(sizes[i], array("Q")).extend(range(i * seeds, (i + 1) * seeds))
     for group in groups.values():
         for start in range(0, len(group), batch):
             yield group[start : start + batch]
@@ -210,10 +240,11 @@ def _batches(kept: Sequence[int], sizes: Sequence[Size], seeds: int, batch: int)
 
 def _job(number: int, batch: int, method: str, entry: Entry, size: Size, k: int, seed: int) -> Job:
     item = entry.item
-    own = seed_of(entry.id, k, seed) if item.seed is None else item.seed + k
+    # The seeds that follow the stated one may be those of other items.
+    own = item.seed if item.seed is not None and k == 0 else seed_of(entry.id, k, seed if item.seed is None else item.seed)
     return Job(number, batch, method, entry.id, own, item.prompt, item.negative, item.layout, size, entry.expects)
 
 
 def seed_of(item: str, k: int, seed: int = 0) -> int:
-    """The seed of the k-th image of an item that states none: from its name, whatever else is in the plan."""
+    """The seed of the k-th image of an item, by its name and a seed of the plan's or its own, whatever else is in the plan."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{item}/{k}".encode()).digest()[:8]) % SEEDS

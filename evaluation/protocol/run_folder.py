@@ -5,14 +5,14 @@
     records/METHOD/NNN/JOB.json      what became of each job
 
 A record is JSON: `job`, `method`, `item`, `seed`; `image`, the sha256 of the picture's size and pixels, or null; `error`, null or
-its `type` and `message`; and `measured`: seconds, bytes, the device. All but `measured` is decided by the plan. The record is
-written after the picture, so that a job with a record is finished, and one without is made again.
+its `type` and `message`; `alone`, whether it was made without the others of its batch, since all together failed; and `measured`:
+seconds, bytes, the device. All but `measured` is decided by the plan, and by which of its jobs fail. The record is written after
+the picture, so that a job with a record is finished, and one without is made again.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +21,7 @@ from typing import Any, cast
 
 from ...framework.errors import ConfigError
 from ...framework.options import build, plain
+from .files import make_folder, write_whole
 from .plan import Job, Plan
 
 PLAN, IMAGES, RECORDS, LOCK = "plan.jsonl", "images", "records", ".lock"
@@ -51,6 +52,7 @@ class Record:
     image: str | None = None
     error: Fault | None = None
     measured: dict[str, Any] = field(default_factory=dict[str, Any])
+    alone: bool = False
 
     def __post_init__(self) -> None:
         if (self.image is None) == (self.error is None):
@@ -88,7 +90,7 @@ class RunFolder:
             ConfigError: it holds the run of another plan, or something else, or cannot be written to.
         """
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            make_folder(path)
             if (path / PLAN).exists():
                 if other := plan.differences(Plan.read(path / PLAN)):
                     raise ConfigError(
@@ -115,7 +117,7 @@ class RunFolder:
         found: set[int] = set()
         for method in self.plan.methods:
             for file in (self.path / RECORDS / method).glob("*/*.json"):
-                if file.stem.isdigit():
+                if file.stem.isdecimal() and int(file.stem) < len(self.plan.jobs):
                     found.add(int(file.stem))
         return found
 
@@ -142,7 +144,11 @@ class RunFolder:
             raise ConfigError(f"{path}: cannot be read ({error}); remove it, and its job will be made again") from None
         if not isinstance(found, dict):
             raise ConfigError(f"{path}: not a record; remove it, and its job will be made again")
-        record = build(Record, cast("dict[str, Any]", found), f"{path}: ", "a record")
+        try:
+            record = build(Record, cast("dict[str, Any]", found), "", "a record")
+        except ConfigError as error:
+            first = str(error).split("\n")[0]
+            raise ConfigError(f"{path}: {first}; remove it, and its job will be made again") from None
         if (record.job, record.method, record.item, record.seed) != (number, *self.plan.named(number)):
             raise ConfigError(f"{path}: the record of another job; remove it, and its job will be made again")
         return record
@@ -171,8 +177,8 @@ class RunFolder:
         """
         try:
             if image is not None:
-                _write(self.image_path(record.job), image)
-            _write(self.record_path(record.job), (json.dumps(plain(record), ensure_ascii=False) + "\n").encode())
+                write_whole(self.image_path(record.job), [image])
+            write_whole(self.record_path(record.job), [(json.dumps(plain(record), ensure_ascii=False) + "\n").encode()])
         except OSError as error:
             raise ConfigError(
                 f"folder {self.path}: job {record.job} cannot be written ({_reason(error)}); what was finished before is kept: "
@@ -183,20 +189,6 @@ class RunFolder:
         number = job if isinstance(job, int) else job.number
         method = self.plan.named(number)[0] if isinstance(job, int) else job.method
         return self.path / kind / method / f"{number // PER_FOLDER:03}" / f"{number:06}.{ending}"
-
-
-def _write(path: Path, data: bytes) -> None:
-    """Write a whole file or none. A part that a crash left is overwritten: only one process writes to the folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)  # a full disk needs the space
 
 
 @contextmanager

@@ -70,5 +70,5 @@ def _keep(folder: RunFolder, made: Sequence[Made], done: set[int], outcome: Outc
             folder.keep(each.record, each.image)
             outcome.made += 1
             outcome.failed += [each.record] if each.record.error else []
-        elif folder.record(each.record.job).image not in (None, each.record.image):
+        elif (kept := folder.record(each.record.job)).alone == each.record.alone and kept.image not in (None, each.record.image):
             outcome.unlike.append(each.record.job)

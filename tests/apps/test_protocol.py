@@ -16,6 +16,7 @@ from lsregen.evaluation.protocol import engine_ray
 from lsregen.evaluation.protocol.maker import Maker
 from lsregen.evaluation.protocol.plan import Plan
 from lsregen.evaluation.protocol.run_folder import RunFolder
+from lsregen.framework.errors import ConfigError
 
 Run = Callable[..., Result]
 PLAN = ("evaluate", "plan", "shapeworld", "--count", "2", "--steps", "2", "--batch", "1", "--device", "cpu")
@@ -53,8 +54,8 @@ def test_what_is_left_out_is_counted_and_shown(run: Run) -> None:
     dropped = run("evaluate", "plan", "list", "a.jsonl", *options, "--on-bad-box", "drop")
     assert "1 items, 1 methods: 1 images in 1 batches" in dropped.output
     assert "left out: 1 x box that cannot be used" in dropped.output
-    assert "left out: 1 x item that a method cannot make" in dropped.output
-    assert "n1: item: no box, and its guidance needs one" in dropped.output
+    assert "left out: 1 x item without all of its boxes" in dropped.output
+    assert "n1: item: without all of its boxes" in dropped.output
 
 
 @pytest.mark.usefixtures("planned")
@@ -119,6 +120,7 @@ BAD = {
     "size": (("--guidance", "none", "--size", "3x"), "expected model, own, xFACTOR or WIDTHxHEIGHT"),
     "not its option": (("--guidance", "none", "--split", "single"), "split 'single': not of the source shapeworld"),
     "methods with steps": (("--methods", "a.yaml"), "--methods with --steps"),
+    "method's name": (("--guidance", "a/.yaml"), "method '.yaml': expected a name that a folder may have"),
 }
 
 
@@ -135,7 +137,10 @@ def test_plans_that_cannot_be_made(run: Run, case: str) -> None:
     ("options", "why"),
     [
         (("--workers", "2"), "--workers: it is of --engine ray"),
+        (("--cpus", "2"), "--cpus: it is of --engine ray"),
+        (("--engine", "ray", "--gpus", "1.5"), "1 CPUs and 1.5 GPUs for each worker: expected"),
         (("--model", "base"), "--model 'base': expected PLANNED=PLACE"),
+        (("--model", "shapeworld=/there"), "the plan's models are shapeworld-base (did you mean 'shapeworld-base'?)"),
         (("--engine", "ray", "--ray-address", "127.0.0.1:1"), "Ray at '127.0.0.1:1' cannot be reached"),
         (("--engine", "ray", "--ray-address", "auto"), "Ray at 'auto' cannot be reached"),
     ],
@@ -157,12 +162,27 @@ def test_without_ray(run: Run, planned: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_cluster_without_room() -> None:
     room = engine_ray._room  # pyright: ignore[reportPrivateUsage]
     cluster = engine_ray.Cluster
-    assert room({"CPU": 8.0, "GPU": 3.0}, cluster()) == (3, 1.0)
-    assert room({"CPU": 8.0}, cluster(cpus=4)) == (2, 0.0)
-    assert room({"CPU": 8.0, "GPU": 1.0}, cluster(workers=4, gpus=0.25)) == (4, 0.25)
-    for resources, asked in (({"CPU": 2.0}, cluster(workers=3)), ({"CPU": 2.0, "GPU": 1.0}, cluster(workers=2)), ({}, cluster())):
-        with pytest.raises(engine_ray.ConfigError, match=r"workers with .*: the cluster has .*; ask for fewer workers"):
-            room(resources, asked)
+    big = {"CPU": 8.0, "GPU": 3.0}
+    assert room(big, big, cluster()) == (3, 1.0)
+    assert room(big, {"CPU": 8.0, "GPU": 1.0}, cluster()) == (1, 1.0)
+    assert room({"CPU": 8.0}, {"CPU": 8.0}, cluster(cpus=4)) == (2, 0.0)
+    assert room({"CPU": 0.3}, {"CPU": 0.3}, cluster(cpus=0.1)) == (3, 0.0)
+    assert room(big, {"CPU": 8.0, "GPU": 1.0}, cluster(workers=4, gpus=0.25)) == (4, 0.25)
+    refused = [
+        ({"CPU": 2.0}, {"CPU": 2.0}, cluster(workers=3), "0 of 0 GPUs, room for 2"),
+        (big, {"CPU": 2.0, "GPU": 1.0}, cluster(workers=2), "2 of 8 CPUs and 1 of 3 GPUs, room for 1"),
+        (big, {"CPU": 8.0}, cluster(), "8 of 8 CPUs and 0 of 3 GPUs, room for 0"),
+        ({}, {}, cluster(), "room for 0"),
+    ]
+    for whole, free, asked, why in refused:
+        with pytest.raises(ConfigError, match=rf"workers with .* free in the cluster are .*{why}; ask for fewer workers"):
+            room(whole, free, asked)
+
+
+@pytest.mark.parametrize("shares", [{"gpus": 1.5}, {"gpus": 0.00001}, {"gpus": -1.0}, {"cpus": 0}])
+def test_shares_that_ray_does_not_know(shares: dict[str, float]) -> None:
+    with pytest.raises(ConfigError, match="for each worker: expected at most four digits, and a whole number of GPUs"):
+        engine_ray.Cluster(**shares)
 
 
 def test_a_run_that_is_no_run(run: Run) -> None:

@@ -21,19 +21,19 @@ KEPT = 2
 def read(asked: Asked) -> Source:
     """One item for each image of the split, of the image's size; see `read_images`."""
     images, dropped = read_images(asked)
-    entries = whole(asked, [(_entry(image), chosen) for image, chosen in images], dropped)
+    entries = whole(asked, [(_entry(image), len(image.item.layout.boxed) == chosen) for image, chosen in images], dropped)
     files = [asked.file, *([asked.captions] if asked.captions else [])]
     return finished(NAME, asked, entries, dropped=dropped, files=files, options={"split": asked.split}, size="x3")
 
 
 def read_images(asked: Asked) -> tuple[list[tuple[Annotated, int]], list[Dropped]]:
-    """The images of the split, each with how many objects were chosen of it, and what was left out.
+    """The first `limit` images of the split, each with how many objects were chosen of it, and what was left out.
 
     Crowds are left out first; then `single` are the images with exactly one object, `multi` those with two or more, of which the
     two largest are kept, the largest first, and `all` those with any. Size is `area`, which COCO measures on the segmentation, or
     that of the box where there is none. The prompt is the caption of `captions`, else the file's own, else composed: `a dog and a
     cat`. A bad box, or an object that the caption does not name or not as often as there are such objects, is an error, or is
-    left out (`on_bad_box`).
+    left out (`on_bad_box`). Nothing but its crowds is looked at in an image beyond the limit, which needs no caption either.
 
     Raises:
         LayoutError: not COCO, an image or a category that is not there, captions of other images, or none for an image.
@@ -44,14 +44,9 @@ def read_images(asked: Asked) -> tuple[list[tuple[Annotated, int]], list[Dropped
 
     def select(image: Mapping[str, Any], annotations: Annotations) -> Annotations | None:
         every.add(image["id"])
-        found = objects_of(annotations, asked.split)
+        found = None if len(chosen) == asked.limit else objects_of(annotations, asked.split)
         if found is None:
             return None
-        if asked.captions is not None and image["id"] not in captions:
-            raise LayoutError(
-                f"{asked.captions}: no caption of image {image['id']!r}, which is in the split {asked.split!r} of {asked.file}; "
-                "expected one for each image (lsregen evaluate caption writes them)"
-            )
         chosen[image["id"]] = len(found)
         return found
 
@@ -60,6 +55,11 @@ def read_images(asked: Asked) -> tuple[list[tuple[Annotated, int]], list[Dropped
         raise LayoutError(
             f"{asked.captions}: {len(others)} of {len(captions)} captions are of other images than those of {asked.file}: the "
             f"first has the id {others[0]!r}"
+        )
+    if asked.captions is not None and (missing := [each for each in chosen if each not in captions]):
+        raise LayoutError(
+            f"{asked.captions}: no caption of image {missing[0]!r}, which is in the split {asked.split!r} of {asked.file}; "
+            "expected one for each image (lsregen evaluate caption writes them)"
         )
     return [(image, chosen[image.id]) for image in images], reading.dropped
 

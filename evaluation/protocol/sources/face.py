@@ -25,9 +25,10 @@ class Asked:
     """What is asked of a source.
 
     `path`: its file. `on_bad_box`: whether a box that cannot be used is an `error`, or its item is left out (`drop`) and counted.
-    `limit`: at most so many items, the first ones. Of COCO alone: `split`, images with exactly one object (`single`), with two or
-    more, of which the two largest are kept (`multi`), or with any number (`all`); `captions`, a file of them. Of shapeworld
-    alone: how many `objects` each of `count` scenes has, from the scene with the seed `first` on.
+    `limit`: only the first so many items are looked at; what is left out of them is not made up for. Of COCO alone: `split`,
+    images with exactly one object (`single`), with two or more, of which the two largest are kept (`multi`), or with any number
+    (`all`); `captions`, a file of them. Of shapeworld alone: how many `objects` each of `count` scenes has, from the scene with
+    the seed `first` on.
     """
 
     path: Path | None = None
@@ -110,15 +111,15 @@ def finished(
     return Source(origin, found, left_out, size)
 
 
-def whole(asked: Asked, entries: Iterable[tuple[Entry, int]], dropped: list[Dropped]) -> list[Entry]:
-    """The entries that have as many boxes as there should be; the others are left out, and noted.
+def whole(asked: Asked, entries: Sequence[tuple[Entry, bool]], dropped: list[Dropped]) -> list[Entry]:
+    """The entries that are complete: none of their boxes was dropped. The others are left out, and noted.
 
     Raises:
         LayoutError: `on_bad_box` is `error`, and there is one that lost a box.
     """
     kept, before = list[Entry](), tuple(dropped)
-    for entry, boxes in entries:
-        if len(entry.item.layout.boxed) == boxes:
+    for entry, complete in entries:
+        if complete:
             kept.append(entry)
         elif asked.on_bad_box == "error":
             count = len(before)

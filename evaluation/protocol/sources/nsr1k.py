@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any, cast
+from itertools import islice
+from typing import Any
 
 from ....framework.errors import LayoutError, nearest
-from ....framework.formats import read_layouts
-from ....framework.items import Item, parse_json, read_text, text_of
+from ....framework.formats import open_layouts
+from ....framework.items import Item, Reading, entries_of, parse_json, read_text, text_of
 from ..expects import Expects, Relation
 from .face import Asked, Entry, Source, finished, whole
 
@@ -23,23 +24,23 @@ def read(asked: Asked) -> Source:
     Raises:
         LayoutError: not NSR-1K, or a box cannot be used.
     """
-    found = read_layouts(asked.file, NAME, on_bad_box=asked.on_bad_box)
-    data = cast("list[dict[str, Any]]", parse_json(read_text(asked.file), str(asked.file)))
-    dropped = list(found.dropped)
-    entries: list[tuple[Entry, int]] = []
-    for i, (item, entry) in enumerate(zip(found.items, data, strict=True), 1):
-        where = f"{asked.file}, entry {i}"
-        made = Entry(f"{NAME}-{item.name or i}", item, _expects(item, entry, where))
-        entries.append((made, len(item.layout.regions)))
-    return finished(NAME, asked, whole(asked, entries, dropped), dropped=dropped, files=[asked.file])
+    reading = Reading(asked.file, on_bad_box=asked.on_bad_box)
+    items, _ = open_layouts(reading, NAME)
+    data = entries_of(parse_json(read_text(asked.file), str(asked.file)), str(asked.file))
+    entries: list[tuple[Entry, bool]] = []
+    for i, ((item, complete), entry) in enumerate(islice(zip(reading.noting(items), data, strict=True), asked.limit), 1):
+        made = Entry(f"{NAME}-{item.name or i}", item, _expects(item, entry, f"{asked.file}, entry {i}"))
+        entries.append((made, complete))
+    return finished(NAME, asked, whole(asked, entries, reading.dropped), dropped=reading.dropped, files=[asked.file])
 
 
 def _expects(item: Item, entry: Mapping[str, Any], where: str) -> Expects:
-    names = [str(entry[key][0]) for key in ("obj1", "obj2") if key in entry] or [str(pair[0]) for pair in entry["object_list"]]
+    pairs = [entry[key] for key in ("obj1", "obj2") if entry.get(key)]
+    names = [str(pair[0]) for pair in pairs or entry["object_list"]]
     classes = {region.phrase: name for region, name in zip(item.layout.regions, names, strict=True)}
-    if "object_list" in entry:
+    if not pairs:
         return Expects(counts=dict(Counter(names)), classes=classes)
-    if "relation" not in entry:
+    if entry.get("relation") is None:
         return Expects(classes=classes)
     relation = text_of(entry, "relation", where)
     if relation not in RELATIONS or len(names) != 2:

@@ -20,15 +20,16 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
 from ....framework.errors import ConfigError, LayoutError, nearest
-from ....framework.formats import READERS, read_layouts
+from ....framework.formats import READERS, open_layouts
 from ....framework.items import Reading, parse_json, read_text
 from ....framework.options import build
 from ..expects import Expects
-from .face import Asked, Entry, Source, finished
+from .face import Asked, Entry, Source, finished, whole
 
 NAME = "list"
 SIZES, CORNERS = ("width", "height"), ("left", "top", "right", "bottom")
@@ -36,26 +37,25 @@ COLUMNS = ("name", "prompt", "negative", "seed", *SIZES, "phrase", *CORNERS, "ca
 
 
 def read(asked: Asked) -> Source:
-    """The items of a list. An item without a name is called after its place; a bad box that is dropped leaves its phrase.
+    """The items of a list. An item without a name is called after its place; one with a bad box is an error or left out.
 
     Raises:
         LayoutError: a line, row or value that cannot be used; names the file and the line.
     """
-    if asked.file.suffix == ".csv":
-        lines = _csv_lines(asked.file)
-    elif asked.file.suffix in (".jsonl", ".ndjson"):
-        lines = list(enumerate(read_text(asked.file).split("\n"), 1))
-    else:
-        found = read_layouts(asked.file, on_bad_box=asked.on_bad_box)
-        entries = [Entry(item.name or f"item-{i}", item) for i, item in enumerate(found.items, 1)]
-        files = [asked.file] if asked.file.is_file() else []
-        return finished(NAME, asked, entries, dropped=found.dropped, files=files, size="own")
     reading = Reading(asked.file, on_bad_box=asked.on_bad_box)
-    entries = list(_entries(reading, lines))
-    return finished(NAME, asked, entries, dropped=reading.dropped, files=[asked.file], size="own")
+    if asked.file.suffix == ".csv":
+        found = _entries(reading, _csv_lines(asked.file))
+    elif asked.file.suffix in (".jsonl", ".ndjson"):
+        found = _entries(reading, list(enumerate(read_text(asked.file).split("\n"), 1)))
+    else:
+        items = enumerate(reading.noting(open_layouts(reading)[0]), 1)
+        found = ((Entry(item.name or f"item-{i}", item), complete) for i, (item, complete) in items)
+    entries = whole(asked, list(islice(found, asked.limit)), reading.dropped)
+    files = [asked.file] if asked.file.is_file() else []
+    return finished(NAME, asked, entries, dropped=reading.dropped, files=files, size="own")
 
 
-def _entries(reading: Reading, lines: list[tuple[int, str]]) -> Iterator[Entry]:
+def _entries(reading: Reading, lines: list[tuple[int, str]]) -> Iterator[tuple[Entry, bool]]:
     """The reader of JSON lines reads each in its place, less what is expected."""
     left, expected = [""] * lines[-1][0], list[tuple[int, Expects]]()
     for number, line in lines:
@@ -65,8 +65,9 @@ def _entries(reading: Reading, lines: list[tuple[int, str]]) -> Iterator[Entry]:
             entry = dict(cast("dict[str, Any]", data)) if isinstance(data, dict) else {}
             expected.append((number, _expects(entry.pop("expects"), where) if "expects" in entry else Expects()))
             left[number - 1] = json.dumps(entry) if isinstance(data, dict) else line
-    for item, (number, expects) in zip(READERS["jsonl"](reading, "\n".join(left)), expected, strict=True):
-        yield Entry(item.name or f"line-{number}", item, expects)
+    items = reading.noting(READERS["jsonl"](reading, "\n".join(left)))
+    for (item, complete), (number, expects) in zip(items, expected, strict=True):
+        yield Entry(item.name or f"line-{number}", item, expects), complete
 
 
 def _expects(given: object, where: str) -> Expects:
@@ -80,12 +81,21 @@ def _expects(given: object, where: str) -> Expects:
 
 def _csv_lines(path: Path) -> list[tuple[int, str]]:
     """The items of a CSV file as JSON lines, each with the number of its first row's line."""
-    rows = csv.DictReader(io.StringIO(read_text(path)), restkey="")
+    rows = csv.DictReader(io.StringIO(read_text(path), newline=""), restkey="", strict=True)
+    try:
+        return _csv_items(path, rows)
+    except csv.Error as error:
+        raise LayoutError(f"{path}, line {rows.line_num + 1}: not a row of CSV ({error}); is a quote never closed?") from None
+
+
+def _csv_items(path: Path, rows: csv.DictReader[str]) -> list[tuple[int, str]]:
     header = list(rows.fieldnames or ())
     if unknown := [name for name in header if name not in COLUMNS]:
         raise LayoutError(f"{path}: column {unknown[0]!r}: expected {', '.join(COLUMNS)}{nearest(unknown[0], COLUMNS)}")
     if missing := [name for name in COLUMNS[:2] if name not in header]:
         raise LayoutError(f"{path}: no column {missing[0]!r}; expected at least {' and '.join(COLUMNS[:2])}")
+    if twice := [name for i, name in enumerate(header) if name in header[:i]]:
+        raise LayoutError(f"{path}: the column {twice[0]!r} stands twice; expected each once")
     items: dict[str, tuple[int, dict[str, Any]]] = {}
     last = ""
     for row in rows:

@@ -7,6 +7,7 @@ from dataclasses import fields
 from types import MappingProxyType
 
 from ....framework.errors import ConfigError, nearest
+from ....framework.options import plain
 from . import coco, nsr1k, own, prompts, scenes
 from .face import Asked, Reader, Source
 
@@ -35,7 +36,7 @@ def read_source(name: str, asked: Asked) -> Source:
         raise ConfigError(f"source {name!r}: expected one of {', '.join(SOURCES)}{nearest(name, SOURCES)}")
     read, known = SOURCES[name]
     for f in fields(Asked):
-        if f.name not in known | OF_ALL and getattr(asked, f.name) != f.default:
+        if f.name not in known | OF_ALL and (value := getattr(asked, f.name)) != f.default:
             takers = [other for other, (_, takes) in SOURCES.items() if f.name in takes]
-            raise ConfigError(f"{f.name} {getattr(asked, f.name)!r}: not of the source {name}; it is of {', '.join(takers)}")
+            raise ConfigError(f"{f.name} {plain(value)!r}: not of the source {name}; it is of {', '.join(takers)}")
     return read(asked)

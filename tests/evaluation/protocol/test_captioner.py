@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from lsregen.evaluation.protocol.captioner import QUESTION, Captioner, Picture, pictures_of, write_captions
 from lsregen.evaluation.protocol.captions import read_captions
@@ -60,6 +63,20 @@ def test_the_papers_question_names_the_two_largest_objects(data: Path) -> None:
         f"Question: what is the relationship between {first} and {second}? Answer:" for first, second in named
     ]
     assert QUESTION.count("{") == 2
+
+
+@pytest.mark.parametrize("split", ["all", "single", "multi"])
+def test_a_plan_of_as_many_images_as_were_captioned(data: Path, tmp_path: Path, split: str) -> None:
+    asked = Asked(instances(data), split=split, limit=2)
+    named = {entry.id: entry.item.prompt for entry in read_source("coco", asked).entries}
+
+    class Names(Echo):
+        def caption(self, images: Any, questions: Any) -> list[str]:
+            return [named.pop(next(iter(named))) for _ in images]
+
+    out = tmp_path / "captions.jsonl"
+    assert write_captions(Names(), pictures_of(asked, data / "images"), out) == 2  # pyright: ignore[reportArgumentType]
+    assert len(read_source("coco", replace(asked, captions=out)).entries) == 2
 
 
 def test_a_single_object_is_asked_nothing(data: Path) -> None:
@@ -133,3 +150,25 @@ def test_a_folder_that_is_no_such_model(tmp_path: Path, config: str | None) -> N
         (tmp_path / "config.json").write_text(config)
     with pytest.raises(CheckpointError, match=r"image-to-text model of transformers"):
         Captioner(tmp_path, "cpu")
+
+
+def test_weights_that_are_pickles_are_not_opened(tmp_path: Path) -> None:
+    folder = tiny.images_only(tmp_path)
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    torch.save(weights, folder / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"not an image-to-text model of transformers \(.*safetensors"):
+        Captioner(folder, "cpu")
+
+
+def test_weights_that_are_cut_off(tmp_path: Path) -> None:
+    folder = tiny.images_only(tmp_path)
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:100])
+    with pytest.raises(CheckpointError, match="not an image-to-text model of transformers"):
+        Captioner(folder, "cpu")
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:99", ""])
+def test_a_device_that_is_none(tmp_path: Path, device: str) -> None:
+    with pytest.raises(ConfigError, match=f"device '{device}'"):
+        Captioner(tmp_path, device)

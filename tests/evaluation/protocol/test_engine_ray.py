@@ -25,26 +25,50 @@ PATIENCE = 1200  # seconds that a busy machine may take
 LSREGEN = "from lsregen.apps.cli import main; main()"
 EAGER = {**os.environ, "RAY_worker_niceness": "0"}  # Ray's workers give way to everything else, on a busy machine for ever
 RAY = ("--engine", "ray", "--workers", "2")
-POISON = """
+GATED = """
+import sys, time
+from pathlib import Path
+from lsregen.evaluation.protocol import engine_ray
+
+GATE = Path(sys.argv.pop())
+
+class Gated(engine_ray.Maker):
+    def make(self, jobs):
+        while jobs[0].batch >= 4 and GATE.exists():
+            time.sleep(0.02)
+        return super().make(jobs)
+
+engine_ray.Maker = Gated
+from lsregen.apps.cli import main
+main()
+"""
+"""Batches 0 to 3 are made; the others are held by the workers that they were given to, until a file is removed."""
+STAND_IN = """
 import os, sys
 from pathlib import Path
 from lsregen.evaluation.protocol import engine_ray
-from lsregen.evaluation.protocol.maker import Made, Workshop
-from lsregen.evaluation.protocol.run_folder import Record, RunFolder
+from lsregen.evaluation.protocol.maker import Made, Workshop, failed
+from lsregen.evaluation.protocol.run_folder import Fault, Record, RunFolder
 from lsregen.evaluation.protocol.runner import run
+from lsregen.framework.errors import ConfigError
 
-class Poisoned:
-    def __init__(self, *_): pass
+FOLDER, MARK = Path(sys.argv[1]), Path(sys.argv[1]) / "mark"
+
+class StandIn:
+    def __init__(self, *_):
+        self.used = False
+        {born}
     def make(self, jobs):
-        if jobs[0].number == 2:
-            os._exit(1)
+        {make}
         return [Made(Record(job.number, job.method, job.item, job.seed, "made"), b"") for job in jobs]
 
-engine_ray.Maker = Poisoned
-folder = RunFolder.open(Path(sys.argv[1]))
+engine_ray.Maker = StandIn
 cluster = engine_ray.Cluster(workers=2)
-outcome = run(folder, lambda plan, batches: engine_ray.make(plan, batches, Workshop("cpu"), cluster))
-print(outcome.made, [record.job for record in outcome.failed], outcome.failed[0].error)
+try:
+    outcome = run(RunFolder.open(FOLDER), lambda plan, batches: engine_ray.make(plan, batches, Workshop("cpu"), cluster))
+    print(outcome.made, sorted(record.job for record in outcome.failed), *{{record.error for record in outcome.failed}})
+except ConfigError as error:
+    print(error)
 """
 
 
@@ -57,8 +81,10 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def start(plan: Path, out: Path, *options: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-c", LSREGEN, "evaluate", "run", str(plan), "--out", str(out), "--device", "cpu", *options]
+def start(plan: Path, out: Path, *options: str, gate: Path | None = None) -> subprocess.Popen[str]:
+    """The command; with a gate, by workers that wait there."""
+    run = ["evaluate", "run", str(plan), "--out", str(out), "--device", "cpu", *options]
+    command = [sys.executable, "-c", *([LSREGEN, *run] if gate is None else [GATED, *run, str(gate)])]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=EAGER)
 
 
@@ -99,48 +125,94 @@ def same(out: Path, whole: RunFolder) -> None:
     assert not list(out.rglob("*.part"))
 
 
-def workers(out: Path) -> set[int]:
-    return {int(record.measured["worker"].rpartition(":")[2]) for record in RunFolder.open(out).records()}
+def workers(out: Path, jobs: range = range(16)) -> set[int]:
+    records = (record for record in RunFolder.open(out).records() if record.job in jobs)
+    return {int(record.measured["worker"].rpartition(":")[2]) for record in records}
 
 
 def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists() or ") Z " in Path(f"/proc/{pid}/stat").read_text()
 
 
-def test_a_worker_killed_in_the_middle_changes_nothing(plan: Path, whole: RunFolder, tmp_path: Path) -> None:
-    process = start(plan, tmp_path / "run", *RAY)
-    wait_for(tmp_path / "run", 2, process)
-    before = len(list(RunFolder.open(tmp_path / "run").records()))
-    [victim, *_] = workers(tmp_path / "run")
-    os.kill(victim, signal.SIGKILL)
-    assert finish(process) == "16 images: 0 were finished before, 16 made, 0 of them failed"
-    assert before < 16
-    same(tmp_path / "run", whole)
-    assert len(workers(tmp_path / "run")) >= 2
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    path = tmp_path / "gate"
+    path.touch()
+    return path
 
 
-def test_a_killed_driver_goes_on_from_what_was_finished(plan: Path, whole: RunFolder, tmp_path: Path) -> None:
+def test_a_worker_killed_in_the_middle_changes_nothing(plan: Path, whole: RunFolder, tmp_path: Path, gate: Path) -> None:
     out = tmp_path / "run"
-    process = start(plan, out, *RAY)
-    wait_for(out, 4, process)
+    process = start(plan, out, *RAY, gate=gate)
+    wait_for(out, 8, process)
+    [victim, *_] = workers(out)
+    os.kill(victim, signal.SIGKILL)
+    gate.unlink()
+    assert finish(process) == "16 images: 0 were finished before, 16 made, 0 of them failed"
+    same(out, whole)
+    assert victim not in workers(out, range(8, 16))
+    assert len(workers(out)) >= 2
+
+
+def test_a_killed_driver_goes_on_from_what_was_finished(plan: Path, whole: RunFolder, tmp_path: Path, gate: Path) -> None:
+    out = tmp_path / "run"
+    process = start(plan, out, *RAY, gate=gate)
+    wait_for(out, 8, process)
     process.kill()
     process.communicate()
     kept = {number: RunFolder.open(out).record_path(number).stat().st_ino for number in RunFolder.open(out).finished()}
     old = workers(out)
-    told = finish(start(plan, out, *RAY))
-    assert 4 <= len(kept) < 16
-    assert told == f"16 images: {len(kept)} were finished before, {16 - len(kept)} made, 0 of them failed"
+    assert sorted(kept) == list(range(8))
+    assert finish(start(plan, out, *RAY)) == "16 images: 8 were finished before, 8 made, 0 of them failed"
     folder = RunFolder.open(out)
     assert {number: folder.record_path(number).stat().st_ino for number in kept} == kept
     same(out, whole)
     assert all(map(gone, old)), "Ray's processes outlive their driver"
 
 
-def test_a_batch_that_kills_every_worker_is_the_error_of_its_jobs(small: Callable[..., Plan], tmp_path: Path) -> None:
+FATES = {
+    "as many batches as workers kill whoever makes them": (
+        "pass",
+        "if jobs[0].number in (2, 8): os._exit(1)",
+        r"12 \[2, 3, 8, 9\] Fault\(type='WorkerDied', message='the worker died 4 times while it made this batch'\)",
+        12,
+    ),
+    "no worker can be created": (
+        "raise ImportError('no such library')",
+        "pass",
+        r"no worker can be created \(ImportError: no such library\), and 6 batches are not made; once that is mended, .*",
+        0,
+    ),
+    "every worker dies while it is created": (
+        "os._exit(1)",
+        "pass",
+        r"no worker can be created \(The actor is dead because its worker process has died.*\), and 6 batches are not made; .*",
+        0,
+    ),
+    "one worker dies while it is created": (
+        "(MARK.touch(exist_ok=False), os._exit(1)) if not MARK.exists() else None",
+        "pass",
+        r"12 \[\]",
+        12,
+    ),
+    "a device breaks": (
+        "pass",
+        """error = Fault("AcceleratorError", "used again" if self.used else "an assertion")
+        self.used = self.used or jobs[0].number == 2
+        if self.used: return [failed(job, error, {}, broken=True) for job in jobs]""",
+        r"12 \[2, 3\] Fault\(type='AcceleratorError', message='an assertion'\)",
+        12,
+    ),
+}
+
+
+@pytest.mark.parametrize("fate", FATES)
+def test_workers_that_come_to_harm(small: Callable[..., Plan], tmp_path: Path, fate: str) -> None:
+    born, make, told, finished = FATES[fate]
     RunFolder.begin(tmp_path, small(items=6))
+    script = STAND_IN.format(born=born, make=make)
     done = subprocess.run(
-        [sys.executable, "-c", POISON, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE, check=False, env=EAGER
+        [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE, check=False, env=EAGER
     )
-    told = done.stdout.splitlines()[-1]
-    assert re.fullmatch(r"12 \[2, 3\] Fault\(type='WorkerDied', message='the worker died 4 times .*'\)", told), done
-    assert len(list(RunFolder.open(tmp_path).records())) == 12
+    assert re.fullmatch(told, done.stdout.splitlines()[-1]), done
+    assert len(list(RunFolder.open(tmp_path).records())) == finished

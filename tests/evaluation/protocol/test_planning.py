@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
@@ -50,7 +51,10 @@ def item(prompt: str = "a red circle", boxes: Any = BOX, **more: Any) -> Item:
 
 def test_every_item_with_every_seed_by_every_method(planned: Plan) -> None:
     assert [(job.method, job.item, job.seed) for job in planned.jobs] == [
-        (method, f"shapeworld-{i}", i + k) for method in TWO for i in range(3) for k in range(2)
+        (method, f"shapeworld-{i}", seed_of(f"shapeworld-{i}", 1, i) if k else i)
+        for method in TWO
+        for i in range(3)
+        for k in range(2)
     ]
     assert [len(numbers) for numbers in planned.batches()] == [4, 2, 4, 2]
     assert {job.size for job in planned.jobs} == {(64, 64)}
@@ -78,6 +82,15 @@ def test_seeds_belong_to_items_whatever_else_is_in_the_plan() -> None:
     assert [job.seed for job in both.jobs][1] == one == seed_of("item-0", 0)
     assert both.jobs[0].seed != one
     assert len({seed_of(name, k, seed) for name in "ab" for k in range(2) for seed in range(2)}) == 8
+
+
+def test_items_with_neighbouring_seeds_share_none() -> None:
+    given = [item(seed=7 + i) for i in range(4)]
+    plan, _ = make_plan(items(*given), {"none": MethodSpec()}, seeds=5, device="cpu")
+    assert len({job.seed for job in plan.jobs}) == len(plan.jobs) == 20
+    assert [job.seed for job in plan.jobs][::5] == [7, 8, 9, 10]
+    one = make_plan(items(given[0]), {"none": MethodSpec()}, seeds=5, seed=3, device="cpu")[0]
+    assert [job.seed for job in one.jobs] == [job.seed for job in plan.jobs][:5]
 
 
 def test_batches_are_of_one_size() -> None:
@@ -166,6 +179,30 @@ def test_no_methods() -> None:
         make_plan(items(item()), {}, device="cpu")
 
 
+@pytest.mark.parametrize("name", ["", "a/b", "..", "x" * 70])
+def test_names_are_looked_at_before_anything_is_loaded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pipeline, "load", None)
+    with pytest.raises(ConfigError, match=rf"method '{name}': expected a name that a folder may have"):
+        make_plan(items(item()), {name: MethodSpec()}, device="cpu")
+
+
+@pytest.mark.parametrize("wrong", [{"seeds": 0}, {"batch": 0}])
+def test_numbers_below_one(wrong: dict[str, int]) -> None:
+    with pytest.raises(ConfigError, match="expected at least 1 of each"):
+        make_plan(items(item()), TWO, device="cpu", **wrong)
+
+
+def test_a_new_plan_keeps_little_of_a_job() -> None:
+    entries = items(item(size=(64, 64)), item(size=(96, 64)))
+    many = make_plan(entries, {"none": MethodSpec()}, seeds=1, batch=100, device="cpu")[0]
+    tracemalloc.start()
+    plan, _ = make_plan(entries, {"none": MethodSpec(), "again": MethodSpec()}, seeds=1500, batch=100, device="cpu")
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(plan.jobs) == 6000 == 3000 * len(many.jobs)
+    assert kept < 6000 * 40 + 200_000
+
+
 def test_methods_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "methods.yaml"
     path.write_text("methods:\n  ours: {guidance: layout-guidance, size: x3, steps: 5}\n  text only: {}\n")
@@ -175,7 +212,9 @@ def test_methods_of_a_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("rows: {}", "expected a mapping 'methods'"),
+        ("rows: {}", "'rows': no such key; expected a mapping 'methods' alone"),
+        ("methods: {}", "expected a mapping 'methods'"),
+        ("methods: {a: {}}\nmethod: {b: {}}", "'method': no such key; expected a mapping 'methods' alone"),
         ("methods: {a: 3}", "methods.a: 3 is not a mapping with guidance"),
         ("methods: {a: {guidence: none}}", "methods.a.guidence: no such option .*did you mean 'guidance'"),
         ("methods: {a: {dtype: auto}}", "methods.a.dtype: 'auto'; expected fp32, fp16 or bf16"),

@@ -48,6 +48,7 @@ def test_what_is_decided_leaves_out_what_is_measured(small: Small) -> None:
         "seed": 101,
         "image": f"{1:064}",
         "error": None,
+        "alone": False,
     }
 
 
@@ -89,9 +90,9 @@ def test_a_folder_that_is_a_file(tmp_path: Path, small: Small) -> None:
         RunFolder.begin(tmp_path / "run", small())
 
 
-@pytest.mark.parametrize("fails_at", [1, 2])
+@pytest.mark.parametrize("fails_at", [1, 3])
 def test_a_full_disk_loses_nothing_finished(tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch, fails_at: int) -> None:
-    """The first write of a job is its picture, the second its record."""
+    """A job forces four things to the disk: its picture and the name of that, then its record and the name of that."""
     plan = small()
     folder = RunFolder.begin(tmp_path, plan)
     folder.keep(record(plan, 0), b"png")
@@ -109,6 +110,37 @@ def test_a_full_disk_loses_nothing_finished(tmp_path: Path, small: Small, monkey
     assert not list(tmp_path.rglob("*.part"))
     folder.keep(record(plan, 1), b"png")
     assert folder.finished() == {0, 1}
+
+
+def test_names_are_forced_to_the_disk_with_the_files(tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the order in which they must be there: no record without its picture, and nothing without the plan."""
+    forced, fsync = list[Path](), os.fsync
+
+    def noted(descriptor: int) -> None:
+        forced.append(Path(os.readlink(f"/proc/self/fd/{descriptor}")).relative_to(tmp_path))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    plan = small()
+    folder = RunFolder.begin(tmp_path / "a" / "run", plan)
+    made, forced[:] = [str(path) for path in forced], []
+    assert made == [".", "a", "a/run/.plan.jsonl.part", "a/run"]
+    folder.keep(record(plan, 0), b"png")
+    first, forced[:] = [str(path.relative_to("a/run")) for path in forced], []
+    assert first == [
+        *(".", "images", "images/none", "images/none/000/.000000.png.part", "images/none/000"),
+        *(".", "records", "records/none", "records/none/000/.000000.json.part", "records/none/000"),
+    ]
+    folder.keep(record(plan, 1), b"png")
+    assert [path.name for path in forced] == [".000001.png.part", "000", ".000001.json.part", "000"]
+
+
+def test_a_record_of_no_job_of_the_plan_is_passed_over(tmp_path: Path, small: Small) -> None:
+    plan = small()
+    folder = RunFolder.begin(tmp_path, plan)
+    folder.keep(record(plan, 0), b"png")
+    folder.record_path(0).with_name("000077.json").write_text("{}")
+    assert [each.job for each in folder.records()] == [0]
 
 
 def test_a_part_that_a_crash_left_is_no_job(tmp_path: Path, small: Small) -> None:

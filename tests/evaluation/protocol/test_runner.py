@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import io
+import itertools
 import multiprocessing
 import os
 import signal
-import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from lsregen.evaluation.protocol import engine_local, maker
@@ -161,12 +162,113 @@ def test_a_run_in_parts_is_the_whole_run(plan: Plan, whole: RunFolder, tmp_path:
     assert all(folder.image_path(job).read_bytes() == whole.image_path(job).read_bytes() for job in plan.jobs)
 
 
-def test_an_error_is_recorded_of_every_job_of_its_batch(plan: Plan) -> None:
-    broken = [replace(job, prompt="a blue square") for job in plan.jobs[3:4]]
-    made = Maker.of(plan, CPU).make([*broken, plan.jobs[4]])
-    assert [each.image for each in made] == [None, None]
-    assert {each.record.error and each.record.error.type for each in made} == {"PhraseError"}
-    assert {each.record.error and each.record.error.message for each in made} != {""}
+def spoilt(plan: Plan, *numbers: int) -> Plan:
+    """The same plan, in which some jobs cannot be made."""
+    return replace(plan, jobs=[replace(job, prompt="a sky") if job.number in numbers else job for job in plan.jobs])
+
+
+def test_one_job_that_fails_does_not_take_its_batch_with_it(plan: Plan, whole: RunFolder, tmp_path: Path) -> None:
+    folder = RunFolder.begin(tmp_path, plan)
+    made = [
+        each
+        for numbers in plan.batches()
+        for each in Maker.of(plan, CPU).make(spoilt(plan, 3).jobs[numbers.start : numbers.stop])
+    ]
+    records = [each.record for each in made]
+    assert [record.job for record in records] == list(range(6))
+    assert [record.job for record in records if record.error] == [3]
+    assert (records[3].error and records[3].error.type, made[3].image) == ("PhraseError", None)
+    assert [record.job for record in records if record.alone] == [3, 4]
+    assert [record.decided for record in records[:3]] == [whole.record(number).decided for number in range(3)]
+    for each in made:
+        folder.keep(each.record, each.image)
+    [alone] = Maker.of(plan, CPU).make([plan.jobs[4]])
+    assert folder.record(4).image == alone.record.image
+    assert folder.record(4).alone
+    assert not alone.record.alone
+
+
+def test_which_jobs_are_made_alone_is_the_same_in_every_run(plan: Plan, tmp_path: Path) -> None:
+    folder = RunFolder.begin(tmp_path, plan)
+    engine = lambda _, batches: engine_local.make(spoilt(plan, 3), batches, CPU)  # pyright: ignore  # noqa: E731
+    assert [record.job for record in run(folder, engine).failed] == [3]
+    before = [record.decided for record in folder.records()]
+    folder.record_path(4).unlink()
+    assert run(folder, engine).unlike == []
+    assert [record.decided for record in folder.records()] == before
+
+
+def test_what_was_made_alone_is_not_compared_with_what_was_made_together(plan: Plan, tmp_path: Path) -> None:
+    folder = RunFolder.begin(tmp_path, plan)
+    run(folder, lambda _, batches: engine_local.make(spoilt(plan, 3), batches, CPU))
+    again = run(folder, partial(engine_local.make, workshop=CPU), retry_failed=True)
+    assert (again.made, again.failed, again.unlike) == (1, [], [])
+    assert [folder.record(number).alone for number in (3, 4)] == [False, True]
+
+
+class Breaking:
+    """A pipeline that breaks its device when it comes to a seed; what was asked of it before and after."""
+
+    def __init__(self, pipeline: Pipeline, seed: int, *, most: int = 8) -> None:
+        self.model, self.pipeline, self.seed, self.most = pipeline.model, pipeline, seed, most
+        self.asked: list[list[int]] = []
+        self.broken = False
+
+    def __call__(self, prompts: Any, **given: Any) -> Any:
+        self.asked.append(given["seed"])
+        if len(prompts) > self.most:
+            raise torch.OutOfMemoryError("not enough")
+        if self.seed in given["seed"]:
+            self.broken = True
+            raise RuntimeError("CUDA error: device-side assert triggered\nand much advice")
+        return self.pipeline(prompts, **given)
+
+
+@pytest.fixture
+def breaking(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Breaking]:
+    def make(**given: Any) -> Breaking:
+        found = Breaking(maker.load(plan.methods["none"], CPU), **given)
+        monkeypatch.setattr(maker, "load", lambda *_: found)
+        monkeypatch.setattr(maker, "answers", lambda device: not found.broken)
+        return found
+
+    return make
+
+
+def test_a_batch_that_does_not_fit_into_memory_is_made_one_by_one(plan: Plan, breaking: Callable[..., Breaking]) -> None:
+    found = breaking(seed=-1, most=1)
+    made = Maker.of(plan, CPU).make(plan.jobs[0:2])
+    assert [(each.record.error, each.record.alone) for each in made] == [(None, True)] * 2
+    assert found.asked == [[0, 1], [0], [1]]
+
+
+def test_a_broken_device_ends_the_run_behind_its_batch(plan: Plan, tmp_path: Path, breaking: Callable[..., Breaking]) -> None:
+    found, folder = breaking(seed=1), RunFolder.begin(tmp_path, plan)
+    engine = partial(engine_local.make, workshop=CPU)
+    with pytest.raises(
+        ConfigError, match=r"jobs 0 to 1 broke the device \(CUDA error: device-side assert triggered\): .* the others$"
+    ):
+        run(folder, engine)
+    assert found.asked == [[0, 1]]
+    assert [(record.job, record.alone) for record in folder.failed()] == [(0, False), (1, False)]
+    found.broken, found.seed = False, -1
+    assert run(folder, engine).made == 4
+
+
+def test_a_device_that_breaks_while_jobs_are_made_alone(plan: Plan, breaking: Callable[..., Breaking]) -> None:
+    found = breaking(seed=1, most=2)
+    made = Maker.of(plan, CPU).make(plan.jobs[0:3])
+    assert found.asked == [[0, 1, 2], [0], [1]]
+    assert [(each.record.job, each.record.item, each.record.error is None, each.broken) for each in made] == [
+        (0, "shapeworld-0", True, False),
+        (1, "shapeworld-1", False, True),
+        (2, "shapeworld-2", False, True),
+    ]
+
+
+def test_a_device_answers() -> None:
+    assert maker.answers(torch.device("cpu"))
+    assert not maker.answers(torch.device("meta"))  # which computes nothing
 
 
 def test_weights_that_are_not_the_plans_are_refused(plan: Plan) -> None:
@@ -194,42 +296,40 @@ def test_a_model_that_is_not_there_stops_the_run(plan: Plan, tmp_path: Path) -> 
     assert folder.finished() == set()
 
 
-def _run_slowly(path: str, pause: float) -> None:
-    """A run whose every job takes a moment, so that it can be killed in any."""
-    folder = RunFolder.open(Path(path))
+def _killed_before(path: str, step: int) -> None:
+    """A run that is killed before its so many-th step on the disk: a file or folder forced there, or a file renamed."""
+    steps = itertools.count()
 
-    def engine(plan: Plan, batches: Sequence[range]) -> Iterator[list[Made]]:
-        for made in StandIn()(plan, batches):
-            time.sleep(pause)
-            yield made
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*given: Any) -> Any:
+            if next(steps) == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return call(*given)
 
-    run(folder, engine)
+        return counting
+
+    os.fsync, Path.replace = counted(os.fsync), counted(Path.replace)
+    run(RunFolder.open(Path(path)), StandIn())
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # the child makes no use of torch's threads
-@pytest.mark.parametrize("rounds", [8])
-def test_kill_9_at_any_moment_loses_nothing_and_doubles_nothing(tmp_path: Path, small: Small, rounds: int) -> None:
-    plan = small(items=150, batch=1, methods=("none", "other"))
-    folder = RunFolder.begin(tmp_path, plan)
-    context = multiprocessing.get_context("fork")
-    kept: dict[int, int] = {}
-    for i in range(rounds):
-        process = context.Process(target=_run_slowly, args=(str(tmp_path), 0.0003))
+def test_kill_9_between_any_two_steps_loses_nothing_and_doubles_nothing(tmp_path: Path, small: Small) -> None:
+    plan, context, found = small(), multiprocessing.get_context("fork"), set[int]()
+    for step in range(24):  # of the first three jobs
+        folder = RunFolder.begin(tmp_path / str(step), plan)
+        process = context.Process(target=_killed_before, args=(str(folder.path), step))
         process.start()
-        time.sleep(0.03 + 0.017 * i)
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
         process.join()
-        now = {number: folder.record_path(number).stat().st_ino for number in folder.finished()}
-        assert kept.items() <= now.items(), "a finished job was lost or made again"
-        assert all(folder.record(number).image == str(number) for number in now)
-        assert all(folder.image_path(number).read_bytes() == str(number).encode() for number in now)
-        kept = now
-    outcome = run(folder, StandIn())
-    assert 0 < outcome.found == len(kept)
-    assert outcome.made == 300 - len(kept)
-    assert folder.missing() == []
-    assert not list(tmp_path.rglob("*.part"))
+        assert process.exitcode == -signal.SIGKILL
+        kept = {number: folder.record_path(number).stat().st_ino for number in folder.finished()}
+        assert [record.image for record in folder.records()] == [str(number) for number in range(len(kept))]
+        assert all(folder.image_path(number).read_bytes() == str(number).encode() for number in kept)
+        outcome = run(folder, StandIn())
+        assert (outcome.found, outcome.made, outcome.unlike, folder.missing()) == (len(kept), 6 - len(kept), [], [])
+        assert {number: folder.record_path(number).stat().st_ino for number in kept} == kept, "a finished job was made again"
+        assert not list(folder.path.rglob("*.part"))
+        found.add(len(kept))
+    assert found == {0, 1, 2, 3}
 
 
 def test_pictures_are_small_files(whole: RunFolder) -> None:

@@ -90,6 +90,21 @@ def test_a_limit_takes_the_first(write: Callable[..., Path]) -> None:
     assert list(shown(read_source("coco", Asked(write(), limit=2)))) == ["coco-11", "coco-12"]
 
 
+def test_a_limit_counts_the_images_of_the_split_before_any_is_left_out(write: Callable[..., Path]) -> None:
+    path = write(annotations=[thing(11, 18, [0, 0, 0, 9]), *ANNOTATIONS[1:], thing(15, 17, [0, 0, 0, 9])])
+    source = read_source("coco", Asked(path, "drop", limit=2))
+    assert list(shown(source)) == ["coco-12"]
+    assert source.origin.dropped == {"crowd": 1, "box that cannot be used": 1, "item without all of its boxes": 1}
+
+
+def test_beyond_the_limit_no_image_needs_a_caption(write: Callable[..., Path]) -> None:
+    path = write()
+    said = captions(path, {12: "a cat and a person"})
+    assert list(shown(read_source("coco", Asked(path, split="multi", captions=said, limit=1)))) == ["coco-12"]
+    with pytest.raises(LayoutError, match="no caption of image 13"):
+        read_source("coco", Asked(path, split="multi", captions=said, limit=2))
+
+
 def test_captions_are_the_prompts_and_phrases_what_they_call_things(write: Callable[..., Path]) -> None:
     path = write()
     said = captions(path, {12: "a  cat looks at two persons", 13: "two cats"})

@@ -77,6 +77,17 @@ def test_nsr1ks_zeros_are_bad_boxes(tmp_path: Path) -> None:
         read_source("nsr1k", Asked(write(tmp_path / "a.json", NSR)))
 
 
+def test_nsr1k_is_not_looked_at_beyond_the_limit(tmp_path: Path) -> None:
+    [entry] = read_source("nsr1k", Asked(write(tmp_path / "a.json", NSR), limit=1)).entries
+    assert entry.id == "nsr1k-3"
+
+
+def test_keys_of_nothing_are_not_there(tmp_path: Path) -> None:
+    given = [{**NSR[0], "object_list": None}, {**COUNTED[0], "obj1": None, "obj2": None, "relation": None}]
+    pair, counted = read_source("nsr1k", Asked(write(tmp_path / "a.json", given))).entries
+    assert (len(pair.expects.relations), counted.expects.counts) == (1, {"zebra": 2})
+
+
 def test_nsr1k_states_counts(tmp_path: Path) -> None:
     [entry] = read_source("nsr1k", Asked(write(tmp_path / "a.json", COUNTED))).entries
     assert entry.expects == Expects(counts={"zebra": 2}, classes={"zebras": "zebra"})
@@ -178,13 +189,66 @@ def test_lines_that_cannot_be_used(tmp_path: Path, line: Any, why: str) -> None:
         read_source("list", Asked(write(tmp_path / "a.jsonl", [*LINES, line])))
 
 
-def test_a_bad_box_of_a_line(tmp_path: Path) -> None:
-    path = write(tmp_path / "a.jsonl", [{"prompt": "a cat", "boxes": {"cat": [0.5, 0, 0.2, 1]}}])
-    with pytest.raises(LayoutError, match=r"line 1.*are the corners swapped"):
+BAD = {"prompt": "a cat", "boxes": {"cat": [0.5, 0, 0.2, 1]}}
+
+
+def bad_csv(path: Path) -> Path:
+    path.write_text("name,prompt,phrase,left,top,right,bottom\na,a dog,dog,0,0,1,1\nb,a cat,cat,0.5,0,0.2,1\nc,a sky,sky,,,,\n")
+    return path
+
+
+def bad_lines(path: Path) -> Path:
+    return write(
+        path, [{"prompt": "a dog", "boxes": {"dog": [0, 0, 1, 1]}}, BAD, {"prompt": "a sky", "regions": [{"phrase": "sky"}]}]
+    )
+
+
+def bad_pairs(path: Path) -> Path:
+    return write(path, [NSR[0], NSR[1], COUNTED[0]])
+
+
+def bad_labels(path: Path) -> Path:
+    path.mkdir()
+    (path / "classes.txt").write_text("dog\n")
+    for name, label in (("a", "0 0.5 0.5 1 1"), ("b", "0 0.5 0.5 0 1"), ("c", "")):
+        (path / f"{name}.txt").write_text(label)
+    return path
+
+
+def bad_coco(path: Path) -> Path:
+    things = [{"image_id": i, "category_id": 1, "bbox": box} for i, box in ((1, [0, 0, 9, 9]), (2, [0, 0, 0, 9]))]
+    crowd = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "iscrowd": 1}
+    images = [{"id": i, "width": 9, "height": 9, "caption": "a dog"} for i in (1, 2, 3)]
+    return write(path, {"images": images, "annotations": [*things, crowd], "categories": [{"id": 1, "name": "dog"}]})
+
+
+LISTS = {
+    "a.csv": bad_csv,
+    "a.jsonl": bad_lines,
+    "layouts.json": bad_lines,
+    "pairs.json": bad_pairs,
+    "labels": bad_labels,
+    "coco.json": bad_coco,
+}
+
+
+@pytest.mark.parametrize("name", LISTS)
+def test_an_item_with_a_bad_box_is_left_out_of_every_list(tmp_path: Path, name: str) -> None:
+    path = LISTS[name](tmp_path / name)
+    with pytest.raises(LayoutError, match="--on-bad-box drop"):
         read_source("list", Asked(path))
     source = read_source("list", Asked(path, "drop"))
-    assert source.origin.dropped == {"box that cannot be used": 1}
-    assert source.entries[0].item.layout.boxed == ()
+    assert len(source.entries) == source.origin.items == 2
+    assert source.origin.dropped["item without all of its boxes"] == 1
+    assert sum(count for what, count in source.origin.dropped.items() if what.startswith("box")) >= 1
+    first = read_source("list", Asked(path, "drop", limit=1))
+    assert [entry.id for entry in first.entries] == [source.entries[0].id]
+    assert set(first.origin.dropped) <= {"crowd"}
+
+
+def test_a_bad_box_of_a_line_names_it(tmp_path: Path) -> None:
+    with pytest.raises(LayoutError, match=r"line 2.*are the corners swapped"):
+        read_source("list", Asked(bad_lines(tmp_path / "a.jsonl")))
 
 
 CSV = """name,prompt,seed,width,height,phrase,left,top,right,bottom,category
@@ -220,6 +284,12 @@ def test_a_table(tmp_path: Path) -> None:
         ("name,prompt,phrase,left,top,right,bottom\na,b,,0,0,1,1\n", "line 2: left without a phrase"),
         ("name,prompt,phrase,left,top,right,bottom\na,b,b,0,0,2,1\n", r"line 2, region 1 .*out of range"),
         ("name,prompt\n", "no rows"),
+        ('name,prompt\na,"b\n', "not a row of CSV .unexpected end of data.; is a quote never closed"),
+        ('name,prompt\n"a"b,c\n', "line 2: not a row of CSV"),
+        ("name,prompt,prompt\na,b,c\n", "the column 'prompt' stands twice"),
+        ('name,prompt\na,b\nb,"' + "x" * 200_000, r"line 3: not a row of CSV \(field larger than field limit .* never closed"),
+        ("name," + "x" * 200_000 + "\na,b\n", r"line 1: not a row of CSV \(field larger than field limit"),
+        ("name,prompt,phrase,left,top,right,bottom\na,b,b,nan,0,1,1\n", "line 2"),
     ],
 )
 def test_tables_that_cannot_be_used(tmp_path: Path, table: str, why: str) -> None:
@@ -244,6 +314,11 @@ def test_scenes_keep_their_seeds_and_boxes() -> None:
 def test_a_source_of_another_name() -> None:
     with pytest.raises(ConfigError, match=r"source 'cocoa': expected one of .*did you mean 'coco'"):
         read_source("cocoa", Asked())
+
+
+def test_a_file_for_a_source_that_reads_none(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"path 'a.json': not of the source shapeworld; it is of coco, nsr1k"):
+        read_source("shapeworld", Asked(Path("a.json")))
 
 
 @pytest.mark.parametrize("name", ["nsr1k", "attend-and-excite", "geneval", "list"])
