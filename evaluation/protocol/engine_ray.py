@@ -219,12 +219,15 @@ def _connected(cluster: Cluster) -> Generator[Any]:
     try:
         _knock(cluster.address)
         module.init(**options)
-    except (ConnectionError, RuntimeError, ValueError, OSError, TimeoutError) as error:
-        where = "on this machine" if cluster.address is None else f"at {cluster.address!r}"
-        said = str(error).strip().splitlines()
+    except Exception as error:  # Ray raises what it likes, by version, and a plain one if the machine is too busy for it
+        said = (str(error).strip() or type(error).__name__).splitlines()[0][:LONGEST]
+        if cluster.address is None:
+            raise ConfigError(
+                f"Ray cannot be started on this machine ({said}); give it more room or time, and begin again"
+            ) from None
         raise ConfigError(
-            f"Ray {where} cannot be reached ({said[0] if said else type(error).__name__}); start it there "
-            "(`ray start --head`), or give the address that this printed"
+            f"Ray at {cluster.address!r} cannot be reached ({said}); start it there (`ray start --head`), or give the address "
+            "that this printed"
         ) from None
     try:
         yield module

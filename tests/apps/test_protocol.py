@@ -159,6 +159,16 @@ def test_without_ray(run: Run, planned: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "the engine ray needs Ray; install it with: pip install 'lsregen[ray]'" in result.output
 
 
+def test_a_ray_that_does_not_start(run: Run, planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: Any) -> None:
+        raise Exception("The current node timed out during startup.\nMore.")
+
+    monkeypatch.setattr(pytest.importorskip("ray"), "init", init)
+    result = run("evaluate", "run", str(planned), "--out", "run", "--engine", "ray")
+    assert result.exit_code == 2
+    assert "Ray cannot be started on this machine (The current node timed out during startup.); give it more" in result.output
+
+
 def test_a_cluster_without_room() -> None:
     room = engine_ray._room  # pyright: ignore[reportPrivateUsage]
     cluster = engine_ray.Cluster
