@@ -55,7 +55,7 @@ def looked(
         waiting: list[int] = []
         for place in (i for i, each in enumerate(entries) if id(each.run) == key):
             found = known.get(entries[place].job.number)
-            if found is not None and (found["image"], found["given"]) == (entries[place].record.image, beside[place]):
+            if found is not None and (found["image"], found["given"]) == (entries[place].image, beside[place]):
                 said[place] = found["said"]
                 on_done(1)
             else:
@@ -66,7 +66,7 @@ def looked(
             rows: list[dict[str, Any]] = []
             for place, answer in zip(chosen, answers, strict=True):
                 each, said[place] = entries[place], answer
-                rows.append({"job": each.job.number, "image": each.record.image, "given": beside[place], "said": answer})
+                rows.append({"job": each.job.number, "image": each.image, "given": beside[place], "said": answer})
             kept.append(rows)
             on_done(len(chosen))
     return said
