@@ -121,6 +121,21 @@ def test_a_page_of_an_unfinished_run(run: Call, tmp_path: Path) -> None:
     assert (tmp_path / "half" / "samples.html").read_text().count("Not made yet.") == 5
 
 
+def test_runs_of_the_same_items_stand_side_by_side(run: Call, tmp_path: Path) -> None:
+    def shown(*runs: str) -> tuple[int, int, int]:
+        assert run("evaluate", "page", *runs, "--out", "page.html").exit_code == 0
+        text = (tmp_path / "page.html").read_text()
+        return text.count('<section class="sample"'), text.count("data:image/png;base64,"), text.count("Not in the plan.")
+
+    drawn.run(tmp_path / "a", drawn.plan(("ours",), items=2), {"ours": drawn.true})
+    drawn.run(tmp_path / "b", drawn.plan(("theirs",), items=3), {"theirs": drawn.empty})
+    assert shown("a", "b") == (3, 5, 1)
+    drawn.run(tmp_path / "other", drawn.plan(("theirs",), items=2, objects=1), {"theirs": drawn.empty})
+    assert shown("a", "other") == (4, 4, 4)  # the names are the same, what was asked for is not
+    drawn.run(tmp_path / "again", drawn.plan(("ours",), items=2), {"ours": drawn.true})
+    assert shown("a", "again") == (4, 4, 0)
+
+
 def test_large_pictures_are_reduced() -> None:
     picture = Image.effect_noise((1200, 600), 50).convert("RGB")
     kind, _, data = data_uri(picture).partition(";base64,")
