@@ -68,10 +68,10 @@ def entrants_of(runs: Sequence[RunFolder], partial: bool = False) -> list[Entran
     """The methods of some runs, pooled by their names: runs of several plans, such as the paper's two splits, may share them.
 
     Args:
-        partial: take runs that are not finished.
+        partial: take runs that are not finished, and leave out the methods that have no picture yet.
 
     Raises:
-        ConfigError: a run is not finished or has no pictures, two runs differ in a method, hold the same picture, or asked for
+        ConfigError: a run is not finished, or there are no pictures, two runs differ in a method, hold the same picture, or asked for
             different things under the name of one item.
     """
     methods, entries, failed = dict[str, tuple[Method, RunFolder]](), dict[str, list[Entry]](), dict[str, int]()
@@ -100,9 +100,9 @@ def entrants_of(runs: Sequence[RunFolder], partial: bool = False) -> list[Entran
             first = items.setdefault(record.item, entry)
             entries.setdefault(record.method, []).append(_paired(first, entry))
     found = [Entrant(name, methods[name][0], tuple(entries.get(name, ())), failed.get(name, 0)) for name in methods]
-    if empty := [each.name for each in found if not each.entries]:
+    if (empty := [each.name for each in found if not each.entries]) and (len(empty) == len(found) or not partial):
         raise ConfigError(f"{runs[0].path}: no pictures by {shown(empty)}; see its records for the errors")
-    return found
+    return [each for each in found if each.entries]
 
 
 def check_alike(first: Entry, second: Entry) -> None:

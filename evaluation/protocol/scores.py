@@ -116,9 +116,12 @@ def differences(every: Sequence[Looked], of: Callable[[int, Sequence[int]], dict
     return rows
 
 
-def notes(every: Sequence[Looked], tools: Instruments, reference: Floats | None) -> list[str]:
+def notes(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments, reference: Floats | None) -> list[str]:
     """What was asked of the pictures and not measured, and why, in words."""
     said: list[str] = []
+    measured = {each.entrant.name for each in every}
+    if bare := dict.fromkeys(name for run in runs for name in run.plan.methods if name not in measured):
+        said.append(f"left out, since no picture of it is finished: {', '.join(bare)}")
     jobs = [job for each in every for job in each.jobs]
     if reference is not None and not enough(reference):
         said.append(
@@ -132,9 +135,9 @@ def notes(every: Sequence[Looked], tools: Instruments, reference: Floats | None)
         other = sorted({each.relation for job in jobs for each in job.expects.relations if each.relation not in SIDES})
         if other:
             said.append(f"relations: {', '.join(other)} is not judged by VISOR's rule, and left out")
-        bare = sum(not measures.boxes_of(job) for job in jobs)
-        if bare:
-            said.append(f"map50: {bare} of {len(jobs)} pictures were asked for without boxes, so there is no mean over all")
+        unboxed = sum(not measures.boxes_of(job) for job in jobs)
+        if unboxed:
+            said.append(f"map50: {unboxed} of {len(jobs)} pictures were asked for without boxes, so there is no mean over all")
         if any(job.expects.attributes for job in jobs) and by_crops([each.entrant for each in every], tools) is None:
             said.append("attribute_rate: the detector does not know the phrases; it needs a CLIP (--clip) to look at crops")
     if tools.clip is not None and (cut := sum(tools.clip.is_cut(prompt) for prompt in {job.prompt for job in jobs})):
@@ -152,7 +155,7 @@ def protocol(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instrume
         "resamples": metrics.RESAMPLES,
         "resampled": "items; pictures of one item are drawn together",
         "versions": {**versions(), **_installed("torchmetrics", "faster-coco-eval", "numpy", "scipy", "pillow")},
-        "notes": notes(every, tools, reference),
+        "notes": notes(runs, every, tools, reference),
     }
     if tools.detector is not None:
         found["detector"] = {

@@ -145,6 +145,19 @@ def test_what_was_seen_is_not_looked_at_again(run: Call, tmp_path: Path, monkeyp
     assert (tmp_path / "run" / "scores" / "result.json").read_bytes() != first  # of five pictures now
 
 
+def test_a_method_that_has_no_picture_yet_is_left_out_of_a_part(run: Call, tmp_path: Path) -> None:
+    plan = drawn.plan(tuple(METHODS), items=4)
+    drawn.run(tmp_path / "run", plan, METHODS, but=range(6, 12))
+    result = run("evaluate", "score", "run", "--detector", "shapeworld", "--partial")
+    assert result.exit_code == 0, result.output
+    data = json.loads((tmp_path / "run" / "scores" / "result.json").read_text())
+    assert [(row["guidance"], row["count"]) for row in data["rows"]] == [("right", 4), ("mirrored", 2)]
+    assert [(each["first"], each["second"], each["count"]) for each in data["differences"]] == [("right", "mirrored", 2)]
+    assert "left out, since no picture of it is finished: empty" in result.stderr
+    drawn.run(tmp_path / "bad", plan, METHODS, broken=range(12))
+    assert "no pictures by right, mirrored, empty" in run("evaluate", "score", "bad", "--clip", "x", "--partial").stderr
+
+
 def test_too_few_pictures_for_a_frechet_distance_is_said(run: Call, tmp_path: Path) -> None:
     drawn.run(tmp_path / "run", drawn.plan(("right",), items=5), METHODS)
     real = str(reference(tmp_path / "real"))
