@@ -88,7 +88,7 @@ def per_item(statistic: Statistic, items: Sequence[str]) -> Statistic:
         rows = cast("list[list[int]]", draws.tolist())
         return np.concatenate([statistic.of(np.array([[p for i in row for p in members[i]]], dtype=np.intp)) for row in rows])
 
-    return Statistic(len(members), of, statistic.centred, statistic.bounds)
+    return Statistic(len(members), of, statistic.centred, statistic.bounds, max(statistic.items, statistic.width))
 
 
 def share(totals: Sequence[float] | Floats, counts: Sequence[float] | Floats) -> Statistic:
