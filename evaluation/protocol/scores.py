@@ -135,6 +135,8 @@ def notes(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments
         other = sorted({each.relation for job in jobs for each in job.expects.relations if each.relation not in SIDES})
         if other:
             said.append(f"relations: {', '.join(other)} is not judged by VISOR's rule, and left out")
+        faults = {each.entrant.name: fault for each in every if (fault := measures.visor_fault(each.jobs))}
+        said += [f"visor_n of {name}: {fault}, so it is left out" for name, fault in faults.items()]
         unboxed = sum(not measures.boxes_of(job) for job in jobs)
         if unboxed:
             said.append(f"map50: {unboxed} of {len(jobs)} pictures were asked for without boxes, so there is no mean over all")

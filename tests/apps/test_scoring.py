@@ -119,6 +119,13 @@ def test_several_seeds_are_resampled_by_item_and_counted_as_visor_does(run: Call
     assert found["relation_uncond"] == {"value": 0.5, "low": 0.5, "high": 0.5}  # the same in every item
 
 
+def test_a_visor_n_that_cannot_be_given_is_said(run: Call, tmp_path: Path) -> None:
+    drawn.run(tmp_path / "run", drawn.plan(("some",), items=3, seeds=2), {"some": drawn.true}, broken=[1])
+    result = run("evaluate", "score", "run", "--detector", "shapeworld")
+    assert "visor_n of some: some items have 1 pictures and some 2, so it is left out" in result.stderr
+    assert "visor_1" not in values(tmp_path / "run" / "scores" / "result.json")["some"]
+
+
 def test_what_was_seen_is_not_looked_at_again(run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = drawn.plan(("right",), items=5)
     drawn.run(tmp_path / "run", plan, METHODS, but=[4])
