@@ -17,6 +17,7 @@ from ..records import Records, digest
 from .clip import Clip, crop
 from .entrants import Entry, read_picture
 from .features import FeatureNetwork
+from .hashes import file_hash
 from .measures import Seen
 
 Done: TypeAlias = Callable[[int], None]
@@ -178,3 +179,8 @@ def reference_pictures(folder: Path) -> list[Path]:
     if not found:
         raise ConfigError(f"reference {folder}: no pictures in it ({', '.join(PICTURES)}); expected a folder of real ones")
     return found
+def reference_digest(folder: Path) -> str:
+    """A hash of what the pictures of a folder hold, whatever they are called; raises as `reference_pictures`."""
+    return digest({"": sorted(file_hash(path) for path in reference_pictures(folder))})
+
+

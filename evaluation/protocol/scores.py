@@ -13,7 +13,7 @@ from .. import metrics
 from ..distributions import Reference, enough
 from ..metrics import Floats, Resampled, Statistic
 from ..tables import FORMAT
-from . import frechet, measures
+from . import frechet, measures, passes
 from .looks import Instruments, Looked, by_crops
 from .measures import SIDES
 from .plan import Job
@@ -168,13 +168,17 @@ def protocol(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instrume
             "overlap": 0.5,
             "renamed": dict(tools.renamed),
         }
-    if tools.features is not None and reference is not None:
+    if tools.features is not None and tools.reference is not None and reference is not None:
         found["features"] = {
             "name": tools.features.name,
             "sha256": tools.features.sha256,
             "resize": tools.features.resize,
             "dimensions": reference.shape[1],
-            "reference": {"folder": str(tools.reference), "images": len(reference)},
+            "reference": {
+                "folder": str(tools.reference),
+                "images": len(reference),
+                "digest": passes.reference_digest(tools.reference),
+            },
             "resamples": frechet.FEW if reference.shape[1] > frechet.WIDE else metrics.RESAMPLES,
         }
     if tools.clip is not None:
