@@ -140,8 +140,11 @@ def notes(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments
         unboxed = sum(not measures.boxes_of(job) for job in jobs)
         if unboxed:
             said.append(f"map50: {unboxed} of {len(jobs)} pictures were asked for without boxes, so there is no mean over all")
-        if any(job.expects.attributes for job in jobs) and by_crops([each.entrant for each in every], tools) is None:
+        crops = by_crops([each.entrant for each in every], tools)
+        if any(job.expects.attributes for job in jobs) and crops is None:
             said.append("attribute_rate: the detector does not know the phrases; it needs a CLIP (--clip) to look at crops")
+        if crops and (alone := [name for name, among in passes.choices_of(jobs).items() if len(among) < 2]):
+            said.append(f"attribute_rate: left out: {', '.join(alone)}, since no attribute of its kind is there to tell it from")
     if tools.clip is not None and (cut := sum(tools.clip.is_cut(prompt) for prompt in {job.prompt for job in jobs})):
         said.append(f"clip: {cut} prompts are longer than {tools.clip.length} tokens, and were cut there")
     if failed := sum(each.entrant.failed for each in every):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,13 @@ import torch
 from click.testing import Result
 from PIL import Image
 
+from lsregen.evaluation.protocol.clip import Clip
 from lsregen.evaluation.protocol.detectors import _ShapeWorld
+from lsregen.evaluation.protocol.expects import Attribute, Expects
+from lsregen.evaluation.protocol.plan import Plan
 from lsregen.evaluation.protocol.run_folder import RunFolder
 from lsregen.evaluation.shapeworld import render, sample_scene
+from lsregen.framework.detection import Detected
 
 from ..evaluation.protocol import drawn, networks
 
@@ -185,6 +190,59 @@ def test_attributes_are_told_from_crops_where_the_detector_knows_nouns_only(run:
     assert 0 <= values(tmp_path / "run" / "scores" / "result.json")["right"]["attribute_rate"] <= 1
 
 
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What CLIP is asked of crops."""
+    found: list[list[str]] = []
+    nearest = Clip.nearest
+
+    def counted(self: Clip, picture: Image.Image, texts: Sequence[str]) -> int:
+        found.append(list(texts))
+        return nearest(self, picture, texts)
+
+    monkeypatch.setattr(Clip, "nearest", counted)
+    return found
+
+
+@pytest.fixture
+def of_crops(run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """A run of circles that are asked to be red and wooden, scored with a detector that finds every noun that it knows."""
+    nouns = {"circle": (0.0, 0.0, 0.5, 0.5), "cat": (0.5, 0.5, 1.0, 1.0)}
+
+    def found(self: _ShapeWorld, pictures: Any, wanted: Any) -> Any:
+        return [[Detected(noun, box, 0.9) for noun, box in nouns.items()] for _ in pictures]
+
+    monkeypatch.setattr(_ShapeWorld, "classes", tuple(nouns))
+    monkeypatch.setattr(_ShapeWorld, "__call__", found)
+    plan = drawn.plan(("right",), items=2)
+    both = (Attribute("red circle", "circle", "red"), Attribute("wooden circle", "circle", "wooden"))
+    jobs = [
+        replace(job, expects=Expects(attributes=both, classes=dict.fromkeys(job.layout.phrases, "circle"))) for job in plan.jobs
+    ]
+    drawn.run(tmp_path / "run", Plan.of(plan.origin, plan.methods, plan.batch, jobs), METHODS)
+    return ("evaluate", "score", "run", "--detector", "shapeworld", "--clip", str(networks.clip(tmp_path / "clip")))
+
+
+def test_answers_are_asked_for_again_when_a_noun_is_called_otherwise(
+    run: Call, of_crops: tuple[str, ...], asked: list[list[str]]
+) -> None:
+    assert run(*of_crops).exit_code == 0
+    assert len(asked) == 2
+    assert run(*of_crops).exit_code == 0
+    assert len(asked) == 2
+    assert run(*of_crops, "--class", "circle=cat").exit_code == 0
+    assert len(asked) == 4
+
+
+def test_an_attribute_that_is_told_from_no_other_is_left_out(
+    run: Call, of_crops: tuple[str, ...], asked: list[list[str]]
+) -> None:
+    result = run(*of_crops)
+    assert result.exit_code == 0, result.output
+    assert "attribute_rate: left out: wooden, since no attribute of its kind is there to tell it from" in result.stderr
+    assert all(len(texts) == 11 and texts[-1] == "a photo of a gray circle" for texts in asked)
+
+
 def test_a_damaged_or_exchanged_picture_is_said(run: Call, tmp_path: Path) -> None:
     made = drawn.run(tmp_path / "run", drawn.plan(("right",), items=2), METHODS)
     made.image_path(1).write_bytes(made.image_path(0).read_bytes())
@@ -223,7 +281,10 @@ BAD: dict[str, tuple[Callable[[Path], tuple[str, ...]], str]] = {
     "empty reference": (lambda _: ("run", "--features", "shapeworld", "--reference", "empty"), "no pictures in it"),
     "no inception": (lambda _: ("run", "--features", "inception.pt", "--reference", "run"), "no such file or folder; expected"),
     "no TorchScript": (lambda _: ("run", "--features", "weights.pt", "--reference", "run"), "not a TorchScript file"),
-    "no encoder": (lambda _: ("run", "--features", "run", "--reference", "run"), "a folder without a config.json; expected"),
+    "no encoder": (
+        lambda _: ("run", "--features", "run", "--reference", "run"),
+        "a folder without a config.json; expected",
+    ),
     "no clip": (lambda _: ("run", "--clip", "clip"), "clip 'clip': no folder with a config.json; expected a folder of CLIP"),
     "no device": (lambda _: ("run", "--clip", "run", "--device", "abacus"), "device 'abacus': not a device of torch"),
     "a folder for a result": (lambda _: ("run", "--detector", "shapeworld", "--json", "run"), "is a folder; expected a file"),
