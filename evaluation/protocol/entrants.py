@@ -71,8 +71,8 @@ def entrants_of(runs: Sequence[RunFolder], partial: bool = False) -> list[Entran
         partial: take runs that are not finished, and leave out the methods that have no picture yet.
 
     Raises:
-        ConfigError: a run is not finished, or there are no pictures, two runs differ in a method, hold the same picture, or asked for
-            different things under the name of one item.
+        ConfigError: a run is not finished, or there are no pictures; two runs differ in a method, hold the same picture, or
+            asked for different things under the name of one item.
     """
     methods, entries, failed = dict[str, tuple[Method, RunFolder]](), dict[str, list[Entry]](), dict[str, int]()
     items = dict[str, Entry]()
@@ -112,22 +112,18 @@ def check_alike(first: Entry, second: Entry) -> None:
         ConfigError: they were not; says in what they differ.
     """
     one, other = first.job, second.job
-    pairs = {
-        "prompt": (one.prompt, other.prompt),
-        "negative": (one.negative, other.negative),
-        "layout": (one.layout, other.layout),
-        "expects": (one.expects, other.expects),
-    }
-    if differing := next((name for name, (a, b) in pairs.items() if a != b), None):
-        said = "" if differing in ("layout", "expects") else " ({!r} and {!r})".format(*(text[:60] for text in pairs[differing]))
+    texts = {"prompt": (one.prompt, other.prompt), "negative": (one.negative, other.negative)}
+    said = [f"{name} ({a[:60]!r} and {b[:60]!r})" for name, (a, b) in texts.items() if a != b]
+    said += ["layout"] * (one.layout != other.layout) + ["expects"] * (one.expects != other.expects)
+    if said:
         raise ConfigError(
-            f"item {one.item!r} is not the same in {first.run.path} and {second.run.path}: another {differing}{said}; compare runs "
-            "of one source, and give the items of unlike lists names of their own"
+            f"item {one.item!r} is not the same in {first.run.path} and {second.run.path}: another {said[0]}; compare runs of "
+            "one source, and give the items of unlike lists names of their own"
         )
 
 
 def _paired(first: Entry, second: Entry) -> Entry:
-    """The second, checked, with what the two have in common held once: a plan may have a million jobs. Raises as `check_alike`."""
+    """The second, checked, with what the two have in common held once: there may be a million jobs. Raises as `check_alike`."""
     if first is second:
         return second
     check_alike(first, second)

@@ -268,7 +268,10 @@ BAD: dict[str, tuple[Callable[[Path], tuple[str, ...]], str]] = {
     "same items": (lambda _: ("run", "copy", "--detector", "shapeworld"), "item 'scene-0' with seed 0 by 'right' stands in both"),
     "another method": (lambda _: ("run", "other", "--detector", "shapeworld"), "method 'right' is not the same in run and other"),
     "no such detector": (lambda _: ("run", "--detector", "shapewrld"), "did you mean 'shapeworld'?"),
-    "no detector's folder": (lambda _: ("run", "--detector", "run"), "no folder with a config.json; expected a detector"),
+    "no detector's folder": (
+        lambda _: ("run", "--detector", "run"),
+        "no folder with a config.json; expected a detector of transformers",
+    ),
     "lacks the classes": (unknown_class, "classes that the plan asks for: "),
     "no such option": (
         lambda _: ("run", "--detector", "shapeworld", "--detector-option", "x=1"),
@@ -283,7 +286,7 @@ BAD: dict[str, tuple[Callable[[Path], tuple[str, ...]], str]] = {
     "no TorchScript": (lambda _: ("run", "--features", "weights.pt", "--reference", "run"), "not a TorchScript file"),
     "no encoder": (
         lambda _: ("run", "--features", "run", "--reference", "run"),
-        "a folder without a config.json; expected",
+        "features 'run': no folder with a config.json; expected",
     ),
     "no clip": (lambda _: ("run", "--clip", "clip"), "clip 'clip': no folder with a config.json; expected a folder of CLIP"),
     "no device": (lambda _: ("run", "--clip", "run", "--device", "abacus"), "device 'abacus': not a device of torch"),
