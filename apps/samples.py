@@ -107,12 +107,12 @@ def _alike(runs: Sequence[RunFolder], items: Container[str]) -> list[dict[str, t
     return [made for same in found.values() for made in same]
 
 
-def _sample(
-    made: Mapping[str, tuple[Job, RunFolder]], columns: Sequence[str], finished: Mapping[int, Container[int]]
-) -> Sample:
+def _sample(made: Mapping[str, tuple[Job, RunFolder]], columns: Sequence[str], finished: Mapping[int, Container[int]]) -> Sample:
     job = next(iter(made.values()))[0]
     pictures = tuple(_made(i, name, made.get(name), finished) for i, name in enumerate(columns))
-    return Sample(job.item, job.seed, job.prompt, phrases_of(job.layout), outlines(job.layout), job.size[0] / job.size[1], pictures)
+    return Sample(
+        job.item, job.seed, job.prompt, phrases_of(job.layout), outlines(job.layout), job.size[0] / job.size[1], pictures
+    )
 
 
 def phrases_of(layout: Layout) -> tuple[tuple[str, str], ...]:
