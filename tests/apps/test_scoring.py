@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import Result
 from PIL import Image
 
@@ -324,17 +323,8 @@ def test_a_run_in_which_a_package_is_missing_is_not_begun(run: Call, tmp_path: P
     assert "evaluation needs no-such-package; install them with: pip install no-such-package" in result.stderr
 
 
-class Pool(torch.nn.Module):
-    """Stands for Inception: pixels in, features out, and logits unless it is asked."""
-
-    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
-        features = torch.nn.functional.adaptive_avg_pool2d(images.float() / 255, 1).flatten(1)
-        return features if return_features else features[:, :1]
-
-
 def test_inception_is_a_file_of_torchscript(run: Call, tmp_path: Path) -> None:
-    with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
-        torch.jit.script(Pool()).save(str(tmp_path / "inception.pt"))
+    networks.inception(tmp_path / "inception.pt")
     drawn.run(tmp_path / "run", drawn.plan(("right",), items=5), METHODS)
     real = str(reference(tmp_path / "real", 10))
     result = run("evaluate", "score", "run", "--features", "inception.pt", "--reference", real)
