@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from math import ceil
@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..evaluation.protocol.entrants import read_picture
 from ..evaluation.protocol.plan import Job
-from ..evaluation.protocol.run_folder import Record, RunFolder
+from ..evaluation.protocol.run_folder import RunFolder
 from ..framework.errors import ConfigError, nearest
 from ..framework.layout import Layout
 from .drawing import colours_of
@@ -71,22 +71,17 @@ def samples_page(
     Raises:
         ConfigError: no item or method is of such a name, or nothing is finished.
     """
-    jobs: dict[tuple[int, str, int], dict[str, tuple[Job, RunFolder]]] = {}
-    known: dict[str, None] = {}
-    for number, run in enumerate(runs):
-        for job in run.plan.jobs:
-            jobs.setdefault((number, job.item, job.seed), {})[job.method] = job, run
-        known.update(dict.fromkeys(run.plan.methods))
-    listed = list(dict.fromkeys(item for _, item, _ in jobs))
-    for what, asked, there in (("item", items, listed), ("method", methods, list(known))):
+    known = list(dict.fromkeys(name for run in runs for name in run.plan.methods))
+    listed = list(dict.fromkeys(run.plan.named(number)[1] for run in runs for number in range(len(run.plan.jobs))))
+    for what, asked, there in (("item", items, listed), ("method", methods, known)):
         if unknown := [name for name in asked or () if name not in there]:
             raise ConfigError(f"{what} {unknown[0]!r}: not in these runs{nearest(unknown[0], there)}")
     chosen = set(items) if items is not None else set(listed[:count])
     columns = tuple(methods or known)
-    finished = {id(run): {record.job: record for record in run.records()} for run in runs}
+    finished = {id(run): run.finished() for run in runs}
     if not any(finished.values()):
         raise ConfigError(f"{runs[0].path}: nothing is finished; make it with `lsregen evaluate run`")
-    samples = [_sample(item, seed, made, columns, finished) for (_, item, seed), made in jobs.items() if item in chosen]
+    samples = [_sample(made, columns, finished) for made in _alike(runs, chosen)]
     return {
         "samples": samples,
         "methods": columns,
@@ -97,16 +92,27 @@ def samples_page(
     }
 
 
-def _sample(
-    item: str,
-    seed: int,
-    made: Mapping[str, tuple[Job, RunFolder]],
-    columns: Sequence[str],
-    finished: Mapping[int, Mapping[int, Record]],
-) -> Sample:
+def _alike(runs: Sequence[RunFolder], items: Container[str]) -> list[dict[str, tuple[Job, RunFolder]]]:
+    """The jobs of some items by method, those of all runs together that have one item, seed, prompt and layout.
+
+    Where a method made the same thing in two runs, the second begins a sample of its own.
+    """
+    found: dict[tuple[str, int, str, Layout], list[dict[str, tuple[Job, RunFolder]]]] = {}
+    for run in runs:
+        for job in (run.plan.jobs[i] for i in range(len(run.plan.jobs)) if run.plan.named(i)[1] in items):
+            same = found.setdefault((job.item, job.seed, job.prompt, job.layout), [{}])
+            if all(job.method in made for made in same):
+                same.append({})
+            next(made for made in same if job.method not in made)[job.method] = job, run
+    return [made for same in found.values() for made in same]
+
+
+def _sample(made: Mapping[str, tuple[Job, RunFolder]], columns: Sequence[str], finished: Mapping[int, Container[int]]) -> Sample:
     job = next(iter(made.values()))[0]
     pictures = tuple(_made(i, name, made.get(name), finished) for i, name in enumerate(columns))
-    return Sample(item, seed, job.prompt, phrases_of(job.layout), outlines(job.layout), job.size[0] / job.size[1], pictures)
+    return Sample(
+        job.item, job.seed, job.prompt, phrases_of(job.layout), outlines(job.layout), job.size[0] / job.size[1], pictures
+    )
 
 
 def phrases_of(layout: Layout) -> tuple[tuple[str, str], ...]:
@@ -132,13 +138,13 @@ def outlines(layout: Layout) -> tuple[Outline, ...]:
     )
 
 
-def _made(number: int, name: str, of: tuple[Job, RunFolder] | None, finished: Mapping[int, Mapping[int, Record]]) -> Made:
+def _made(number: int, name: str, of: tuple[Job, RunFolder] | None, finished: Mapping[int, Container[int]]) -> Made:
     if of is None:
         return Made(number, name, missing="Not in the plan.")
     job, run = of
-    record = finished[id(run)].get(job.number)
-    if record is None:
+    if job.number not in finished[id(run)]:
         return Made(number, name, missing="Not made yet.")
+    record = run.record(job.number)
     if record.error is not None:
         return Made(number, name, missing=f"{record.error.type}: {record.error.message}")
     picture = read_picture(run.image_path(job))

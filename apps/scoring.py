@@ -97,6 +97,7 @@ def measure(
     check_result(result)
     tools = instruments(**given)
     known, crops = labels(entrants, tools), by_crops(entrants, tools)
+    choices = passes.choices_of(entry.job for entrant in entrants for entry in entrant.entries)
     reference = None
     if tools.features is not None and tools.reference is not None:
         pictures = passes.reference_pictures(tools.reference)
@@ -108,7 +109,7 @@ def measure(
     looks = sum(part is not None for part in (tools.detector, tools.features, tools.clip)) + bool(crops)
     for entrant in entrants:
         with progress(looks * len(entrant.entries), entrant.name, "look") as on_done:
-            every.append(look(entrant, tools, known, crops, batch=batch, on_done=on_done))
+            every.append(look(entrant, tools, known, crops, choices, batch=batch, on_done=on_done))
     return scores.result(runs, every, tools, reference)
 
 

@@ -56,7 +56,7 @@ def make(runs: tuple[Path, ...], first: str | None, second: str | None, count: i
     folders = [RunFolder.open(folder) for folder in runs]
     check_page(out)
     one, two = _entries(folders[0], first, "--first"), _entries(folders[-1], second, "--second")
-    names = one[0].record.method, two[0].record.method
+    names = one[0].job.method, two[0].job.method
     if len(set(names)) < 2:
         if folders[0].path.resolve() == folders[-1].path.resolve():
             raise ConfigError(f"--first and --second are both {names[0]!r} of {folders[0].path}; expected two methods")
@@ -95,9 +95,9 @@ def _entries(run: RunFolder, method: str | None, where: str) -> list[Entry]:
     if name not in known:
         raise ConfigError(f"{where} {name!r}: {run.path} has no such method{nearest(name, known)}; it has {', '.join(known)}")
     found = [
-        Entry(run, run.plan.jobs[record.job], record)
+        Entry(run, run.plan.jobs[record.job], record.image)
         for record in run.records()
-        if record.method == name and record.error is None
+        if record.method == name and record.image is not None
     ]
     if not found:
         raise ConfigError(f"{run.path}: no pictures by {name!r} are finished; make them with `lsregen evaluate run`")

@@ -22,6 +22,8 @@ RECALLS: Floats = np.linspace(0, 1, 101)
 """The recalls at which COCO reads the precision."""
 MOST_BOXES = 100  # of one phrase in one image: COCO leaves out the others
 RESAMPLES = 1000
+CELLS = 2**21
+"""The most numbers of one array of a statistic while it is resampled: 16 MiB."""
 
 
 @dataclass(frozen=True)
@@ -61,18 +63,25 @@ class Statistic:
     """A number that depends on which of `items` are drawn.
 
     `of`: from numbers of items `[resamples, drawn]`, each in [0, items), to values `[resamples]`. `centred`: the values of
-    resamples lie to one side of the value itself, so only their spread is used for an interval. `bounds`: of all values.
+    resamples lie to one side of the value itself, so only their spread is used for an interval. `bounds`: of all values. `width`:
+    how many numbers `of` holds in an array for each resample, where they are more than `items`.
     """
 
     items: int
     of: Callable[[Draws], Floats]
     centred: bool = False
     bounds: tuple[float, float] = (-np.inf, np.inf)
+    width: int = 0
 
     @property
     def value(self) -> float:
         """With every item drawn once."""
         return float(self.of(np.arange(self.items)[None, :])[0])
+
+    def values(self, draws: Draws) -> Floats:
+        """`of` many resamples, some at a time, so that they fit into memory."""
+        some = max(1, CELLS // max(self.items, self.width))
+        return np.concatenate([self.of(draws[first : first + some]) for first in range(0, len(draws), some)])
 
 
 def mean(values: Sequence[float] | Floats) -> Statistic:
@@ -118,7 +127,7 @@ def resample(values: Statistic | Sequence[float] | Floats, n: int = RESAMPLES, s
         ValueError: there are no items.
     """
     statistic = values if isinstance(values, Statistic) else mean(values)
-    drawn = statistic.of(draw(statistic.items, n, seed))
+    drawn = statistic.values(draw(statistic.items, n, seed))
     return Resampled(statistic.items, statistic.value, drawn, statistic.centred, statistic.bounds)
 
 
@@ -203,11 +212,15 @@ def precision_statistic(results: Sequence[ImageResult], iou: float = 0.5) -> Sta
 
     def of(draws: Draws) -> Floats:
         times = times_drawn(draws, len(results))
-        per_class = [_class_precision(times[:, wanted].sum(axis=1), times[:, image], right) for wanted, image, right in matched]
-        asked = np.stack([times[:, wanted].any(axis=1) for wanted, _, _ in matched])  # [classes resamples]
-        return (np.stack(per_class) * asked).sum(axis=0) / asked.sum(axis=0).clip(min=1)
+        total, asked = np.zeros(len(draws)), np.zeros(len(draws))
+        for wanted, image, right in matched:  # one class after the other: the sum does not depend on how many resamples there are
+            boxes = times[:, wanted].sum(axis=1)
+            total += _class_precision(boxes, times[:, image], right) * (boxes > 0)
+            asked += boxes > 0
+        return total / asked.clip(min=1)
 
-    return Statistic(len(results), of, centred=True, bounds=(0.0, 1.0))
+    widest = max(len(image) for _, image, _ in matched)
+    return Statistic(len(results), of, centred=True, bounds=(0.0, 1.0), width=widest)
 
 
 def _silent(*_: object) -> None:

@@ -50,11 +50,22 @@ class Records:
         return {int(record[self.key]): record for record in records}
 
     def append(self, records: Sequence[Record]) -> None:
-        """Keep items, on disk when this returns."""
+        """Keep items, on disk when this returns.
+
+        Raises:
+            ConfigError: they cannot be written; all that was kept before stays.
+        """
         data = "".join(json.dumps(record) + "\n" for record in records).encode()
-        with self.path.open("ab", buffering=0) as file:
-            file.write(data)  # one write: other lines cannot get between
-            os.fsync(file.fileno())
+        try:
+            with self.path.open("ab", buffering=0) as file:
+                while data:  # one write as a rule: other lines cannot get between; a disk that is almost full takes a part
+                    data = data[file.write(data) :]
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise ConfigError(
+                f"{self.path}: cannot be written ({error.strerror or type(error).__name__}); what was kept before stays: mend "
+                "this, and the same command goes on from there"
+            ) from None
 
     def _open(self) -> None:
         """Begin the file, or mend its end."""

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ...framework.errors import CheckpointError, ConfigError, LayoutError
+from ...framework.errors import ConfigError, LayoutError
 from .captions import read_captions
+from .folders import load_folder, load_part
 from .sources import Asked
 from .sources.coco import read_images
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 QUESTION = "Question: what is the relationship between {first} and {second}? Answer:"
 """LSReGen's question in the form that BLIP-2 is asked questions in; `first` is the larger object."""
 LONGEST = 40  # tokens of a caption
+WHAT, EXPECTED = "captioner", "expected an image-to-text model of transformers"
 
 
 @dataclass(frozen=True)
@@ -39,25 +41,14 @@ class Captioner:
     """A loaded model. `device`: by torch's name, or auto for an accelerator if there is one.
 
     Raises:
+        ConfigError: no such folder, or a device that this machine does not have.
         CheckpointError: the folder is not such a model, or has no weights in safetensors.
-        ConfigError: no such device.
     """
 
     def __init__(self, folder: Path, device: str = "auto") -> None:
-        from transformers import AutoModelForImageTextToText
-
-        from .devices import device_of
-
-        place = device_of(device)
-        if not (folder / "config.json").is_file():
-            raise CheckpointError(f"{folder}: no config.json; expected the folder of an image-to-text model of transformers")
-        try:
-            self._processor = _processor(folder)
-            load = cast("Any", AutoModelForImageTextToText).from_pretrained
-            model = load(folder, local_files_only=True, use_safetensors=True)
-        except Exception as error:  # transformers checks folders in its own ways, by version
-            raise CheckpointError(f"{folder}: not an image-to-text model of transformers ({_brief(error)})") from None
-        self._model = model.to(place).eval()
+        classes = ("AutoModelForImageTextToText", "AutoProcessor")
+        self._model, found = load_folder(WHAT, folder, device, classes, EXPECTED, dtype="auto")
+        self._processor = found if hasattr(found, "image_processor") else _ImagesOnly(folder)
 
     @property
     def takes_text(self) -> bool:
@@ -85,20 +76,11 @@ class _ImagesOnly:
     """What a processor is for a model that is not given text."""
 
     def __init__(self, folder: Path) -> None:
-        from transformers import AutoImageProcessor, AutoTokenizer
-
-        self._images = cast("Any", AutoImageProcessor).from_pretrained(folder, local_files_only=True)
-        self.batch_decode = cast("Any", AutoTokenizer).from_pretrained(folder, local_files_only=True).batch_decode
+        self._images = load_part(WHAT, folder, "AutoImageProcessor", EXPECTED)
+        self.batch_decode = load_part(WHAT, folder, "AutoTokenizer", EXPECTED).batch_decode
 
     def __call__(self, **given: Any) -> Any:
         return self._images(**given)
-
-
-def _processor(folder: Path) -> Any:
-    from transformers import AutoProcessor
-
-    found = cast("Any", AutoProcessor).from_pretrained(folder, local_files_only=True)
-    return found if hasattr(found, "image_processor") else _ImagesOnly(folder)
 
 
 def _answer(text: str, asked: str) -> str:

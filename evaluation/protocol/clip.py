@@ -13,9 +13,9 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ...framework.errors import CheckpointError, ConfigError
-from .devices import device_of
+from ...framework.errors import CheckpointError
 from .features import pooled, sides
+from .folders import load_folder
 from .hashes import folder_hashes
 
 if TYPE_CHECKING:
@@ -36,11 +36,11 @@ class Clip:
     processor: Any
     tokenizer: Any
     length: int
-    device: torch.device
+    sha256: dict[str, str]
 
     @property
-    def sha256(self) -> dict[str, str]:
-        return folder_hashes(self.path)
+    def device(self) -> torch.device:
+        return self.network.device
 
     @property
     def resize(self) -> str:
@@ -103,24 +103,12 @@ def load_clip(folder: Path, device: str = "auto") -> Clip:
         ConfigError: no such folder, or a device that this machine does not have.
         CheckpointError: its files are none of such an encoder.
     """
-    import transformers
-
-    library: Any = transformers
-    place = device_of(device)
-    if not (folder / "config.json").is_file():
-        raise ConfigError(f"clip {str(folder)!r}: no folder with a config.json; {EXPECTED}")
-    try:
-        network = library.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="float32")
-        processor = library.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-        tokenizer = library.AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers checks folders in its own ways, by version
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise CheckpointError(f"clip {folder}: cannot be loaded ({type(error).__name__}: {first[:300]}); {EXPECTED}") from None
+    classes = ("AutoModel", "AutoImageProcessor", "AutoTokenizer")
+    network, processor, tokenizer = load_folder("clip", folder, device, classes, EXPECTED)
     length = getattr(getattr(network.config, "text_config", None), "max_position_embeddings", None)
     if not (hasattr(network, "get_image_features") and hasattr(network, "get_text_features") and isinstance(length, int)):
         raise CheckpointError(f"clip {folder}: a {type(network).__name__} does not encode both pictures and texts; {EXPECTED}")
-    network.eval().requires_grad_(False).to(place)
-    return Clip(folder, network, processor, tokenizer, length, place)
+    return Clip(folder, network, processor, tokenizer, length, folder_hashes(folder))
 
 
 def crop(picture: Image, box: tuple[float, float, float, float]) -> Image:

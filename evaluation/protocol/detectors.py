@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...framework.detection import Detected, LoadedDetector
-from ...framework.errors import CheckpointError, ConfigError, nearest
+from ...framework.errors import ConfigError, nearest
 from ...framework.options import check_options, option
+from .folders import load_folder
 from .hashes import file_hash, folder_hashes
 
 if TYPE_CHECKING:
-    import torch
     from PIL.Image import Image
 
 OPEN = ("owlvit", "owlv2")
 """Types of models that look for any words; every other one has classes of its own."""
 QUERY = "a photo of a {}"
+EXPECTED = "expected a detector of transformers: config.json, preprocessor_config.json, model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -30,21 +31,22 @@ class ShapeWorldDetector:
         return _ShapeWorld()
 
 
+def _sources() -> dict[str, str]:
+    """The hashes of the exact detector's source, which is what other detectors' weights are."""
+    home = Path(__file__).parents[1] / "shapeworld"
+    return {name: file_hash(home / name) for name in ("detect.py", "geometry.py", "scene.py")}
+
+
 @dataclass(frozen=True)
 class _ShapeWorld:
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    sha256: Mapping[str, str] = field(default_factory=_sources)
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         from ..shapeworld import COLOURS, SHAPES
 
         return tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
-
-    @property
-    def sha256(self) -> Mapping[str, str]:
-        """Of its source, which is what other detectors' weights are."""
-        home = Path(__file__).parents[1] / "shapeworld"
-        return {name: file_hash(home / name) for name in ("detect.py", "geometry.py", "scene.py")}
 
     @property
     def threshold(self) -> float:
@@ -81,8 +83,14 @@ class TransformersDetector:
             raise ConfigError(f"least_score: {self.least_score}; expected a number in [0, 1)")
         if not self.least_score <= self.threshold <= 1:
             raise ConfigError(f"threshold: {self.threshold}; expected a number from least_score ({self.least_score}) to 1")
-        if "{}" not in self.query:
-            raise ConfigError(f"query: {self.query!r}; expected {{}} in it, where the words shall stand")
+        try:
+            asked = self.query.format("words")
+        except (LookupError, ValueError, AttributeError):
+            asked = ""
+        if "{}" not in self.query or "words" not in asked:
+            raise ConfigError(
+                f"query: {self.query!r}; expected {{}} in it once, where the words shall stand, and no other braces"
+            )
 
     def load(self, device: str) -> LoadedDetector:
         """The network in float32, and its own preparation of pictures.
@@ -91,42 +99,18 @@ class TransformersDetector:
             ConfigError: no such folder, or a device that this machine does not have.
             CheckpointError: its files are none of an object detector.
         """
-        from .devices import device_of
-
-        folder, place = Path(self.model).expanduser(), device_of(device)
-        if not (folder / "config.json").is_file():
-            raise ConfigError(f"detector {self.model!r}: no folder with a config.json; expected a detector of transformers")
-        network, processor = _load(folder)
-        network.eval().requires_grad_(False).to(place)
+        folder = Path(self.model).expanduser()
+        network, processor = load_folder("detector", folder, device, _loaders, EXPECTED)
         if str(network.config.model_type) in OPEN:
-            return _Open(self, folder, network, processor, place)
-        return _Closed(self, folder, network, processor, place)
+            return _Open(self, network, processor, folder_hashes(folder))
+        return _Closed(self, network, processor, folder_hashes(folder))
 
 
-def _load(folder: Path) -> tuple[Any, Any]:
-    """The network and the preparation of its inputs. Raises as `TransformersDetector.load`."""
-    import transformers
-
-    library: Any = transformers
-    try:
-        kind = str(library.AutoConfig.from_pretrained(folder, local_files_only=True).model_type)
-        family = library.AutoModelForZeroShotObjectDetection if kind in OPEN else library.AutoModelForObjectDetection
-        network, said = family.from_pretrained(
-            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype="float32"
-        )
-        prepare = library.AutoProcessor if kind in OPEN else library.AutoImageProcessor
-        processor = prepare.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers checks folders in its own ways, by version
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise CheckpointError(
-            f"detector {folder}: cannot be loaded ({type(error).__name__}: {first[:300]}); expected config.json of an object "
-            "detector, preprocessor_config.json, and model.safetensors"
-        ) from None
-    if missing := sorted(said["missing_keys"]):
-        raise CheckpointError(
-            f"detector {folder}: {len(missing)} weights are missing, {missing[0]!r} among them; expected those of a detector"
-        )
-    return network, processor
+def _loaders(kind: str) -> tuple[str, str]:
+    """What loads a detector of this type, and its preparation of inputs."""
+    if kind in OPEN:
+        return "AutoModelForZeroShotObjectDetection", "AutoProcessor"
+    return "AutoModelForObjectDetection", "AutoImageProcessor"
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,21 +118,16 @@ class _Of:
     """What both kinds share."""
 
     options: TransformersDetector
-    folder: Path
     network: Any
     processor: Any
-    device: torch.device
-
-    @property
-    def sha256(self) -> Mapping[str, str]:
-        return folder_hashes(self.folder)
+    sha256: Mapping[str, str]
 
     @property
     def threshold(self) -> float:
         return self.options.threshold
 
     def prepared(self, **inputs: Any) -> Any:
-        return self.processor(**inputs, return_tensors="pt").to(self.device)
+        return self.processor(**inputs, return_tensors="pt").to(self.network.device)
 
 
 class _Closed(_Of):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from PIL import Image
@@ -13,16 +13,16 @@ from ...framework.images import fingerprint
 from ...framework.report import weights
 from .detectors import shown
 from .plan import Job, Method
-from .run_folder import Record, RunFolder
+from .run_folder import RunFolder
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished picture of a run."""
+    """A finished picture of a run; `image`: the hash of its pixels."""
 
     run: RunFolder
     job: Job
-    record: Record
+    image: str
 
     @property
     def path(self) -> Path:
@@ -35,7 +35,7 @@ class Entry:
             ConfigError: it is gone, damaged or another one.
         """
         picture = read_picture(self.path)
-        if fingerprint(picture) != self.record.image:
+        if fingerprint(picture) != self.image:
             raise ConfigError(f"{self.path}: not the picture that the run made; remove its record and run the plan again")
         return picture
 
@@ -68,12 +68,14 @@ def entrants_of(runs: Sequence[RunFolder], partial: bool = False) -> list[Entran
     """The methods of some runs, pooled by their names: runs of several plans, such as the paper's two splits, may share them.
 
     Args:
-        partial: take runs that are not finished.
+        partial: take runs that are not finished, and leave out the methods that have no picture yet.
 
     Raises:
-        ConfigError: a run is not finished or has no pictures, two runs differ in a method, or hold the same picture.
+        ConfigError: a run is not finished, or there are no pictures; two runs differ in a method, hold the same picture, or
+            asked for different things under the name of one item.
     """
     methods, entries, failed = dict[str, tuple[Method, RunFolder]](), dict[str, list[Entry]](), dict[str, int]()
+    items = dict[str, Entry]()
     taken: dict[tuple[str, str, int], RunFolder] = {}
     for run in runs:
         _check_finished(run, partial)
@@ -94,11 +96,40 @@ def entrants_of(runs: Sequence[RunFolder], partial: bool = False) -> list[Entran
                     f"{run.path}; score these runs one by one"
                 )
             taken[key] = run
-            entries.setdefault(record.method, []).append(Entry(run, run.plan.jobs[record.job], record))
+            entry = Entry(run, run.plan.jobs[record.job], record.image or "")
+            first = items.setdefault(record.item, entry)
+            entries.setdefault(record.method, []).append(_paired(first, entry))
     found = [Entrant(name, methods[name][0], tuple(entries.get(name, ())), failed.get(name, 0)) for name in methods]
-    if empty := [each.name for each in found if not each.entries]:
+    if (empty := [each.name for each in found if not each.entries]) and (len(empty) == len(found) or not partial):
         raise ConfigError(f"{runs[0].path}: no pictures by {shown(empty)}; see its records for the errors")
-    return found
+    return [each for each in found if each.entries]
+
+
+def check_alike(first: Entry, second: Entry) -> None:
+    """Two pictures of one item must have been asked for alike: only such are compared with each other, or resampled together.
+
+    Raises:
+        ConfigError: they were not; says in what they differ.
+    """
+    one, other = first.job, second.job
+    texts = {"prompt": (one.prompt, other.prompt), "negative": (one.negative, other.negative)}
+    said = [f"{name} ({a[:60]!r} and {b[:60]!r})" for name, (a, b) in texts.items() if a != b]
+    said += ["layout"] * (one.layout != other.layout) + ["expects"] * (one.expects != other.expects)
+    if said:
+        raise ConfigError(
+            f"item {one.item!r} is not the same in {first.run.path} and {second.run.path}: another {said[0]}; compare runs of "
+            "one source, and give the items of unlike lists names of their own"
+        )
+
+
+def _paired(first: Entry, second: Entry) -> Entry:
+    """The second, checked, with what the two have in common held once: there may be a million jobs. Raises as `check_alike`."""
+    if first is second:
+        return second
+    check_alike(first, second)
+    one = first.job
+    job = replace(second.job, item=one.item, prompt=one.prompt, negative=one.negative, layout=one.layout, expects=one.expects)
+    return replace(second, job=job)
 
 
 def _check_finished(run: RunFolder, partial: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ...framework.errors import CheckpointError, ConfigError
 from .devices import device_of
+from .folders import load_folder
 from .hashes import file_hash, folder_hashes
 
 if TYPE_CHECKING:
@@ -54,10 +55,16 @@ def load_features(name: str, device: str = "auto") -> FeatureNetwork:
     if name == SHAPEWORLD:
         return _Classifier()
     if path.is_dir():
-        return _encoder(path, device_of(device))
+        return _encoder(path, device)
     if path.is_file():
         return _inception(path, device_of(device))
     raise ConfigError(f"features {name!r}: no such file or folder; {EXPECTED}")
+
+
+def _classifiers_hash() -> dict[str, str]:
+    from ..shapeworld.classifier import WEIGHTS, weights_hash
+
+    return {WEIGHTS.name: weights_hash()}
 
 
 @dataclass(frozen=True)
@@ -66,12 +73,7 @@ class _Classifier:
 
     name: str = SHAPEWORLD
     resize: str = "larger pictures to a shorter side of 64 pixels, by a box filter"
-
-    @property
-    def sha256(self) -> dict[str, str]:
-        from ..shapeworld.classifier import WEIGHTS, weights_hash
-
-        return {WEIGHTS.name: weights_hash()}
+    sha256: dict[str, str] = field(default_factory=_classifiers_hash)
 
     def __call__(self, pictures: Sequence[Image]) -> NDArray[np.float32]:
         from ..shapeworld.classifier import image_features
@@ -87,15 +89,12 @@ class _Script:
     module: Any
     takes_flag: bool
     device: torch.device
+    sha256: dict[str, str]
     resize: str = "none before the network, which resizes by itself"
 
     @property
     def name(self) -> str:
         return self.path.name
-
-    @property
-    def sha256(self) -> dict[str, str]:
-        return {self.path.name: file_hash(self.path)}
 
     def __call__(self, pictures: Sequence[Image]) -> NDArray[np.float32]:
         return _one_by_one(pictures, self._features)
@@ -120,7 +119,7 @@ def _inception(path: Path, device: torch.device) -> _Script:
         ) from None
     module.eval()
     takes_flag = "return_features" in {argument.name for argument in module.forward.schema.arguments}
-    network = _Script(path, module, takes_flag, device)
+    network = _Script(path, module, takes_flag, device, {path.name: file_hash(path)})
     _try(network, path)
     return network
 
@@ -132,22 +131,18 @@ class _Encoder:
     path: Path
     network: Any
     processor: Any
-    device: torch.device
+    sha256: dict[str, str]
     resize: str
 
     @property
     def name(self) -> str:
         return self.path.name
 
-    @property
-    def sha256(self) -> dict[str, str]:
-        return folder_hashes(self.path)
-
     def __call__(self, pictures: Sequence[Image]) -> NDArray[np.float32]:
         return _one_by_one(pictures, self._features)
 
     def _features(self, picture: Image) -> Tensor:
-        inputs = self.processor(images=[picture.convert("RGB")], return_tensors="pt").to(self.device)
+        inputs = self.processor(images=[picture.convert("RGB")], return_tensors="pt").to(self.network.device)
         if hasattr(self.network, "get_image_features"):
             return pooled(self.network.get_image_features(**inputs))
         return pooled(self.network(**inputs))
@@ -161,23 +156,12 @@ def pooled(output: Any) -> Tensor:
     return found if isinstance(found, Tensor) else cast("Tensor", output.last_hidden_state[:, 0])
 
 
-def _encoder(folder: Path, device: torch.device) -> _Encoder:
-    import transformers
-
-    library: Any = transformers
-    if not (folder / "config.json").is_file():
-        raise ConfigError(f"features {folder}: a folder without a config.json; {EXPECTED}")
-    try:
-        network = library.AutoModel.from_pretrained(folder, local_files_only=True, use_safetensors=True, dtype="float32")
-        processor = library.AutoImageProcessor.from_pretrained(folder, local_files_only=True)
-    except Exception as error:  # transformers checks folders in its own ways, by version
-        first = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise CheckpointError(
-            f"features {folder}: cannot be loaded ({type(error).__name__}: {first[:300]}); {EXPECTED}"
-        ) from None
-    network.eval().requires_grad_(False).to(device)
+def _encoder(folder: Path, device: str) -> _Encoder:
+    network, processor = load_folder("features", folder, device, ("AutoModel", "AutoImageProcessor"), EXPECTED)
     size, resample = getattr(processor, "size", None), getattr(processor, "resample", None)
-    encoder = _Encoder(folder, network, processor, device, f"its preprocessor's, {sides(size)}, resample {resample}")
+    encoder = _Encoder(
+        folder, network, processor, folder_hashes(folder), f"its preprocessor's, {sides(size)}, resample {resample}"
+    )
     _try(encoder, folder)
     return encoder
 

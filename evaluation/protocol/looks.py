@@ -86,12 +86,20 @@ def labels(entrants: Sequence[Entrant], tools: Instruments) -> dict[str, str]:
     return labels_for(tools.detector, list(needed), tools.renamed, tools.detector_name)
 
 
-def look(entrant: Entrant, tools: Instruments, known: Mapping[str, str], crops: bool | None, **how: Any) -> Looked:
+def look(
+    entrant: Entrant,
+    tools: Instruments,
+    known: Mapping[str, str],
+    crops: bool | None,
+    choices: Mapping[str, Sequence[str]],
+    **how: Any,
+) -> Looked:
     """Let every instrument look at every picture.
 
     Args:
         known: see `labels`.
         crops: see `by_crops`.
+        choices: of all methods; see `passes.choices_of`.
         how: `batch` and `on_done`, as of `passes.looked`.
     """
     entries = entrant.entries
@@ -104,7 +112,7 @@ def look(entrant: Entrant, tools: Instruments, known: Mapping[str, str], crops: 
         if crops is False:
             right = [[bool(one.there(each.phrase, tools.least)) for each in one.job.expects.attributes] for one in seen]
         elif crops and tools.clip is not None:
-            right = passes.crops_right(entries, seen, tools.least, tools.clip, **how)
+            right = passes.crops_right(entries, seen, choices, tools.least, tools.clip, **how)
     features = passes.feature_rows(entries, tools.features, **how) if tools.features is not None else None
     clips = np.array(passes.clip_scores(entries, tools.clip, **how)) if tools.clip is not None else None
     return Looked(entrant, seen, right, features, clips)

@@ -6,6 +6,7 @@ objects count from a threshold on; average precision wants all of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -88,7 +89,7 @@ def per_item(statistic: Statistic, items: Sequence[str]) -> Statistic:
         rows = cast("list[list[int]]", draws.tolist())
         return np.concatenate([statistic.of(np.array([[p for i in row for p in members[i]]], dtype=np.intp)) for row in rows])
 
-    return Statistic(len(members), of, statistic.centred, statistic.bounds)
+    return Statistic(len(members), of, statistic.centred, statistic.bounds, max(statistic.items, statistic.width))
 
 
 def share(totals: Sequence[float] | Floats, counts: Sequence[float] | Floats) -> Statistic:
@@ -118,8 +119,8 @@ def relations(seen: Sequence[Seen], threshold: float) -> dict[str, Statistic]:
     """VISOR (Gokhale et al. 2022): is the subject where the prompt says?
 
     `relation_oa`: the share of relations of which both objects are there. `relation_uncond`: of which the relation holds too.
-    `relation_cond`: where both are there, the share that holds. With the same number of pictures for every prompt, two or more,
-    `visor_n`: the share of prompts of which n pictures or more have all relations right.
+    `relation_cond`: where both are there, the share that holds. `visor_n`, where prompts have several pictures and `visor_fault`
+    has nothing against it: the share of prompts of which n pictures or more have all relations right.
     """
     judged = [[judge(each, relation, threshold) for relation in measured_relations(each.job)] for each in seen]
     asked, both = [len(row) for row in judged], [sum(there for there, _ in row) for row in judged]
@@ -135,12 +136,23 @@ def relations(seen: Sequence[Seen], threshold: float) -> dict[str, Statistic]:
     for each, row in zip(seen, judged, strict=True):
         if row:
             right.setdefault(each.job.item, []).append(all(holds for _, holds in row))
-    least, most = min(map(len, right.values())), max(map(len, right.values()))
-    if all(asked) and least == most > 1:
+    most = max(map(len, right.values()))
+    if most > 1 and not visor_fault([each.job for each in seen]):
         for n in range(1, most + 1):
             by_item = {item: float(sum(row) >= n) for item, row in right.items()}
             found[f"visor_{n}"] = metrics.mean([by_item[each.job.item] for each in seen])
     return found
+
+
+def visor_fault(jobs: Sequence[Job]) -> str:
+    """Why there is no VISOR n of pictures, some prompts having several, in words; empty if nothing is against it."""
+    numbers = Counter(job.item for job in jobs if measured_relations(job))
+    if not numbers or max(numbers.values()) == 1:
+        return ""
+    if bare := sum(not measured_relations(job) for job in jobs):
+        return f"{bare} of {len(jobs)} pictures were asked for without a relation"
+    least, most = min(numbers.values()), max(numbers.values())
+    return "" if least == most else f"some items have {least} pictures and some {most}"
 
 
 def measured_relations(job: Job) -> list[Relation]:

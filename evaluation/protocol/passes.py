@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64decode, b64encode
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -17,7 +17,9 @@ from ..records import Records, digest
 from .clip import Clip, crop
 from .entrants import Entry, read_picture
 from .features import FeatureNetwork
+from .hashes import file_hash
 from .measures import Seen
+from .plan import Job
 
 Done: TypeAlias = Callable[[int], None]
 Look: TypeAlias = Callable[[Sequence[int], Sequence[Image.Image]], Sequence[Any]]
@@ -55,7 +57,7 @@ def looked(
         waiting: list[int] = []
         for place in (i for i, each in enumerate(entries) if id(each.run) == key):
             found = known.get(entries[place].job.number)
-            if found is not None and (found["image"], found["given"]) == (entries[place].record.image, beside[place]):
+            if found is not None and (found["image"], found["given"]) == (entries[place].image, beside[place]):
                 said[place] = found["said"]
                 on_done(1)
             else:
@@ -66,7 +68,7 @@ def looked(
             rows: list[dict[str, Any]] = []
             for place, answer in zip(chosen, answers, strict=True):
                 each, said[place] = entries[place], answer
-                rows.append({"job": each.job.number, "image": each.record.image, "given": beside[place], "said": answer})
+                rows.append({"job": each.job.number, "image": each.image, "given": beside[place], "said": answer})
             kept.append(rows)
             on_done(len(chosen))
     return said
@@ -111,33 +113,56 @@ def clip_scores(entries: Sequence[Entry], clip: Clip, **how: Any) -> list[float]
     return looked(entries, "clip", {"clip": clip.path.name, "sha256": clip.sha256}, look, **how)
 
 
-def crops_right(entries: Sequence[Entry], seen: Sequence[Seen], threshold: float, clip: Clip, **how: Any) -> list[list[bool]]:
-    """Of every attribute of every picture: whether the surest object of its noun looks like it, by CLIP on the crop.
+def choices_of(jobs: Iterable[Job]) -> dict[str, tuple[str, ...]]:
+    """What every attribute that the jobs name is told from: a colour from `COLOURS`, any other from all others that they name."""
+    named = sorted({each.attribute for job in jobs for each in job.expects.attributes})
+    others = tuple(each for each in named if each not in COLOURS)
+    return {each: COLOURS if each in COLOURS else others for each in named}
 
-    An attribute is told from the others that the plan names, a colour from `COLOURS`. A noun that is not there has no attribute.
+
+def crops_right(
+    entries: Sequence[Entry],
+    seen: Sequence[Seen],
+    choices: Mapping[str, Sequence[str]],
+    threshold: float,
+    clip: Clip,
+    **how: Any,
+) -> list[list[bool]]:
+    """Of the attributes of every picture: whether the surest object of its noun looks like it, by CLIP on the crop.
+
+    A noun that is not there has no attribute. An attribute that is told from no other one is left out: it could not be wrong.
+
+    Args:
+        choices: see `choices_of`.
     """
-    named = sorted({each.attribute for one in seen for each in one.job.expects.attributes})
 
     def right(one: Seen, picture: Image.Image) -> list[bool]:
         answers: list[bool] = []
         for wanted in one.job.expects.attributes:
-            choices = list(COLOURS) if wanted.attribute in COLOURS else [each for each in named if each not in COLOURS]
+            among = choices[wanted.attribute]
+            if len(among) < 2:
+                continue
             label = one.labels[wanted.noun]
             there = [found for found in one.found if found.label == label and found.score >= threshold]
             if not there:
                 answers.append(False)
                 continue
             surest = max(there, key=lambda found: found.score)
-            texts = [f"a photo of a {choice} {wanted.noun}" for choice in choices]
-            answers.append(choices[clip.nearest(crop(picture, surest.box), texts)] == wanted.attribute)
+            texts = [f"a photo of a {choice} {wanted.noun}" for choice in among]
+            answers.append(among[clip.nearest(crop(picture, surest.box), texts)] == wanted.attribute)
         return answers
 
     def look(places: Sequence[int], pictures: Sequence[Image.Image]) -> list[Any]:
         return [right(seen[i], picture) for i, picture in zip(places, pictures, strict=True)]
 
-    found = [digest({"found": [[*each.box, each.score, each.label] for each in one.found]}) for one in seen]
-    settings = {"clip": clip.sha256, "threshold": threshold, "named": named}
-    return looked(entries, "attributes", settings, look, found, **how)
+    settings = {"clip": clip.sha256, "threshold": threshold, "choices": {name: list(among) for name, among in choices.items()}}
+    return looked(entries, "attributes", settings, look, list(map(_told_by, seen)), **how)
+
+
+def _told_by(one: Seen) -> str:
+    """A hash of all that decides what is cut out of a picture: what was found, and what the detector calls the nouns."""
+    nouns = {each.noun: one.labels[each.noun] for each in one.job.expects.attributes}
+    return digest({"found": [[*each.box, each.score, each.label] for each in one.found], "nouns": nouns})
 
 
 def reference_features(folder: Path, network: FeatureNetwork, keep: Path, *, batch: int, on_done: Done) -> NDArray[np.float64]:
@@ -166,6 +191,11 @@ def reference_features(folder: Path, network: FeatureNetwork, keep: Path, *, bat
         known.update(zip(chosen, map(_unpacked, packed), strict=True))
         on_done(len(chosen))
     return np.array([known[i] for i in range(len(paths))])
+
+
+def reference_digest(folder: Path) -> str:
+    """A hash of what the pictures of a folder hold, whatever they are called; raises as `reference_pictures`."""
+    return digest({"": sorted(file_hash(path) for path in reference_pictures(folder))})
 
 
 def reference_pictures(folder: Path) -> list[Path]:

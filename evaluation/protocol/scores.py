@@ -13,7 +13,7 @@ from .. import metrics
 from ..distributions import Reference, enough
 from ..metrics import Floats, Resampled, Statistic
 from ..tables import FORMAT
-from . import frechet, measures
+from . import frechet, measures, passes
 from .looks import Instruments, Looked, by_crops
 from .measures import SIDES
 from .plan import Job
@@ -116,9 +116,12 @@ def differences(every: Sequence[Looked], of: Callable[[int, Sequence[int]], dict
     return rows
 
 
-def notes(every: Sequence[Looked], tools: Instruments, reference: Floats | None) -> list[str]:
+def notes(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments, reference: Floats | None) -> list[str]:
     """What was asked of the pictures and not measured, and why, in words."""
     said: list[str] = []
+    measured = {each.entrant.name for each in every}
+    if bare := dict.fromkeys(name for run in runs for name in run.plan.methods if name not in measured):
+        said.append(f"left out, since no picture of it is finished: {', '.join(bare)}")
     jobs = [job for each in every for job in each.jobs]
     if reference is not None and not enough(reference):
         said.append(
@@ -132,11 +135,16 @@ def notes(every: Sequence[Looked], tools: Instruments, reference: Floats | None)
         other = sorted({each.relation for job in jobs for each in job.expects.relations if each.relation not in SIDES})
         if other:
             said.append(f"relations: {', '.join(other)} is not judged by VISOR's rule, and left out")
-        bare = sum(not measures.boxes_of(job) for job in jobs)
-        if bare:
-            said.append(f"map50: {bare} of {len(jobs)} pictures were asked for without boxes, so there is no mean over all")
-        if any(job.expects.attributes for job in jobs) and by_crops([each.entrant for each in every], tools) is None:
+        faults = {each.entrant.name: fault for each in every if (fault := measures.visor_fault(each.jobs))}
+        said += [f"visor_n of {name}: {fault}, so it is left out" for name, fault in faults.items()]
+        unboxed = sum(not measures.boxes_of(job) for job in jobs)
+        if unboxed:
+            said.append(f"map50: {unboxed} of {len(jobs)} pictures were asked for without boxes, so there is no mean over all")
+        crops = by_crops([each.entrant for each in every], tools)
+        if any(job.expects.attributes for job in jobs) and crops is None:
             said.append("attribute_rate: the detector does not know the phrases; it needs a CLIP (--clip) to look at crops")
+        if crops and (alone := [name for name, among in passes.choices_of(jobs).items() if len(among) < 2]):
+            said.append(f"attribute_rate: left out: {', '.join(alone)}, since no attribute of its kind is there to tell it from")
     if tools.clip is not None and (cut := sum(tools.clip.is_cut(prompt) for prompt in {job.prompt for job in jobs})):
         said.append(f"clip: {cut} prompts are longer than {tools.clip.length} tokens, and were cut there")
     if failed := sum(each.entrant.failed for each in every):
@@ -152,7 +160,7 @@ def protocol(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instrume
         "resamples": metrics.RESAMPLES,
         "resampled": "items; pictures of one item are drawn together",
         "versions": {**versions(), **_installed("torchmetrics", "faster-coco-eval", "numpy", "scipy", "pillow")},
-        "notes": notes(every, tools, reference),
+        "notes": notes(runs, every, tools, reference),
     }
     if tools.detector is not None:
         found["detector"] = {
@@ -163,13 +171,17 @@ def protocol(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instrume
             "overlap": 0.5,
             "renamed": dict(tools.renamed),
         }
-    if tools.features is not None and reference is not None:
+    if tools.features is not None and tools.reference is not None and reference is not None:
         found["features"] = {
             "name": tools.features.name,
             "sha256": tools.features.sha256,
             "resize": tools.features.resize,
             "dimensions": reference.shape[1],
-            "reference": {"folder": str(tools.reference), "images": len(reference)},
+            "reference": {
+                "folder": str(tools.reference),
+                "images": len(reference),
+                "digest": passes.reference_digest(tools.reference),
+            },
             "resamples": frechet.FEW if reference.shape[1] > frechet.WIDE else metrics.RESAMPLES,
         }
     if tools.clip is not None:

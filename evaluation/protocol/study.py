@@ -17,7 +17,7 @@ from typing import Any, cast
 
 from ...framework.errors import ConfigError
 from ..records import digest
-from .entrants import Entry
+from .entrants import Entry, check_alike
 
 ANSWERS = "lsregen-study-answers"
 """The `format` of a file of answers."""
@@ -72,7 +72,7 @@ class Study:
     @property
     def key(self) -> str:
         """Who is who, as an opaque text; `read_key` reads it."""
-        images = [[pair.name, pair.first.record.image, pair.second.record.image] for pair in self.pairs]
+        images = [[pair.name, pair.first.image, pair.second.image] for pair in self.pairs]
         data = {
             "methods": [self.first, self.second],
             "first_left": {pair.name: pair.first_left for pair in self.pairs},
@@ -88,12 +88,14 @@ def pairs_of(first: Sequence[Entry], second: Sequence[Entry], count: int, seed: 
         seed: decides all of that.
 
     Raises:
-        ConfigError: the methods share fewer than `count` items.
+        ConfigError: the methods share fewer than `count` items, or one of them is not the same for both.
     """
     other = {(each.job.item, each.job.seed): each for each in second}
     shared = [(each, other[key]) for each in first if (key := (each.job.item, each.job.seed)) in other]
     if len(shared) < count:
         raise ConfigError(f"{count} pairs: the methods have only {len(shared)} items in common; ask for fewer (--count)")
+    for one, two in shared:
+        check_alike(one, two)
     stream = random.Random(seed)
     chosen = stream.sample(shared, count)
     sides = [i % 2 == 0 for i in range(count)]

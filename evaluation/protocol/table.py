@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -89,12 +90,15 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
     """The table of results of `lsregen evaluate score`, all measured in one way.
 
     Raises:
-        ConfigError: a result is of something else, two were measured differently, or have a method of one name.
+        ConfigError: a result is of something else, two were measured differently or of other sources, or have a method of one
+            name.
     """
     if any("protocol" not in result for result in results):
         raise ConfigError("the paper's layout is of results of `lsregen evaluate score`; for others use --layout full")
     first = results[0]["protocol"]
     for result in results[1:]:
+        if _sources(result["protocol"]) != _sources(first):
+            raise ConfigError("these results are of plans of other sources, and cannot be compared: make a table of each")
         for kind in MEASURED_BY:
             if _weights(result["protocol"].get(kind)) != _weights(first.get(kind)):
                 raise ConfigError(f"these results have another {kind}, and cannot be compared: make a table of each")
@@ -117,6 +121,11 @@ def cells_of(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> tu
     return tuple(tuple(_cell(column, row, best[column.metric]) for column in columns) for row in rows)
 
 
+def _sources(protocol: Mapping[str, Any]) -> set[str]:
+    """Where the items of a result came from; methods may have plans of their own."""
+    return {json.dumps(plan["source"], sort_keys=True) for plan in protocol["plans"]}
+
+
 def _weights(measured: Mapping[str, Any] | None) -> object:
     """What decides whether numbers can be compared."""
     if measured is None:
@@ -126,7 +135,8 @@ def _weights(measured: Mapping[str, Any] | None) -> object:
         measured["sha256"],
         measured.get("settings"),
         measured.get("threshold"),
-        reference.get("images"),
+        measured.get("renamed"),
+        (reference.get("images"), reference.get("digest")),
         measured.get("resize"),
     )
 

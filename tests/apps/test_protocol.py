@@ -205,7 +205,7 @@ def test_a_caption_needs_images_and_a_model(run: Run) -> None:
     instances = "data/annotations/instances_eval.json"
     assert "expected a file that ends in .jsonl" in run("evaluate", "caption", instances, "--images", "data/images", "--model", "m", "--out", "a.txt").output  # fmt: skip  # noqa: E501
     assert "1 of 1 images are missing" in run("evaluate", "caption", instances, "--images", ".", "--model", "m", "--out", "a.jsonl").output  # fmt: skip  # noqa: E501
-    assert "m: no config.json; expected the folder of an image-to-text model" in run("evaluate", "caption", instances, "--images", "data/images", "--model", "m", "--out", "a.jsonl").output  # fmt: skip  # noqa: E501
+    assert "captioner 'm': no folder with a config.json; expected an image-to-text model" in run("evaluate", "caption", instances, "--images", "data/images", "--model", "m", "--out", "a.jsonl").output  # fmt: skip  # noqa: E501
 
 
 def test_the_sources_of_the_help_are_those_that_are_read() -> None:

@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import Result
@@ -69,17 +70,42 @@ def test_the_table_as_a_page(run: Call, folder: Path, tmp_path: Path) -> None:
 
 
 def test_a_method_of_several_runs_stands_in_one_table(run: Call, folder: Path, tmp_path: Path) -> None:
-    drawn.run(tmp_path / "more", drawn.plan(("third",), items=3), {"third": drawn.true})
+    drawn.run(tmp_path / "more", drawn.plan(("third",), items=6), {"third": drawn.true})
     assert run("evaluate", "score", "more", "--detector", "shapeworld").exit_code == 0
     result = run("evaluate", "table", "run", "more")
     assert "| third |" in result.stdout
     twice = run("evaluate", "table", "run", "run")
     assert "method 'right' stands in two results; score their runs together" in twice.stderr
-    path = tmp_path / "more" / "scores" / "result.json"
-    data = json.loads(path.read_text())
-    data["protocol"]["detector"]["threshold"] = 0.1
-    path.write_text(json.dumps(data))
-    assert "these results have another detector, and cannot be compared" in run("evaluate", "table", "run", "more").stderr
+
+
+def otherwise(protocol: dict[str, Any], kind: str, key: str, value: object) -> None:
+    protocol[kind] = {**protocol[kind], key: value}
+
+
+MEASURED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "threshold": (lambda it: otherwise(it, "detector", "threshold", 0.1), "have another detector, and cannot be compared"),
+    "classes": (lambda it: otherwise(it, "detector", "renamed", {"red circle": "red ring"}), "have another detector"),
+    "pictures": (lambda it: otherwise(it, "features", "reference", {"images": 70, "digest": "1"}), "have another features"),
+    "sources": (lambda it: it["plans"][0]["source"].update(items=7), "are of plans of other sources, and cannot be compared"),
+}
+
+
+@pytest.mark.parametrize(("change", "said"), MEASURED.values(), ids=list(MEASURED))
+def test_results_that_were_measured_otherwise_are_not_pooled(
+    run: Call, folder: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], said: str
+) -> None:
+    data = json.loads((folder / "scores" / "result.json").read_text())
+    data["protocol"]["features"] = {
+        "name": "x", "sha256": {}, "resize": "", "dimensions": 3, "reference": {"images": 70, "digest": "0"}
+    }  # fmt: skip
+    (tmp_path / "one.json").write_text(json.dumps(data))
+    for row in data["rows"]:
+        row["guidance"] += " 2"
+    (tmp_path / "other.json").write_text(json.dumps(data))
+    assert run("evaluate", "table", "one.json", "other.json").exit_code == 0
+    change(data["protocol"])
+    (tmp_path / "other.json").write_text(json.dumps(data))
+    assert said in run("evaluate", "table", "one.json", "other.json").stderr
 
 
 def test_a_run_without_scores_and_results_of_something_else(run: Call, folder: Path, tmp_path: Path) -> None:
@@ -119,6 +145,21 @@ def test_a_page_of_an_unfinished_run(run: Call, tmp_path: Path) -> None:
     drawn.run(tmp_path / "half", plan, METHODS, but=range(1, 6))
     assert run("evaluate", "page", "half").exit_code == 0
     assert (tmp_path / "half" / "samples.html").read_text().count("Not made yet.") == 5
+
+
+def test_runs_of_the_same_items_stand_side_by_side(run: Call, tmp_path: Path) -> None:
+    def shown(*runs: str) -> tuple[int, int, int]:
+        assert run("evaluate", "page", *runs, "--out", "page.html").exit_code == 0
+        text = (tmp_path / "page.html").read_text()
+        return text.count('<section class="sample"'), text.count("data:image/png;base64,"), text.count("Not in the plan.")
+
+    drawn.run(tmp_path / "a", drawn.plan(("ours",), items=2), {"ours": drawn.true})
+    drawn.run(tmp_path / "b", drawn.plan(("theirs",), items=3), {"theirs": drawn.empty})
+    assert shown("a", "b") == (3, 5, 1)
+    drawn.run(tmp_path / "other", drawn.plan(("theirs",), items=2, objects=1), {"theirs": drawn.empty})
+    assert shown("a", "other") == (4, 4, 4)  # the names are the same, what was asked for is not
+    drawn.run(tmp_path / "again", drawn.plan(("ours",), items=2), {"ours": drawn.true})
+    assert shown("a", "again") == (4, 4, 0)
 
 
 def test_large_pictures_are_reduced() -> None:

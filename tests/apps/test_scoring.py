@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 from click.testing import Result
 from PIL import Image
 
+from lsregen.evaluation.protocol.clip import Clip
 from lsregen.evaluation.protocol.detectors import _ShapeWorld
+from lsregen.evaluation.protocol.expects import Attribute, Expects
+from lsregen.evaluation.protocol.plan import Plan
 from lsregen.evaluation.protocol.run_folder import RunFolder
 from lsregen.evaluation.shapeworld import render, sample_scene
+from lsregen.framework.detection import Detected
 
 from ..evaluation.protocol import drawn, networks
 
@@ -119,6 +123,13 @@ def test_several_seeds_are_resampled_by_item_and_counted_as_visor_does(run: Call
     assert found["relation_uncond"] == {"value": 0.5, "low": 0.5, "high": 0.5}  # the same in every item
 
 
+def test_a_visor_n_that_cannot_be_given_is_said(run: Call, tmp_path: Path) -> None:
+    drawn.run(tmp_path / "run", drawn.plan(("some",), items=3, seeds=2), {"some": drawn.true}, broken=[1])
+    result = run("evaluate", "score", "run", "--detector", "shapeworld")
+    assert "visor_n of some: some items have 1 pictures and some 2, so it is left out" in result.stderr
+    assert "visor_1" not in values(tmp_path / "run" / "scores" / "result.json")["some"]
+
+
 def test_what_was_seen_is_not_looked_at_again(run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plan = drawn.plan(("right",), items=5)
     drawn.run(tmp_path / "run", plan, METHODS, but=[4])
@@ -145,6 +156,19 @@ def test_what_was_seen_is_not_looked_at_again(run: Call, tmp_path: Path, monkeyp
     assert (tmp_path / "run" / "scores" / "result.json").read_bytes() != first  # of five pictures now
 
 
+def test_a_method_that_has_no_picture_yet_is_left_out_of_a_part(run: Call, tmp_path: Path) -> None:
+    plan = drawn.plan(tuple(METHODS), items=4)
+    drawn.run(tmp_path / "run", plan, METHODS, but=range(6, 12))
+    result = run("evaluate", "score", "run", "--detector", "shapeworld", "--partial")
+    assert result.exit_code == 0, result.output
+    data = json.loads((tmp_path / "run" / "scores" / "result.json").read_text())
+    assert [(row["guidance"], row["count"]) for row in data["rows"]] == [("right", 4), ("mirrored", 2)]
+    assert [(each["first"], each["second"], each["count"]) for each in data["differences"]] == [("right", "mirrored", 2)]
+    assert "left out, since no picture of it is finished: empty" in result.stderr
+    drawn.run(tmp_path / "bad", plan, METHODS, broken=range(12))
+    assert "no pictures by right, mirrored, empty" in run("evaluate", "score", "bad", "--clip", "x", "--partial").stderr
+
+
 def test_too_few_pictures_for_a_frechet_distance_is_said(run: Call, tmp_path: Path) -> None:
     drawn.run(tmp_path / "run", drawn.plan(("right",), items=5), METHODS)
     real = str(reference(tmp_path / "real"))
@@ -163,6 +187,59 @@ def test_attributes_are_told_from_crops_where_the_detector_knows_nouns_only(run:
     assert "attribute_rate: the detector does not know the phrases" in result.stderr
     assert run("evaluate", "score", "run", *options, "--clip", str(clip)).exit_code == 0
     assert 0 <= values(tmp_path / "run" / "scores" / "result.json")["right"]["attribute_rate"] <= 1
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """What CLIP is asked of crops."""
+    found: list[list[str]] = []
+    nearest = Clip.nearest
+
+    def counted(self: Clip, picture: Image.Image, texts: Sequence[str]) -> int:
+        found.append(list(texts))
+        return nearest(self, picture, texts)
+
+    monkeypatch.setattr(Clip, "nearest", counted)
+    return found
+
+
+@pytest.fixture
+def of_crops(run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """A run of circles that are asked to be red and wooden, scored with a detector that finds every noun that it knows."""
+    nouns = {"circle": (0.0, 0.0, 0.5, 0.5), "cat": (0.5, 0.5, 1.0, 1.0)}
+
+    def found(self: _ShapeWorld, pictures: Any, wanted: Any) -> Any:
+        return [[Detected(noun, box, 0.9) for noun, box in nouns.items()] for _ in pictures]
+
+    monkeypatch.setattr(_ShapeWorld, "classes", tuple(nouns))
+    monkeypatch.setattr(_ShapeWorld, "__call__", found)
+    plan = drawn.plan(("right",), items=2)
+    both = (Attribute("red circle", "circle", "red"), Attribute("wooden circle", "circle", "wooden"))
+    jobs = [
+        replace(job, expects=Expects(attributes=both, classes=dict.fromkeys(job.layout.phrases, "circle"))) for job in plan.jobs
+    ]
+    drawn.run(tmp_path / "run", Plan.of(plan.origin, plan.methods, plan.batch, jobs), METHODS)
+    return ("evaluate", "score", "run", "--detector", "shapeworld", "--clip", str(networks.clip(tmp_path / "clip")))
+
+
+def test_answers_are_asked_for_again_when_a_noun_is_called_otherwise(
+    run: Call, of_crops: tuple[str, ...], asked: list[list[str]]
+) -> None:
+    assert run(*of_crops).exit_code == 0
+    assert len(asked) == 2
+    assert run(*of_crops).exit_code == 0
+    assert len(asked) == 2
+    assert run(*of_crops, "--class", "circle=cat").exit_code == 0
+    assert len(asked) == 4
+
+
+def test_an_attribute_that_is_told_from_no_other_is_left_out(
+    run: Call, of_crops: tuple[str, ...], asked: list[list[str]]
+) -> None:
+    result = run(*of_crops)
+    assert result.exit_code == 0, result.output
+    assert "attribute_rate: left out: wooden, since no attribute of its kind is there to tell it from" in result.stderr
+    assert all(len(texts) == 11 and texts[-1] == "a photo of a gray circle" for texts in asked)
 
 
 def test_a_damaged_or_exchanged_picture_is_said(run: Call, tmp_path: Path) -> None:
@@ -190,7 +267,10 @@ BAD: dict[str, tuple[Callable[[Path], tuple[str, ...]], str]] = {
     "same items": (lambda _: ("run", "copy", "--detector", "shapeworld"), "item 'scene-0' with seed 0 by 'right' stands in both"),
     "another method": (lambda _: ("run", "other", "--detector", "shapeworld"), "method 'right' is not the same in run and other"),
     "no such detector": (lambda _: ("run", "--detector", "shapewrld"), "did you mean 'shapeworld'?"),
-    "no detector's folder": (lambda _: ("run", "--detector", "run"), "no folder with a config.json; expected a detector"),
+    "no detector's folder": (
+        lambda _: ("run", "--detector", "run"),
+        "no folder with a config.json; expected a detector of transformers",
+    ),
     "lacks the classes": (unknown_class, "classes that the plan asks for: "),
     "no such option": (
         lambda _: ("run", "--detector", "shapeworld", "--detector-option", "x=1"),
@@ -203,7 +283,10 @@ BAD: dict[str, tuple[Callable[[Path], tuple[str, ...]], str]] = {
     "empty reference": (lambda _: ("run", "--features", "shapeworld", "--reference", "empty"), "no pictures in it"),
     "no inception": (lambda _: ("run", "--features", "inception.pt", "--reference", "run"), "no such file or folder; expected"),
     "no TorchScript": (lambda _: ("run", "--features", "weights.pt", "--reference", "run"), "not a TorchScript file"),
-    "no encoder": (lambda _: ("run", "--features", "run", "--reference", "run"), "a folder without a config.json; expected"),
+    "no encoder": (
+        lambda _: ("run", "--features", "run", "--reference", "run"),
+        "features 'run': no folder with a config.json; expected",
+    ),
     "no clip": (lambda _: ("run", "--clip", "clip"), "clip 'clip': no folder with a config.json; expected a folder of CLIP"),
     "no device": (lambda _: ("run", "--clip", "run", "--device", "abacus"), "device 'abacus': not a device of torch"),
     "a folder for a result": (lambda _: ("run", "--detector", "shapeworld", "--json", "run"), "is a folder; expected a file"),
@@ -240,17 +323,8 @@ def test_a_run_in_which_a_package_is_missing_is_not_begun(run: Call, tmp_path: P
     assert "evaluation needs no-such-package; install them with: pip install no-such-package" in result.stderr
 
 
-class Pool(torch.nn.Module):
-    """Stands for Inception: pixels in, features out, and logits unless it is asked."""
-
-    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
-        features = torch.nn.functional.adaptive_avg_pool2d(images.float() / 255, 1).flatten(1)
-        return features if return_features else features[:, :1]
-
-
 def test_inception_is_a_file_of_torchscript(run: Call, tmp_path: Path) -> None:
-    with pytest.warns(DeprecationWarning, match=r"torch\.jit"):
-        torch.jit.script(Pool()).save(str(tmp_path / "inception.pt"))
+    networks.inception(tmp_path / "inception.pt")
     drawn.run(tmp_path / "run", drawn.plan(("right",), items=5), METHODS)
     real = str(reference(tmp_path / "real", 10))
     result = run("evaluate", "score", "run", "--features", "inception.pt", "--reference", real)

@@ -91,6 +91,7 @@ def test_from_the_first_pair_to_the_saved_file(run: Call, made: str, tmp_path: P
         assert faults == []
     saved = json.loads((tmp_path / "answers.json").read_text())
     assert saved["rater"] == "Ada"
+    assert saved["order"] == ["pair-001", "pair-002", "pair-003"]
     assert set(saved["seconds"]) == set(saved["answers"]) == {"pair-001", "pair-002", "pair-003"}
     result = run("study", "score", "answers.json", "--json", "study.json")
     assert result.exit_code == 0, result.output
@@ -98,6 +99,57 @@ def test_from_the_first_pair_to_the_saved_file(run: Call, made: str, tmp_path: P
     numbers = json.loads((tmp_path / "study.json").read_text())
     assert numbers["questions"]["consistency"]["preferred"] == 3
     assert numbers["questions"]["fidelity"]["preferred"] == 2
+
+
+def test_several_people_at_one_machine(run: Call, made: str, tmp_path: Path) -> None:
+    """Whoever follows begins with no answers, under another id, and the answers before are saved first."""
+    with browser(tmp_path) as context:
+        page = context.new_page()
+        faults: list[str] = []
+        page.on("pageerror", lambda error: faults.append(str(error)))
+        page.add_init_script("Math.random = () => 0")  # the shuffled order is known
+        page.goto((tmp_path / "study.html").as_uri())
+        following = page.get_by_role("button", name="New rater")
+        assert following.is_hidden()  # there is nothing to leave
+        page.fill("#rater", "Ada")
+        page.click("#begin")
+        answer(page, "Left")
+        following.click()
+        assert "The answers of Ada are not saved yet." in page.locator("#unsaved").inner_text()
+        page.click("#stay")
+        assert page.locator("#pair-001 input:checked").count() == 3
+        following.click()
+        with page.expect_download() as download:
+            page.click("#save-first")
+        download.value.save_as(tmp_path / "ada.json")
+        assert page.locator("#start").is_visible()
+        assert page.locator("#rater").input_value() == ""
+        assert page.locator("input:checked").count() == 0
+        page.reload()
+        assert page.locator("input:checked").count() == 0
+        page.fill("#rater", "Ben")
+        page.click("#begin")
+        order: list[str] = []
+        for i in range(3):
+            shown = page.locator(".pair:not([hidden])")
+            order.append(shown.get_attribute("id"))
+            assert f"Pair {i + 1} of 3" in shown.inner_text()
+            answer(page, "Right")
+            assert shown.locator(".next").inner_text() == ("Finish" if i == 2 else "Next pair")
+            shown.locator(".next").click()
+        assert order == ["pair-002", "pair-003", "pair-001"]
+        with page.expect_download() as download:
+            page.click("#save")
+        download.value.save_as(tmp_path / "ben.json")
+        following.click()  # all is saved, so nothing is asked
+        assert page.locator("#start").is_visible()
+        assert page.locator("#saved").inner_text() == ""
+        assert faults == []
+    ada, ben = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("ada", "ben"))
+    assert ada["id"] != ben["id"]
+    assert (ada["rater"], set(ada["answers"])) == ("Ada", {"pair-001"})
+    assert (ben["rater"], ben["order"], set(ben["answers"])) == ("Ben", order, set(order))
+    assert "2 raters, 4 / 4 / 4 answers" in run("study", "score", "ada.json", "ben.json", "--partial").stdout
 
 
 def test_two_runs_of_one_method_each(run: Call, tmp_path: Path) -> None:

@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 
 from lsregen.evaluation.metrics import (
+    Draws,
+    Floats,
     FoundBox,
     ImageResult,
+    Statistic,
     average_precision,
     bootstrap,
     draw,
@@ -15,6 +18,7 @@ from lsregen.evaluation.metrics import (
     paired_difference,
     precision_statistic,
     ratio,
+    resample,
 )
 
 LEFT = (0.0, 0.0, 0.4, 0.4)
@@ -97,6 +101,29 @@ def test_interval_of_a_precision_lies_about_its_value() -> None:
     assert abs((centred.low + centred.high) / 2 - centred.value) < 0.2 * (centred.high - centred.low)
     perfect = [image("red circle", found=(FoundBox("red circle", LEFT, 0.9),))] * 3
     assert bootstrap(precision_statistic(perfect)).to_json() == pytest.approx({"value": 1, "low": 1, "high": 1})
+
+
+@pytest.mark.parametrize("cells", [1, 700, 10**9])
+def test_resamples_are_the_same_however_many_are_held(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    results = random_results(30, seed=7)
+    statistics = [precision_statistic(results), mean(np.random.default_rng(0).uniform(size=30)), ratio(range(30), range(1, 31))]
+    wanted = [each.of(draw(30, 50, seed=4)) for each in statistics]
+    monkeypatch.setattr("lsregen.evaluation.metrics.CELLS", cells)
+    for each, values in zip(statistics, wanted, strict=True):
+        assert np.array_equal(resample(each, n=50, seed=4).values, values)
+
+
+def test_no_array_of_a_resampled_statistic_is_larger_than_it_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[int] = []
+
+    def of(draws: Draws) -> Floats:
+        found.append(len(draws))
+        return draws.mean(axis=1)
+
+    monkeypatch.setattr("lsregen.evaluation.metrics.CELLS", 100)
+    resample(Statistic(10, of, width=30), n=7)
+    resample(Statistic(10, of), n=12)
+    assert found == [3, 3, 1, 1, 10, 2, 1]  # and the value itself
 
 
 def test_bootstrap_is_reproducible() -> None:

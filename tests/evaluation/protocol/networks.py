@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,22 @@ def owl(folder: Path) -> Path:
     path = folder / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
     return folder
+
+
+class Pool(torch.nn.Module):
+    """Stands for Inception: pixels in, features out, and logits unless it is asked."""
+
+    def forward(self, images: torch.Tensor, return_features: bool = False) -> torch.Tensor:
+        features = torch.nn.functional.adaptive_avg_pool2d(images.float() / 255, 1).flatten(1)
+        return features if return_features else features[:, :1]
+
+
+def inception(path: Path) -> Path:
+    """A TorchScript file of three features."""
+    with warnings.catch_warnings():  # it goes, and files of it stay
+        warnings.simplefilter("ignore", DeprecationWarning)
+        torch.jit.script(Pool()).save(str(path))
+    return path
 
 
 def clip(folder: Path) -> Path:

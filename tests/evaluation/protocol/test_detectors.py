@@ -93,7 +93,10 @@ def test_the_least_score_leaves_objects_out(yolos: Path) -> None:
     [
         ({"least_score": 1.0}, r"least_score: 1.0; expected a number in \[0, 1\)"),
         ({"threshold": 0.0}, r"threshold: 0.0; expected a number from least_score \(0.001\) to 1"),
-        ({"query": "cat"}, r"query: 'cat'; expected {} in it"),
+        ({"query": "cat"}, r"query: 'cat'; expected {} in it once"),
+        ({"query": "a {} of {name}"}, r"query: 'a {} of {name}'; expected {} in it once, .* and no other braces"),
+        ({"query": "{} {}"}, r"query: '{} {}'; expected {} in it once"),
+        ({"query": "{} {"}, r"query: '{} {'; expected {} in it once"),
     ],
 )
 def test_options_that_make_no_sense(options: dict[str, object], said: str) -> None:
@@ -122,7 +125,7 @@ def without_preparation(folder: Path) -> None:
 def test_a_folder_that_is_no_detector(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
     folder = networks.yolos(tmp_path, ("cat",))
     spoil(folder)
-    with pytest.raises(CheckpointError, match=r"cannot be loaded .*; expected config\.json of an object detector"):
+    with pytest.raises(CheckpointError, match=r"cannot be loaded .*; expected a detector of transformers"):
         TransformersDetector(str(folder)).load("cpu")
 
 

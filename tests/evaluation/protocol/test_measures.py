@@ -166,9 +166,18 @@ def test_relations_as_visor_counts_them() -> None:
         "relation_oa": 0.75, "relation_uncond": 0.25, "relation_cond": pytest.approx(1 / 3), "visor_1": 0.5, "visor_2": 0.0
     }  # fmt: skip
     assert "visor_1" not in measures.relations(rows[:3], 0.5)
+    assert "visor_1" not in measures.relations([*rows, seen(of=job("c"))], 0.5)
     nowhere = measures.relations([seen(of=job(relations=left))], 0.5)
     assert values(nowhere) == {"relation_oa": 0.0, "relation_uncond": 0.0, "relation_cond": 0.0}
     assert measures.relations([seen(of=job(relations=(Relation("cat", "next to", "dog"),)))], 0.5) == {}
+
+
+def test_why_there_is_no_visor_n() -> None:
+    left = (Relation("cat", "left of", "dog"),)
+    jobs = [job(item, seed, relations=left) for item in ("a", "b") for seed in range(2)]
+    assert measures.visor_fault(jobs) == measures.visor_fault(jobs[::2]) == measures.visor_fault([]) == ""
+    assert measures.visor_fault(jobs[:3]) == "some items have 1 pictures and some 2"
+    assert measures.visor_fault([*jobs, job("c")]) == "1 of 5 pictures were asked for without a relation"
 
 
 def test_counts() -> None:

@@ -1,0 +1,64 @@
+"""Networks from folders as transformers saves them: loaded in one way, whatever they measure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...framework.errors import CheckpointError, ConfigError
+
+
+def load_folder(
+    what: str,
+    folder: Path,
+    device: str,
+    classes: Sequence[str] | Callable[[str], Sequence[str]],
+    expected: str,
+    *,
+    dtype: str = "float32",
+) -> tuple[Any, ...]:
+    """The network of a folder, for use only, and what prepares its inputs.
+
+    Weights are read from safetensors only, and all must be there: transformers would make up those that are missing.
+
+    Args:
+        what: what the network is for, in messages: `detector`, `clip`.
+        device: as of `device_of`.
+        classes: the names of transformers' classes that load it, the network's first; or a function from the type of the model
+            (`yolos`) to these names.
+        expected: what is expected of the folder, in messages.
+        dtype: what the network computes in; `auto` for that of its weights.
+
+    Raises:
+        ConfigError: no such folder, or a device that this machine does not have.
+        CheckpointError: its files are not what is expected.
+    """
+    from .devices import device_of
+
+    place = device_of(device)
+    if not (folder / "config.json").is_file():
+        raise ConfigError(f"{what} {str(folder)!r}: no folder with a config.json; {expected}")
+    if callable(classes):
+        classes = classes(str(load_part(what, folder, "AutoConfig", expected).model_type))
+    how = {"use_safetensors": True, "output_loading_info": True, "dtype": dtype}
+    network, said = load_part(what, folder, classes[0], expected, **how)
+    others = [load_part(what, folder, name, expected) for name in classes[1:]]
+    if missing := sorted(said["missing_keys"]):
+        raise CheckpointError(f"{what} {folder}: {len(missing)} weights are missing, {missing[0]!r} among them; {expected}")
+    return network.eval().requires_grad_(False).to(place), *others
+
+
+def load_part(what: str, folder: Path, name: str, expected: str, **how: Any) -> Any:
+    """What one of transformers' classes makes of a folder; `how` is passed on to it.
+
+    Raises:
+        CheckpointError: it cannot load it.
+    """
+    import transformers
+
+    try:
+        return getattr(transformers, name).from_pretrained(folder, local_files_only=True, **how)
+    except Exception as error:  # transformers checks folders in its own ways, by version
+        first = next((line for line in str(error).splitlines() if line.strip()), "")
+        raise CheckpointError(f"{what} {folder}: cannot be loaded ({type(error).__name__}: {first[:300]}); {expected}") from None

@@ -1,0 +1,58 @@
+"""Entrants: the pictures of runs, pooled by method; only what was asked for alike is compared."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lsregen.evaluation.protocol.entrants import entrants_of
+from lsregen.evaluation.protocol.expects import Expects
+from lsregen.evaluation.protocol.plan import Plan
+from lsregen.evaluation.protocol.run_folder import RunFolder
+from lsregen.evaluation.protocol.study import pairs_of
+from lsregen.framework.errors import ConfigError
+from lsregen.framework.layout import Layout
+
+from . import drawn
+
+
+def unlike(plan: Plan, **changed: Any) -> Plan:
+    """The plan with something else in its second job."""
+    jobs = [replace(job, **changed) if job.number == 1 else job for job in plan.jobs]
+    return Plan.of(plan.origin, plan.methods, plan.batch, jobs)
+
+
+def two_runs(folder: Path, **changed: Any) -> list[RunFolder]:
+    ours, theirs = drawn.plan(("ours",)), unlike(drawn.plan(("theirs",)), **changed)
+    draws = {"ours": drawn.true, "theirs": drawn.true}
+    return [drawn.run(folder / "a", ours, draws), drawn.run(folder / "b", theirs, draws)]
+
+
+UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
+    "prompt": ({"prompt": "a dog"}, "another prompt \\('a.*' and 'a dog'\\); compare runs of one source"),
+    "negative": ({"negative": "blurry"}, "another negative \\('' and 'blurry'\\)"),
+    "layout": ({"layout": Layout.from_boxes({"red circle": (0.0, 0.0, 0.5, 0.5)})}, "another layout;"),
+    "expects": ({"expects": Expects(counts={"cat": 2})}, "another expects;"),
+}
+
+
+@pytest.mark.parametrize(("changed", "said"), UNLIKE.values(), ids=list(UNLIKE))
+def test_items_of_one_name_that_are_not_alike(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=rf"item 'scene-1' is not the same in .*a and .*b: {said}"):
+        entrants_of(two_runs(tmp_path, **changed))
+
+
+def test_a_study_pairs_only_what_is_alike(tmp_path: Path) -> None:
+    (ours,), (theirs,) = (entrants_of([run]) for run in two_runs(tmp_path, prompt="a dog"))
+    with pytest.raises(ConfigError, match=r"item 'scene-1' is not the same in .*a and .*b: another prompt"):
+        pairs_of(ours.entries, theirs.entries, 2, 0)
+
+
+def test_what_items_share_is_held_once(tmp_path: Path) -> None:
+    ours, theirs = entrants_of(two_runs(tmp_path))
+    pairs = list(zip(ours.entries, theirs.entries, strict=True))
+    assert all(one.job.layout is other.job.layout and one.job.expects is other.job.expects for one, other in pairs)
+    assert all((one.job.method, other.job.method) == ("ours", "theirs") for one, other in pairs)
