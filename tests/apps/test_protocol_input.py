@@ -77,7 +77,10 @@ def test_annotations_and_captions_that_cannot_be_used(run: Run, case: str) -> No
 
 CAPTIONS = {
     "no images": (("--images", "there", "--out", "a.jsonl"), "2 of 2 images are missing; the first is there/000000000000.png"),
-    "no model": (("--images", "world/images", "--out", "a.jsonl"), "m: no config.json; expected the folder of an image-to-text"),
+    "no model": (
+        ("--images", "world/images", "--out", "a.jsonl"),
+        "captioner 'm': no folder with a config.json; expected an image-to-text",
+    ),
     "no device": (("--images", "world/images", "--out", "a.jsonl", "--device", "gpu"), "device 'gpu': not a device of torch"),
     "no lines": (("--images", "world/images", "--out", "a.json"), "expected a file that ends in .jsonl"),
     "no folder": (("--images", "world/images", "--out", f"{INSTANCES}/a.jsonl"), "is not a folder"),

@@ -157,7 +157,9 @@ def test_weights_that_are_pickles_are_not_opened(tmp_path: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
     torch.save(weights, folder / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match=r"no file named model\.safetensors.*expected an image-to-text model of transformers"):
+    with pytest.raises(
+        CheckpointError, match=r"no file named model\.safetensors.*expected an image-to-text model of transformers"
+    ):
         Captioner(folder, "cpu")
 
 
