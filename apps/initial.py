@@ -11,14 +11,14 @@ import click
 from PIL import Image
 
 from ..framework.errors import ConfigError
+from ..framework.packing import opened, upright
 from .model_options import PATH
 
 if TYPE_CHECKING:
     from .metadata import Metadata
     from .shots import Options
 
-STRENGTH = 0.8
-MOST_PIXELS = 1 << 26
+STRENGTH = 0.8  # the pipeline's own
 
 OPTIONS = (
     click.option("--init-image", type=PATH, metavar="FILE", help="Start from this picture instead of from noise, at its size."),
@@ -87,13 +87,4 @@ def _strength_of(given: Options, made: Metadata, picture: Image.Image) -> float:
 
 
 def _open(path: Path) -> Image.Image:
-    try:
-        with Image.open(path) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                size = f"{picture.width}x{picture.height}"
-                raise ConfigError(f"--init-image {path}: {size} pixels; expected at most {MOST_PIXELS:,} in all: scale it down")
-            return picture.convert("RGB")
-    except FileNotFoundError:
-        raise ConfigError(f"--init-image {path}: no such file; expected a picture") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ConfigError(f"--init-image {path}: cannot be read as a picture ({type(error).__name__}: {error})") from None
+    return upright(opened(path, "--init-image", None, "a picture", ConfigError))

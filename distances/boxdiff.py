@@ -11,7 +11,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..framework.errors import ConfigError
-from ..framework.options import option
+from ..framework.options import check_options, option
 from ..framework.reduce import max_present, over_groups
 from ..framework.types import Energy, Features
 
@@ -38,6 +38,7 @@ class BoxDiff:
     raster: str = option("area", "how boxes become masks on a map's grid; the published rule is round")
 
     def __post_init__(self) -> None:
+        check_options(self)
         if not 0 < self.top <= 1:
             raise ConfigError(f"top: {self.top} is no share of the cells; expected above 0 and at most 1, such as 0.2")
         if self.reach < 0:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..framework.errors import ConfigError
-from ..framework.options import option
+from ..framework.options import check_options, option
 from ..framework.reduce import mean_present, over_groups
 from ..framework.types import Energy, Features, Maps
 
@@ -38,6 +38,7 @@ class CrossEntropy:
     raster: str = option("area", "how boxes become masks on a map's grid")
 
     def __post_init__(self) -> None:
+        check_options(self)
         if self.scale <= 0:
             raise ConfigError(f"scale: {self.scale} is not positive; expected a factor such as 1")
         for name in ("ignore", "ignore_normalised"):

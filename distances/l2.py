@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from ..framework.errors import ConfigError, nearest
-from ..framework.options import option
+from ..framework.options import check_options, option
 from ..framework.types import Energy, Features
 
 REDUCTIONS = ("sum", "mean")
@@ -28,6 +28,7 @@ class L2:
     raster: str = option("area", "how boxes become masks, where the target is a mask")
 
     def __post_init__(self) -> None:
+        check_options(self)
         if self.reduction not in REDUCTIONS:
             raise ConfigError(
                 f"reduction {self.reduction!r}: expected one of {', '.join(REDUCTIONS)}{nearest(self.reduction, REDUCTIONS)}"

@@ -36,7 +36,7 @@ class BoundWords:
     A binding is a noun with its modifiers (Rassin et al. 2023, section 3). Without `pairs` every phrase of a layout is one: its
     last word is the noun, those before it are the modifiers, articles and numerals apart; a phrase of one word binds nothing, and
     counts among the other words. The relations say that a noun and its modifiers agree, and that both differ from all words
-    outside of their binding. A sample without phrases has no words. There is no target.
+    outside of their binding. A sample without phrases has no words, and so nothing to be pulled by. There is no target.
 
     Raises:
         ConfigError: a layer selector is missing; while preparing, no sample has a binding.

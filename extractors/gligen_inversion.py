@@ -70,9 +70,9 @@ class GligenInversion:
         return Needs(prediction=self.noise == "eps_consistent")
 
     def prepare(self, run: Run, raster: str) -> GligenInversionState:
-        picture = run.render(self.source)
-        z0 = run.model.encode_image(enlarged(picture, run.size))
-        return GligenInversionState(self._noiser(run, z0), self._weight(run, raster), z0)
+        weight = self._weight(run, raster)  # first, as a missing box is an error, and a render takes its time
+        z0 = run.model.encode_image(enlarged(run.render(self.source), run.size))
+        return GligenInversionState(self._noiser(run, z0), weight, z0)
 
     def current(self, view: View, state: GligenInversionState) -> Features:
         z = view.z0 if self.noise == "eps_consistent" else view.z

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from .errors import ConfigError
 from .schedule import Schedule
-from .types import Energy, Features
+from .types import Distance, Energy, FeatureExtractor, Features
 
 LOOKS = ("kind",)
 MEASURES = ("accepts",)
@@ -32,6 +34,58 @@ def check_parts(term: str, extractor: object, distance: object, schedule: object
         raise ConfigError(f"term {term or '?'}: {place}: {said} is no {place}{mended}")
     if not isinstance(schedule, Schedule):
         raise ConfigError(f"term {term or '?'}: schedule: {schedule!r} is no schedule; write Schedule(gamma=...)")
+
+
+def check_pull(term: str, extractor: FeatureExtractor, distance: Distance, schedule: Schedule) -> None:
+    """Refuse a pull where nothing would move, or a blend where another share would be moved than it says.
+
+    Raises:
+        ConfigError: the site does not suit what the extractor looks at, or the distance does not blend.
+    """
+    needs, where = extractor.needs, f"term {term or '?'}"
+    of_clean = needs.prediction or needs.image
+    if schedule.site == "z0" and not (needs.taps or of_clean):
+        raise ConfigError(
+            f"{where}: extractor {type(extractor).__name__} looks at z alone, which a pull at site 'z0' does not move; take site "
+            "'before'"
+        )
+    if schedule.blend is None:
+        return
+    if not (extractor.kind == "latent" and getattr(distance, "blends", False)):
+        raise ConfigError(
+            f"{where}: blend {schedule.blend}: only a squared distance between latents (l2, with the reduction sum) moves a "
+            "known share of the way to its target; give gamma instead"
+        )
+    if schedule.site != (site := "z0" if of_clean else "before"):
+        raise ConfigError(
+            f"{where}: blend {schedule.blend} at site {schedule.site!r}: the extractor looks at "
+            f"{'the clean estimate' if of_clean else 'z'}, and only at site {site!r} is that moved by the share asked for; take "
+            "that site, or give gamma instead"
+        )
+
+
+def check_samples(
+    term: str, extractor: object, distance: object, seeds: Sequence[int], current: Features, target: Features | None
+) -> None:
+    """Every sample has something to be pulled by: what is an error for an image alone is one in a batch too.
+
+    Raises:
+        ConfigError: nothing is present in a sample, or nothing that has a target; names the seeds.
+    """
+    name = type(extractor).__name__
+    if bare := _without(current.present, seeds):
+        raise ConfigError(f"term {term!r}: extractor {name} has nothing to look at in {bare}; give it phrases or boxes")
+    if target is not None and (bare := _without(current.present & target.present, seeds)):
+        raise ConfigError(
+            f"term {term!r}: distance {type(distance).__name__} needs a target, and extractor {name} has none for {bare}; give "
+            "it boxes, masks or a reference"
+        )
+
+
+def _without(present: Tensor, seeds: Sequence[int]) -> str:
+    """The samples of which nothing is `present` `[b k]`, in words; empty if there are none."""
+    bare = [str(seed) for seed, has in zip(seeds, present.any(dim=1), strict=True) if not bool(has)]
+    return f"the {'image of seed' if len(bare) == 1 else 'images of the seeds'} {', '.join(bare)}" if bare else ""
 
 
 def checked_features(found: object, term: str, extractor: object, method: str) -> Features:

@@ -40,7 +40,8 @@ from .annotations import XYWH, read_coco, read_yolo, sized, spoken, write_coco, 
 from .errors import ConfigError, LayoutError, nearest
 from .items import Item, Items, Reading, Size, Writing, entries_of, fields, four, parse_json, read_text, size_of, text_of, whole
 from .layout import CORNERS, Box, Layout, Region
-from .masks import DATA, encode_mask, mask_of_rows, mask_of_text, read_mask
+from .masks import encode_mask, mask_of_rows, mask_of_text, read_mask
+from .packing import DATA
 from .pictures import encode_picture, picture_of_text, read_picture
 
 MASK_FORM = "PHRASE=FILE.png"
@@ -263,10 +264,10 @@ def _masked(reading: Reading, phrase: str, mask: object, where: str) -> Region:
         if isinstance(mask, str):
             values = mask_of_text(mask) if mask.startswith(DATA) else read_mask(reading.path.parent / mask)
         else:
-            values = mask_of_rows(mask, where)
+            values = mask_of_rows(mask)
         return Region(phrase, mask=values)
     except LayoutError as error:
-        raise type(error)(f"{where}: {str(error).removeprefix(where + ': ')}") from None
+        raise type(error)(f"{where}: {error}") from None
 
 
 def _read_nsr1k(reading: Reading, text: str) -> Iterator[Item]:

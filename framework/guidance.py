@@ -9,7 +9,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from .checking import check_parts, checked_energy, checked_features, remedies
+from .checking import check_parts, check_pull, check_samples, checked_energy, checked_features, remedies
 from .errors import ConfigError, NonFiniteError
 from .gradients import Backward, broken_samples, normalised
 from .progress import TermStep
@@ -36,11 +36,7 @@ class Term:
                 f"term {self.name or '?'}: distance {distance} accepts features of kind {', '.join(self.distance.accepts)}, "
                 f"but extractor {extractor} gives {self.extractor.kind}"
             )
-        if self.schedule.blend is not None and not (self.extractor.kind == "latent" and getattr(self.distance, "blends", False)):
-            raise ConfigError(
-                f"term {self.name or '?'}: blend {self.schedule.blend}: only a squared distance between latents (l2, with the "
-                "reduction sum) moves a known share of the way to its target; give gamma instead"
-            )
+        check_pull(self.name, self.extractor, self.distance, self.schedule)
         try:
             check_raster(self.distance.raster)
         except ConfigError as error:
@@ -109,7 +105,8 @@ class _ActiveTerm:
     """A term within a run: its prepared state, its tap points, and the samples that have stopped for good."""
 
     def __init__(self, term: Term, run: Run) -> None:
-        self.term = term
+        self.term, self.seeds = term, run.seeds
+        self.looked = False
         self.state: Any = term.extractor.prepare(run, term.distance.raster)
         self.needs: Needs = term.extractor.needs
         self.stopped = torch.zeros(len(run.z_T), dtype=torch.bool, device=run.z_T.device)
@@ -150,6 +147,9 @@ class _ActiveTerm:
                     f"{type(extractor).__name__} has none for this run; give boxes, masks or a reference"
                 )
             target = checked_features(target, name, extractor, "target")
+        if not self.looked:
+            check_samples(name, extractor, distance, self.seeds, current, target)
+            self.looked = True
         return checked_energy(distance(current, target), name, distance, len(view.z))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from hashlib import sha256
 from math import floor
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from einops import rearrange
 from PIL import Image as PILImage
 
 from .errors import ConfigError
+from .options import convert
 from .types import Image, Latents, Run, Step
 
+STRENGTH = 0.8  # of image-to-image, where nothing is said
 PROPORTIONS = 0.01  # by which the proportions of a picture may differ from those of the image that is made from it
 
 
@@ -49,12 +51,30 @@ def pictures_of(given: PILImage.Image | Sequence[PILImage.Image], count: int) ->
     """One picture for each of `count` images.
 
     Raises:
-        ConfigError: a list of another length.
+        ConfigError: something else than pictures, or a list of another length.
     """
+    several = cast("Sequence[object]", given) if isinstance(given, list | tuple) else (given,)
+    for one in several:
+        if not isinstance(one, PILImage.Image):
+            raise ConfigError(f"init_image: {one!r}: expected a PIL.Image.Image, such as PIL.Image.open('start.png')")
     pictures = (given,) * count if isinstance(given, PILImage.Image) else tuple(given)
     if len(pictures) != count:
         raise ConfigError(f"init_image: {len(pictures)} given for {count} images; give one for all of them, or one each")
     return pictures
+
+
+def checked_strength(strength: object, pictures: Sequence[PILImage.Image] | None, count: int) -> float:
+    """The share of `count` steps that is made from pictures, if there are any.
+
+    Raises:
+        ConfigError: no number, a share that `entry_step` refuses, or one without a picture.
+    """
+    if pictures is None and strength is not None:
+        raise ConfigError(f"strength: {strength!r} without init_image: name the picture to start from, or leave it out")
+    share: float = STRENGTH if strength is None else convert(strength, float, "strength")
+    if pictures is not None:
+        entry_step(share, count)
+    return share
 
 
 def entry_step(strength: float, count: int) -> int:

@@ -296,17 +296,10 @@ def _region(where: str, phrase: object, box: object = None, rows: object = None,
         raise type(error)(f"{where}: {error}") from None
 
 
-def _mask_of(rows: object) -> Tensor:
-    import torch
+def _mask_of(given: object) -> Tensor:
+    from .masks import mask_of_rows, mask_of_text
 
-    from .masks import mask_of_text
-
-    if isinstance(rows, str):
-        return mask_of_text(rows)
-    try:
-        return torch.tensor(rows, dtype=torch.float32)
-    except (TypeError, ValueError, RuntimeError):
-        raise LayoutError("expected rows of numbers, all of one length, under 'mask'") from None
+    return mask_of_text(given) if isinstance(given, str) else mask_of_rows(given)
 
 
 def parse_box(text: str) -> Region:

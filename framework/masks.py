@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import io
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import LayoutError
+from .packing import opened, packed, unpacked
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
     from torch import Tensor
 
-DATA = "data:image/png;base64,"
-MOST_PIXELS = 2**26
-"""A larger mask is refused before it is unpacked: 8192 x 8192, 256 MiB as numbers."""
+PNG, A_PNG = ("PNG",), "a PNG picture"
 SHOWN_LABELS = 24  # in an error
 
 
@@ -29,45 +26,24 @@ def read_mask(path: str | Path | io.BytesIO) -> Tensor:
     must then be of one value, since otherwise two masks could be meant.
 
     Raises:
-        LayoutError: no PNG file, too large (`MOST_PIXELS`), coloured, or both grey values and transparency vary.
+        LayoutError: no PNG file, too large (`packing.MOST_PIXELS`), coloured, or both grey values and transparency vary.
     """
     import torch
 
-    return torch.tensor(_values(_opened(path, "mask"), "in the text" if isinstance(path, io.BytesIO) else path))
-
-
-def _opened(path: str | Path | io.BytesIO, what: str) -> Image.Image:
-    """The picture in a PNG file, unpacked."""
-    from PIL import Image
-
-    name = f"{what} {'in the text' if isinstance(path, io.BytesIO) else path}"
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower, and an error
-            picture = Image.open(path, formats=["PNG"])
-        with picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                raise LayoutError(
-                    f"{name}: {picture.width}x{picture.height} pixels; expected at most {MOST_PIXELS} in all: scale it down"
-                )
-            picture.load()
-            return picture
-    except FileNotFoundError:
-        raise LayoutError(f"{name}: no such file; expected a PNG picture") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-        raise LayoutError(f"{name}: cannot be read as a PNG picture ({type(error).__name__}: {error})") from None
+    return torch.tensor(_values(opened(path, "mask", PNG, A_PNG), "in the text" if isinstance(path, io.BytesIO) else path))
 
 
 def read_label_map(path: str | Path, labels: Sequence[int]) -> dict[int, Tensor]:
     """The mask `[H W]` of each of these labels, from a PNG file of one whole number a pixel (a palette's index, or 8 or 16 bits).
 
     Raises:
-        LayoutError: no PNG file, one in colours, too large (`MOST_PIXELS`), or a label is nowhere in it; names those that are.
+        LayoutError: no PNG file, one in colours, too large (`packing.MOST_PIXELS`), or a label is nowhere in it; names those
+            that are.
     """
     import numpy as np
     import torch
 
-    picture = _opened(path, "label map")
+    picture = opened(path, "label map", PNG, A_PNG)
     if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
         raise LayoutError(
             f"label map {path}: a picture in the mode {picture.mode}; expected one whole number a pixel (palette or grey)"
@@ -120,7 +96,7 @@ def encode_mask(mask: Tensor) -> bytes | None:
 def mask_to_text(mask: Tensor) -> str | None:
     """The same PNG file as a text, for JSON."""
     data = encode_mask(mask)
-    return None if data is None else DATA + base64.b64encode(data).decode()
+    return None if data is None else packed(data)
 
 
 def mask_of_text(text: str) -> Tensor:
@@ -129,16 +105,10 @@ def mask_of_text(text: str) -> Tensor:
     Raises:
         LayoutError: not such a text, or not a mask.
     """
-    if not text.startswith(DATA):
-        raise LayoutError(f"mask {text[:40]!r}: expected rows of numbers, or a text that begins with {DATA!r}")
-    try:
-        data = base64.b64decode(text.removeprefix(DATA), validate=True)
-    except ValueError:
-        raise LayoutError(f"mask {text[:40]!r}...: not base64 after {DATA!r}") from None
-    return read_mask(io.BytesIO(data))
+    return read_mask(unpacked(text, "mask", "rows of numbers, or a text"))
 
 
-def mask_of_rows(rows: object, where: str) -> Tensor:
+def mask_of_rows(rows: object) -> Tensor:
     """A mask `[H W]` from rows of numbers.
 
     Raises:
@@ -149,4 +119,4 @@ def mask_of_rows(rows: object, where: str) -> Tensor:
     try:
         return torch.tensor(rows, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError, OverflowError):
-        raise LayoutError(f"{where}: mask: expected rows of numbers, all of one length, or the name of a PNG file") from None
+        raise LayoutError("mask: expected rows of numbers, all of one length, or a PNG picture") from None

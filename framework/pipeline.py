@@ -18,7 +18,7 @@ from .checking import remedies
 from .config import ResolvedConfig, apply_sets, load_guidance, merge, validate
 from .errors import ConfigError, LayoutError, LsregenError, NonFiniteError
 from .guidance import Guidance, Term
-from .images import beginning, entered, pictures_of, to_pil
+from .images import beginning, checked_strength, entered, pictures_of, to_pil
 from .items import SEEDS
 from .layout import Layout
 from .loop import OnStep, sample
@@ -88,7 +88,7 @@ class Pipeline:
         self,
         prompt: str | Sequence[str],
         *,
-        layout: Layout | Sequence[Layout] | None = None,
+        layout: Layout | Sequence[Layout | None] | None = None,
         negative: str | Sequence[str] = "",
         guidance: GuidanceLike = None,
         steps: int | None = None,
@@ -98,7 +98,7 @@ class Pipeline:
         count: int = 1,
         size: tuple[int, int] | None = None,
         init_image: PILImage.Image | Sequence[PILImage.Image] | None = None,
-        strength: float = 0.8,
+        strength: float | None = None,
         sets: Sequence[str] = (),
         on_step: OnStep | None = None,
         trace: int = 0,
@@ -107,7 +107,7 @@ class Pipeline:
 
         Args:
             prompt: one prompt for `count` images with the seeds `seed, seed + 1, ...`, or one prompt per image.
-            layout: the phrases and their places; one for all images, or one per image. It pulls by `guidance` alone.
+            layout: the phrases and their places; one for all images, or one (or None) per image. It pulls by `guidance` alone.
             negative: what to steer away from, one for all or one per image.
             guidance: the name of a preset, a YAML file, a configuration as a mapping, a `Guidance`, a `Term` or a list
                 of them, or None for none.
@@ -116,7 +116,7 @@ class Pipeline:
             size: width and height in pixels; the model's own by default.
             init_image: start from this picture instead of from noise (image-to-image; Meng et al. 2022, SDEdit); one for all
                 images, or one per image, of `size`'s proportions. Its own size is the default one.
-            strength: how much of the walk is made then: 1 is all of it, and leaves little of the picture.
+            strength: how much of the walk is made then, 0.8 by default: 1 is all of it, and leaves little of the picture.
             sets: further settings as text, e.g. `"guidance.layout.gamma=40"`.
             on_step: sees every step, and ends the run by returning False.
             trace: at how many steps the attention maps of the phrases are recorded.
@@ -132,13 +132,14 @@ class Pipeline:
         if size is not None:
             size = checked_size(size)
         pictures = None if init_image is None else pictures_of(init_image, len(batch.prompts))
+        strength = checked_strength(strength, pictures, resolved.steps)
         run = self._start(resolved, batch, size or (pictures[0].size if pictures else self.model.default_size))
         if pictures is not None:
             run = entered(run, pictures, strength)
         run, renders = _keeping_renders(run)
         _check_phrases(run)
-        if guidance is None and any(each.boxed for each in batch.layouts) and "grounding" not in self.model.describe():
-            log.warning("a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant")
+        if not terms.terms and any(each.boxed for each in batch.layouts) and "grounding" not in self.model.describe():
+            _say_unused(guidance, self.model.name)
         tracer = self._tracer(run, trace)
         clock.lap("prepare")
         watch = _Watch(tracer, on_step)
@@ -211,22 +212,25 @@ class Pipeline:
 
         Args:
             wanted: the size of this pipeline's images; a source that names no size renders at its model's, in these proportions.
+            source: without a model it has that of its guidance's preset.
         """
         given = dict(source)
-        size, name = given.pop("size", None), given.pop("model", DEFAULT_MODEL)
-        guidance = given.pop("guidance", None)
+        size, guidance = given.pop("size", None), given.pop("guidance", None)
         if (release := getattr(self.model, "release", None)) is not None:
             release()
         precision = str(self.model.dtype).removeprefix("torch.")
         options: dict[str, Any] = {"device": str(self.model.device), "dtype": precision, "plugins": self.plugins}
         with _of_source():
+            if "seed" in given:
+                raise ConfigError(f"seed: {given['seed']!r}: a render has the seeds of the images it is made for; leave it out")
+            base = {"guidance": cast("object", guidance)} if isinstance(guidance, Mapping) else load_guidance(guidance)
+            name = given.pop("model", None) or base.get("model") or DEFAULT_MODEL
             other = Pipeline.load(convert(name, str, "model"), **options)
             if guidance is None and any(layout.boxed for layout in batch.layouts) and "grounding" not in other.model.describe():
                 raise ConfigError(
                     f"the model {name!r} does not see boxes, so its picture would not have the layout; name a GLIGEN model, or "
                     "give the source a guidance (or none, if that is meant)"
                 )
-            base = {"guidance": cast("object", guidance)} if isinstance(guidance, Mapping) else load_guidance(guidance)
             config, terms = other.resolve(merge(base, given))
             size = proportioned(other.model, wanted) if size is None else convert(size, tuple[int, int], "size")
             run = other._start(config, batch, size)
@@ -307,6 +311,16 @@ def _check_phrases(run: Run) -> None:
             table.locate(phrase)
 
 
+def _say_unused(guidance: GuidanceLike, model: str) -> None:
+    """Warn of a layout that nothing looks at, unless the guidance says in so many words that there is none."""
+    if guidance is None:
+        log.warning("a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant")
+    elif isinstance(guidance, str | Path) and guidance != "none":
+        log.warning(
+            "the guidance %r pulls nothing, and the model %s does not see boxes: the layout changes nothing", guidance, model
+        )
+
+
 @dataclass
 class _Watch:
     """Counts the steps, and shows each to the trace and to whoever asked to see it."""
@@ -338,7 +352,7 @@ class _Clock:
 def make_batch(
     prompt: str | Sequence[str],
     negative: str | Sequence[str],
-    layout: Layout | Sequence[Layout] | None,
+    layout: Layout | Sequence[Layout | None] | None,
     seed: int | Sequence[int],
     count: int,
 ) -> Batch:
@@ -364,7 +378,7 @@ def make_batch(
         if not isinstance(value, int) or not 0 <= value < SEEDS:
             raise ConfigError(f"seed {value!r}: expected a whole number from 0 to 2^63 - 1")
     negatives = (negative,) * n if isinstance(negative, str) else tuple(negative)
-    layouts = (layout or Layout(),) * n if isinstance(layout, Layout | None) else tuple(layout)
+    layouts = (layout or Layout(),) * n if isinstance(layout, Layout | None) else tuple(each or Layout() for each in layout)
     for name, values in (("negative", negatives), ("layout", layouts), ("seed", seeds)):
         if len(values) != n:
             raise ConfigError(f"{name}: {len(values)} given for {n} images; give one for all of them, or one each")

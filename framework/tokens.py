@@ -91,12 +91,8 @@ class TokenTable:
         Raises:
             PhraseError: the phrase is empty, absent or ambiguous.
         """
-        name, number = " ".join(phrase.split()), None
+        name, number = self._numbered(phrase)
         found = occurrences(name, self.prompt)
-        # Only then a number: a prompt may well speak of "bus #2".
-        if not found and (numbered := re.fullmatch(r"(.*?)\s*#\s*(\d+)", name)):
-            name, number = numbered[1], int(numbered[2])
-            found = occurrences(name, self.prompt)
         if not name:
             raise PhraseError(f"phrase {phrase!r} is empty; expected words of the prompt {self.prompt!r}")
         if not found:
@@ -109,6 +105,17 @@ class TokenTable:
             times = "once" if len(found) == 1 else f"{len(found)} times"
             raise PhraseError(f"phrase {phrase!r}: {name!r} occurs {times} in the prompt, counted from 1:\n{listed}")
         return found[(number or 1) - 1]
+
+    def bare(self, phrase: str) -> str:
+        """What a phrase says: without the number of its occurrence, if it has one."""
+        return self._numbered(phrase)[0]
+
+    def _numbered(self, phrase: str) -> tuple[str, int | None]:
+        """A phrase with single spaces, and which of its occurrences is meant, if it says so."""
+        name = " ".join(phrase.split())
+        numbered = re.fullmatch(r"(.*?)\s*#\s*(\d+)", name)
+        # A prompt may well speak of "bus #2".
+        return (name, None) if numbered is None or occurrences(name, self.prompt) else (numbered[1], int(numbered[2]))
 
     def words(self, span: Iterable[int]) -> tuple[tuple[int, ...], ...]:
         """The pieces of a span, grouped by the words they belong to (as spaces part them); the last group is the last word."""

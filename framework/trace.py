@@ -16,7 +16,8 @@ class AttentionTrace:
     """An observer of the loop that looks at every phrase through an extractor, at about `shots` steps.
 
     `maps[index]` is `[b k h w]`: the mean over views for each thing, on the finest of the extractor's grids, of the latent
-    that step denoised. Costs one partial pass without gradient per shot.
+    that step denoised; a run that starts from a picture makes the later steps alone. Costs one partial pass without gradient per
+    shot.
     """
 
     run: Run
@@ -27,7 +28,7 @@ class AttentionTrace:
     def __post_init__(self) -> None:
         count = len(self.run.steps)
         shots = min(self.shots, count)
-        self.indices = {round(i * (count - 1) / max(1, shots - 1)) for i in range(shots)}
+        self.indices = {self.run.steps[round(i * (count - 1) / max(1, shots - 1))].index for i in range(shots)}
         self.points = [
             TapPoint(layer.name, request.kind)
             for request in self.extractor.needs.taps

@@ -117,6 +117,8 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, dials: D
     images, tiling = planned.images, make_tiling(dials.tiling, dials.tile)
     with torch.device("meta"):
         unet, autoencoder = UNet(planned.unet), Autoencoder(planned.autoencoder, tiling)
+    for network in (unet, autoencoder):
+        set_memory(network, dials.memory)
 
     files: dict[str, tuple[Path, ...]] = {}
     home = HOME if dials.offload else device
@@ -136,8 +138,6 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, dials: D
         tower, projection = (parts.weights(name) for name in IMAGE_ENCODER)
         fill_image_encoder(images, tower, projection, home, dtype)
         files |= {"image_encoder": tower.files, "image_project": projection.files}
-    for network in (unet, autoencoder):
-        set_memory(network, dials.memory)
     height, width = sample_size(configs["unet"], where["unet"])
     factor = planned.autoencoder.factor
     return LatentDiffusion(

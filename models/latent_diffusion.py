@@ -100,7 +100,9 @@ class LatentDiffusion:
         grounded_steps = 0
         if self.grounder is not None:
             grounded_steps = self.grounder.steps(count)
-            conditional = replace(conditional, grounding=self.grounder.tokens(layouts or (Layout(),) * len(prompts)))
+            each = zip(prompts, layouts or (Layout(),) * len(prompts), strict=True)
+            said = [_without_numbers(layout, tables[prompt]) for prompt, layout in each]
+            conditional = replace(conditional, grounding=self.grounder.tokens(said))
             if unconditional is not None:
                 unconditional = replace(unconditional, grounding=self.grounder.nothing(len(prompts)))
         words = tuple(tables[prompt] for prompt in prompts)
@@ -271,6 +273,11 @@ class BoundDenoiser:
         if self.model.prediction == "eps":
             return prediction.eps
         return step.alpha_bar**0.5 * prediction.eps - (1 - step.alpha_bar) ** 0.5 * prediction.z0
+
+
+def _without_numbers(layout: Layout, table: TokenTable) -> Layout:
+    """A layout whose phrases say what is there, and not which of several in the prompt is meant (`circle#2`)."""
+    return Layout(tuple(replace(region, phrase=table.bare(region.phrase)) for region in layout.regions))
 
 
 def family(unet: UNetConfig) -> str:

@@ -25,25 +25,32 @@ class Stages:
 
     def __init__(self, device: torch.device, networks: Mapping[Stage, Sequence[nn.Module]]) -> None:
         self.device, self.networks = device, networks
-        self.resident: set[Stage] = set()
+        self.resident = set[Stage]()
         self._home = {stage: [_tensors(network) for network in group] for stage, group in networks.items()}
 
     def enter(self, stage: Stage, *, beside: bool = False) -> None:
-        """Bring a stage's networks to the device. `beside`: those that are there stay, as a backward will go through them too."""
+        """Bring a stage's networks to the device. `beside`: those that are there stay, as a backward will go through them too.
+
+        So they do when noise is predicted again between two such backwards; pictures without a gradient are made alone.
+        """
+        between = stage == "noise" and stage in self.resident
+        if not beside and not between:
+            self._drop(self.resident - {stage})
         if stage in self.resident:
             return
-        if not beside:
-            self.leave()
         for network, tensors in zip(self.networks[stage], self._home[stage], strict=True):
             _place(network, {name: _copied(tensor, self.device) for name, tensor in tensors.items()})
         self.resident.add(stage)
 
     def leave(self) -> None:
         """Leave the device."""
-        for stage in self.resident:
+        self._drop(set(self.resident))
+
+    def _drop(self, stages: set[Stage]) -> None:
+        for stage in stages:
             for network, tensors in zip(self.networks[stage], self._home[stage], strict=True):
                 _place(network, tensors)
-        self.resident.clear()
+        self.resident -= stages
 
 
 class Everywhere(Stages):

@@ -18,6 +18,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..framework.errors import ConfigError, nearest
+from ..framework.options import convert
 from .blocks import Downsample, ResnetBlock, Upsample
 
 TILINGS = ("auto", "on", "off")
@@ -69,11 +70,13 @@ def make_tiling(tiling: str, tile: int | None) -> Tiling:
         tile: the side in pixels of a square; as much is computed at once. None for `SIDE`.
 
     Raises:
-        ConfigError: neither of these, or a tile below 16.
+        ConfigError: neither of these, a tile below 16, or one with tiling `off`.
     """
     if tiling not in TILINGS:
         raise ConfigError(f"tiling: {tiling!r} is not one of {', '.join(TILINGS)}{nearest(tiling, TILINGS)}")
-    side = SIDE if tile is None else tile
+    side = SIDE if tile is None else convert(tile, int, "tile")
+    if tile is not None and tiling == "off":
+        raise ConfigError(f"tile: {tile} with tiling off, which cuts nothing; leave one of them out")
     if side < 16:
         raise ConfigError(f"tile: {side} pixels; expected the side of a square of at least 16, such as {SIDE}")
     return Tiling(side**2, {"auto": LARGE, "on": 0, "off": None}[tiling])

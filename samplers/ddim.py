@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from ..framework.errors import ConfigError
-from ..framework.options import option
+from ..framework.options import check_options, option
 from ..framework.types import Latents, NoiseSchedule, Prediction, Step
 from .schedule import steps
 
@@ -49,6 +49,7 @@ class DDIM:
     until: float = option(1.0, "end of the steps that add noise, as a fraction of all steps (not included)")
 
     def __post_init__(self) -> None:
+        check_options(self)
         if not 0 <= self.eta <= 1:
             raise ConfigError(f"sampler ddim: eta {self.eta} is outside 0 to 1; use 0 for no noise, 1 for as much as ddpm")
         if not 0 <= self.until <= 1:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -235,6 +235,20 @@ def test_a_sample_in_which_nothing_is_present_gives_zero_and_no_gradient(name: s
     assert bool(torch.isfinite(gradient).all())
     assert gradient[0].any()
     assert not gradient[1].any()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: BoxDiff(reach=cast("Any", 1.5)), "BoxDiff: reach: 1.5 is not a whole number"),
+        (lambda: CrossEntropy(scale=float("nan")), "CrossEntropy: scale: nan is not a number"),
+        (lambda: L2(reduction=cast("Any", 3)), "L2: reduction: 3 is not text"),
+    ],
+    ids=["boxdiff", "cross_entropy", "l2"],
+)
+def test_options_of_another_type_are_refused_in_python_too(make: Callable[[], object], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        make()
 
 
 @pytest.mark.parametrize("name", ["box_energy", "boxdiff", "cross_entropy", "l2"])

@@ -11,49 +11,15 @@ from torch import Tensor
 from lsregen.distances.attribute_binding import AttributeBinding
 from lsregen.extractors.bound_words import BoundWords
 from lsregen.framework.errors import ConfigError, PhraseError
-from lsregen.framework.layout import Layout, Region
-from lsregen.framework.taps import TapLayer, Taps
-from lsregen.framework.types import Features, Step, View
+from lsregen.framework.layout import Layout
+from lsregen.framework.types import Features
 
-from ..toys import draw, make_run, token_table
-
-STEP = Step(0, 5, 901, 0.1, 0.2)
-TOKENS = 12
-LAYERS = (
-    TapLayer("down_blocks.1", "down", 1, 2, 2),
-    TapLayer("mid_block", "mid", 0, 4, 2),
-    TapLayer("up_blocks.0", "up", 0, 2, 3),
-)
-SIDES = {2: (4, 6), 4: (2, 3)}
-SPLIT = {"elephant": 3}
-
-
-class Prompted:
-    """As much of a denoiser as `prepare` looks at."""
-
-    def __init__(self, prompts: Sequence[str]) -> None:
-        self.layers = LAYERS
-        self.tokens = tuple(token_table(prompt, TOKENS, SPLIT) for prompt in prompts)
-
-
-def probabilities(batch: int) -> dict[str, Tensor]:
-    return {
-        layer.name: torch.softmax(2 * draw(i, batch, layer.heads, TOKENS, *SIDES[layer.downscale]), dim=2)
-        for i, layer in enumerate(LAYERS)
-    }
+from . import stand_ins
+from .stand_ins import TOKENS, phrases, probabilities
 
 
 def look(extractor: BoundWords, prompts: Sequence[str], layouts: Sequence[Layout], maps: dict[str, Tensor]) -> Features:
-    run = make_run(Prompted(prompts), torch.zeros(len(prompts), 3, 8, 12), layouts=layouts)
-    state = extractor.prepare(run, "area")
-    taps = Taps(state.points, full=True)
-    for point in state.points:
-        taps.record(point.layer, point.kind, maps[point.layer])
-    return extractor.current(View(run.z_T, STEP, taps, run.denoiser.layers), state)
-
-
-def phrases(*names: str) -> Layout:
-    return Layout(tuple(Region(name) for name in names))
+    return stand_ins.look(extractor, prompts, layouts, maps)[0]
 
 
 def named(found: Features, maps: Tensor, words: Sequence[str], sample: int = 0) -> list[tuple[str, int]]:

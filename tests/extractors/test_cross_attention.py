@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -18,51 +20,24 @@ from lsregen.framework.errors import ConfigError, PhraseError
 from lsregen.framework.layout import Box, Layout, Region
 from lsregen.framework.rasters import rasterise
 from lsregen.framework.taps import TapLayer, TapPoint, Taps
-from lsregen.framework.types import Features, Step, View
+from lsregen.framework.types import Features, View
 
-from ..toys import draw, make_run, token_table
+from ..toys import make_run
+from . import stand_ins
+from .stand_ins import STEP, Prompted, phrases
 
-STEP = Step(0, 5, 901, 0.1, 0.2)
-TOKENS = 12
 LAYERS = (
-    TapLayer("down_blocks.1", "down", 1, 2, 2),
-    TapLayer("mid_block", "mid", 0, 4, 2),
-    TapLayer("up_blocks.0", "up", 0, 2, 2),
-)
-SIDES = {2: (4, 6), 4: (2, 3)}  # grids of an 8 x 12 latent: not square
-SPLIT = {"elephant": 3, "hat": 1}
-
-
-class Prompted:
-    """As much of a denoiser as `prepare` looks at."""
-
-    def __init__(self, prompts: Sequence[str], layers: Sequence[TapLayer] = LAYERS) -> None:
-        self.layers = tuple(layers)
-        self.tokens = tuple(token_table(prompt, TOKENS, SPLIT) for prompt in prompts)
-
-
-def probabilities(batch: int, seed: int = 0, layers: Sequence[TapLayer] = LAYERS) -> dict[str, Tensor]:
-    """Random probabilities `[b heads t h w]` of every layer."""
-    return {
-        layer.name: torch.softmax(2 * draw(seed + i, batch, layer.heads, TOKENS, *SIDES[layer.downscale]), dim=2)
-        for i, layer in enumerate(layers)
-    }
+    *stand_ins.LAYERS[:2],
+    replace(stand_ins.LAYERS[2], heads=2),
+)  # equal heads: averaged with them kept
+SPLIT = {**stand_ins.SPLIT, "hat": 1}
+probabilities = partial(stand_ins.probabilities, layers=LAYERS)
 
 
 def look(
     extractor: CrossAttention, prompts: Sequence[str], layouts: Sequence[Layout], maps: dict[str, Tensor], raster: str = "area"
 ) -> tuple[Features, Features | None, CrossAttentionState]:
-    run = make_run(Prompted(prompts), torch.zeros(len(prompts), 3, 8, 12), layouts=layouts)
-    state = extractor.prepare(run, raster)
-    taps = Taps(state.points, full=True)
-    for point in state.points:
-        taps.record(point.layer, point.kind, maps[point.layer])
-    view = View(run.z_T, STEP, taps, run.denoiser.layers)
-    return extractor.current(view, state), extractor.target(view, state), state
-
-
-def phrases(*names: str) -> Layout:
-    return Layout(tuple(Region(name) for name in names))
+    return stand_ins.look(extractor, prompts, layouts, maps, raster, Prompted(prompts, LAYERS, SPLIT))
 
 
 PUBLISHED = CrossAttention(

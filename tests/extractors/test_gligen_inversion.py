@@ -213,7 +213,10 @@ def test_an_image_smaller_than_its_render_is_refused(pipeline: Pipeline) -> None
         walk(pipeline, GligenInversion(source={**SOURCE, "size": [64, 64]}), size=(48, 48))
 
 
-def test_boxes_that_are_not_there_are_refused(pipeline: Pipeline) -> None:
+def test_boxes_that_are_not_there_are_refused_before_anything_is_rendered(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Run, "render", lambda *_: pytest.fail("rendered"))
     with pytest.raises(ConfigError, match="mask boxes, but the image of seed 3 has none"):
         walk(pipeline, GligenInversion(source=SOURCE, mask="boxes"), layout=Layout())
 

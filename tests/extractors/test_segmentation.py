@@ -17,57 +17,20 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from lsregen.distances.cross_entropy import CrossEntropy
 from lsregen.evaluation.shapeworld import masks, render, sample_scene
-from lsregen.extractors.segmentation import Segmentation, SegmentationState
+from lsregen.extractors.segmentation import Segmentation
 from lsregen.extractors.segmenter import MEAN, STD, load_segmenter
 from lsregen.framework.errors import CheckpointError, ConfigError, PhraseError
 from lsregen.framework.layout import Box, Layout, Region
 from lsregen.framework.rasters import rasterise
-from lsregen.framework.taps import TapLayer, Taps
+from lsregen.framework.taps import Taps
 from lsregen.framework.testing import check_extractor
 from lsregen.framework.testing.checks import seeded
-from lsregen.framework.types import Features, Prediction, Step, View
+from lsregen.framework.types import Prediction, View
 
-from ..toys import draw, make_run, token_table
+from ..toys import draw, make_run
+from .stand_ins import LAYERS, STEP, Prompted, logits, look, phrases
 
-STEP = Step(0, 5, 901, 0.1, 0.2)
-TOKENS = 12
-LAYERS = (
-    TapLayer("down_blocks.1", "down", 1, 2, 2),
-    TapLayer("mid_block", "mid", 0, 4, 2),
-    TapLayer("up_blocks.0", "up", 0, 2, 3),
-)
-SIDES = {2: (4, 6), 4: (2, 3)}  # grids of an 8 x 12 latent
-SPLIT = {"elephant": 3}
 CLASSES = ("background", "circle", "square", "traffic light")
-
-
-class Prompted:
-    """As much of a denoiser as `prepare` looks at."""
-
-    def __init__(self, prompts: Sequence[str]) -> None:
-        self.layers = LAYERS
-        self.tokens = tuple(token_table(prompt, TOKENS, SPLIT) for prompt in prompts)
-
-
-def logits(batch: int) -> dict[str, Tensor]:
-    return {layer.name: 2 * draw(i, batch, layer.heads, TOKENS, *SIDES[layer.downscale]) for i, layer in enumerate(LAYERS)}
-
-
-def look(
-    extractor: Segmentation, prompts: Sequence[str], layouts: Sequence[Layout], given: dict[str, Tensor]
-) -> tuple[Features, Features | None, SegmentationState]:
-    run = make_run(Prompted(prompts), torch.zeros(len(prompts), 3, 8, 12), layouts=layouts)
-    state = extractor.prepare(run, "area")
-    taps = Taps(state.phrases.points, full=True)
-    for point in state.phrases.points:
-        assert point.kind == "cross_logits"
-        taps.record(point.layer, point.kind, given[point.layer])
-    view = View(run.z_T, STEP, taps, run.denoiser.layers)
-    return extractor.current(view, state), extractor.target(view, state), state
-
-
-def phrases(*names: str) -> Layout:
-    return Layout(tuple(Region(name) for name in names))
 
 
 def shares(given: dict[str, Tensor], names: Sequence[str], grid: tuple[int, int]) -> Tensor:

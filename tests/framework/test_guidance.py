@@ -568,6 +568,30 @@ def test_a_distance_that_needs_a_target_names_the_extractor_that_has_none() -> N
         pull.before(run.z_T, run.steps[0])
 
 
+PLACED = Region("cat", Box(0, 0, 0.5, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("distance", "bare", "said"),
+    [
+        (
+            BoxEnergy(),
+            Layout((Region("cat"),)),
+            "BoxEnergy needs a target, and extractor CrossAttention has none for the image of",
+        ),
+        (MaxToken(), Layout(), "extractor CrossAttention has nothing to look at in the image of"),
+    ],
+)
+def test_what_an_image_lacks_alone_it_lacks_in_a_batch(distance: Any, bare: Layout, said: str) -> None:
+    term = Term(CrossAttention(layers=("mid",)), distance, name="pull")
+    prompts, z = ("a cat", "a cat"), draw(1, 2, 12, 4, 4)
+    run = make_run(LinearDenoiser(prompts=prompts), z, layouts=[Layout((PLACED,)), bare], seed=5)
+    with pytest.raises(ConfigError, match=f"term 'pull': .*{said} seed 6; give it"):
+        start(term, run).before(z, run.steps[0])
+    run = make_run(LinearDenoiser(prompts=prompts), z, layouts=[Layout((PLACED, Region("a"))), Layout((PLACED,))])
+    start(term, run).before(z, run.steps[0])  # a phrase without a place beside one that has one is left out
+
+
 def test_a_distance_that_does_not_accept_the_features_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"MaxToken accepts features of kind attention, probability.*Look gives latent"):
         Term(Look("z"), MaxToken())
@@ -581,6 +605,21 @@ def test_a_distance_that_does_not_accept_the_features_is_refused() -> None:
 def test_a_blend_of_what_does_not_blend_is_refused(extractor: Any, distance: Any) -> None:
     with pytest.raises(ConfigError, match=r"term pull: blend 0.5: only a squared distance between latents"):
         Term(extractor, distance, Schedule(blend=0.5), "pull")
+
+
+@pytest.mark.parametrize(
+    ("looks", "site", "right"),
+    [("z", "after", "before"), ("z", "noise", "before"), ("z0", "before", "z0"), ("z0", "noise", "z0")],
+)
+def test_a_blend_where_it_would_not_be_the_share_that_is_moved_is_refused(looks: str, site: str, right: str) -> None:
+    with pytest.raises(ConfigError, match=rf"term pull: blend 0.5 at site '{site}': .* only at site '{right}'"):
+        Term(Look(looks), L2(), Schedule(blend=0.5, site=site), "pull")
+    Term(Look(looks), L2(), Schedule(blend=0.5, site=right), "pull")
+
+
+def test_a_pull_of_the_clean_estimate_by_what_looks_at_z_alone_is_refused_before_it_runs() -> None:
+    with pytest.raises(ConfigError, match="term pull: extractor Look looks at z alone"):
+        Term(Look("z"), L2(), Schedule(site="z0"), "pull")
 
 
 def test_a_raster_rule_that_does_not_exist_is_refused_when_the_term_is_made() -> None:

@@ -38,6 +38,20 @@ def test_a_strength_out_of_range_is_refused(strength: float) -> None:
         entry_step(strength, 50)
 
 
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"strength": 0.3}, "strength: 0.3 without init_image: name the picture"),
+        ({"init_image": picture(), "strength": "0.3"}, "strength: '0.3' is not a number"),
+        ({"init_image": "start.png"}, "init_image: 'start.png': expected a PIL.Image.Image"),
+        ({"init_image": ["start.png"]}, "init_image: 'start.png': expected a PIL.Image.Image"),
+    ],
+)
+def test_what_cannot_be_started_from_is_refused(pipeline: Pipeline, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        pipeline(PROMPT, steps=2, **options)
+
+
 def test_a_strength_of_no_step_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"strength: 0.1 of 5 steps is less than one"):
         entry_step(0.1, 5)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from lsregen.framework import masks
+from lsregen.framework import packing
 from lsregen.framework.errors import LayoutError, PhraseError
 from lsregen.framework.layout import Layout
 from lsregen.framework.masks import encode_mask, mask_of_rows, read_label_map, read_mask
@@ -87,7 +87,7 @@ def test_files_that_are_no_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for name in ("a.gif", "a.txt", "cut.png", ".", "a\0b"):
         with pytest.raises(LayoutError, match="cannot be read as a PNG picture"):
             read_mask(tmp_path / name)
-    monkeypatch.setattr(masks, "MOST_PIXELS", 64 * 64 - 1)
+    monkeypatch.setattr(packing, "MOST_PIXELS", 64 * 64 - 1)
     with pytest.raises(LayoutError, match="64x64 pixels; expected at most 4095"):
         read_mask(tmp_path / "mask.png")
 
@@ -118,10 +118,12 @@ def test_a_mask_that_a_file_would_change_is_not_encoded() -> None:
 
 
 def test_rows() -> None:
-    assert mask_of_rows([[0, 1, 0.5]], "x").tolist() == [[0, 1, 0.5]]
+    assert mask_of_rows([[0, 1, 0.5]]).tolist() == [[0, 1, 0.5]]
     for rows in ([[0], [0, 1]], "abc", {"a": 1}, [["a"]], [[10**400]]):
-        with pytest.raises(LayoutError, match="x: mask: expected rows of numbers"):
-            mask_of_rows(rows, "x")
+        with pytest.raises(LayoutError, match="mask: expected rows of numbers"):
+            mask_of_rows(rows)
+    with pytest.raises(LayoutError, match=r"layout region 1 \('cat'\): mask: expected rows of numbers"):
+        Layout.from_json({"regions": [{"phrase": "cat", "mask": [[10**400]]}]})
 
 
 # ---- label maps ----

@@ -12,6 +12,7 @@ from PIL import Image
 from lsregen.framework import Layout, LayoutError, Region, read_layouts, write_layouts
 from lsregen.framework.items import Item
 from lsregen.framework.layout import Box
+from lsregen.framework.pictures import read_picture
 
 WHERE = Box(0.1, 0.1, 0.6, 0.6)
 
@@ -56,7 +57,7 @@ def entry(image: object, **place: Any) -> dict[str, Any]:
     ("given", "said"),
     [
         (entry("absent.png"), r"image .*absent.png: no such file; expected a picture \(PNG, JPEG, WEBP\)"),
-        (entry("text.png"), r"image .*text.png: cannot be read \(UnidentifiedImageError: .*expected a picture"),
+        (entry("text.png"), r"image .*text.png: cannot be read as a picture \(PNG, JPEG, WEBP\) \(UnidentifiedImageError"),
         (entry(3), "image 3: expected the name of a picture's file"),
         (entry("data:image/png;base64,???"), "not base64 after"),
         (entry("dog.png", mask=[[0, 1]], box=[0, 0, 1, 1]), "both a box and a mask"),
@@ -72,6 +73,13 @@ def test_what_cannot_be_used_is_named(tmp_path: Path, given: dict[str, Any], sai
     (tmp_path / "a.json").write_text(json.dumps(given))
     with pytest.raises(LayoutError, match=rf"a.json, region 1 \('dog'\): .*{said}"):
         read_layouts(tmp_path / "a.json")
+
+
+def test_a_photograph_is_taken_as_it_is_meant_to_be_seen(tmp_path: Path) -> None:
+    lying, note = Image.new("RGB", (6, 4)), Image.Exif()
+    note[0x0112] = 6  # turn it to the right
+    lying.save(tmp_path / "dog.jpg", exif=note)
+    assert read_picture(tmp_path / "dog.jpg").size == (4, 6)
 
 
 def test_what_is_no_picture() -> None:

@@ -417,6 +417,21 @@ def test_a_source_of_a_render_that_cannot_be_run_is_refused(pipeline: Pipeline) 
         probe(pipeline, lambda run: run.render({"stesp": 2}))
     with pytest.raises(ConfigError, match="size"):
         probe(pipeline, lambda run: run.render({"steps": 1, "size": 64}))
+    with pytest.raises(ConfigError, match="source: seed: 7: a render has the seeds of the images"):
+        probe(pipeline, lambda run: run.render({"steps": 1, "seed": 7}))
+
+
+def test_a_source_without_a_model_has_that_of_its_preset(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    named, load = list[str](), Pipeline.load
+
+    def watched(model: str, **options: Any) -> Pipeline:
+        named.append(model)
+        return load(model, **options)
+
+    monkeypatch.setattr(Pipeline, "load", watched)
+    probe(pipeline, lambda run: run.render({"guidance": "gligen", "steps": 1}), layout=LAYOUT, on_step=lambda _: False)
+    probe(pipeline, lambda run: run.render({"guidance": "none", "steps": 1}), layout=LAYOUT, on_step=lambda _: False)
+    assert named == ["shapeworld-gligen", "shapeworld-base"]
 
 
 def test_a_picture_that_is_not_finite_is_an_error_and_not_black(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -437,11 +452,18 @@ def test_a_layout_that_nothing_uses_is_said_so(pipeline: Pipeline, caplog: pytes
         pipeline(PROMPT, layout=LAYOUT, guidance={}, steps=1)
         assert not caplog.messages
         pipeline(PROMPT, layout=LAYOUT, steps=1)
+        pipeline(PROMPT, layout=LAYOUT, guidance="gligen", steps=1)
     assert caplog.messages == [
-        "a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant"
+        "a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant",
+        "the guidance 'gligen' pulls nothing, and the model shapeworld-base does not see boxes: the layout changes nothing",
     ]
     with pytest.raises(PhraseError, match="'cat' is not in the prompt"):
         pipeline(PROMPT, layout=Layout.from_boxes({"cat": (0, 0, 1, 1)}), steps=1)
+
+
+def test_an_image_of_a_batch_may_have_no_layout(pipeline: Pipeline) -> None:
+    report = pipeline([PROMPT] * 2, layout=[LAYOUT, None], guidance={}, steps=1).report
+    assert report.layouts == (LAYOUT, Layout())
 
 
 @pytest.mark.parametrize("layout", [{"red circle": (0, 0, 1, 1)}, [{"red circle": (0, 0, 1, 1)}]])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -25,6 +27,13 @@ MEAN = CrossAttention(layers=("mid", "first_up"), heads="mean", combine="mean", 
 def test_the_shots_are_spread_from_the_first_step_to_the_last(shots: int, count: int, expected: list[int]) -> None:
     run = make_run(UNetDenoiser(PROMPTS), draw(0, 2, 4, 4, 4), count=count, layouts=LAYOUTS)
     assert sorted(AttentionTrace(run, MEAN, shots).indices) == expected
+
+
+def test_a_run_that_enters_late_is_watched_from_its_own_first_step_to_its_last() -> None:
+    run = make_run(UNetDenoiser(PROMPTS), draw(0, 2, 4, 4, 4), count=8, layouts=LAYOUTS)
+    trace = AttentionTrace(replace(run, steps=run.steps[5:]), MEAN, 2)
+    sample(trace.run, Guidance(), trace)
+    assert sorted(trace.maps) == [5, 7]
 
 
 def test_maps_are_those_of_the_latent_denoised_and_the_run_is_not_changed() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -168,6 +169,21 @@ def test_samples_with_their_own_boxes_do_not_mix(gligen: LatentDiffusion) -> Non
         alone = gligen.bind(PROMPTS[i : i + 1], (), LAYOUTS[i : i + 1], cfg=4.0, count=10)
         assert error(alone.predict(z[i : i + 1], FIRST).eps, together[i : i + 1]) <= 1e-5
         assert error(both.select([i]).predict(z[i : i + 1], FIRST).eps, together[i : i + 1]) <= 1e-5
+
+
+def test_a_phrase_is_told_without_the_number_of_its_occurrence(gligen: LatentDiffusion, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = list[tuple[str, ...]]()
+    assert gligen.grounder is not None
+    tokens = gligen.grounder.tokens
+
+    def watched(layouts: Sequence[Layout]) -> Tensor:
+        told.extend(layout.phrases for layout in layouts)
+        return tokens(layouts)
+
+    monkeypatch.setattr(gligen.grounder, "tokens", watched)
+    layouts = [Layout.from_boxes({phrase: (0.1, 0.1, 0.6, 0.6)}) for phrase in ("circle#2", "bus #2")]
+    gligen.bind(["a circle and a circle", "a bus #2"], (), layouts, cfg=1, count=10)
+    assert told == [("circle",), ("bus #2",)]  # a number that the prompt says itself is a word
 
 
 def test_maps_of_a_grounded_pass(gligen: LatentDiffusion) -> None:

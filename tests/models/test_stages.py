@@ -83,6 +83,8 @@ def test_a_gradient_through_two_stages(oracles: Any, memory: str) -> None:
     assert torch.equal(*grads)
     assert float(grads[0].abs().max()) > 0
     assert model.stages.resident == {"noise", "pictures"}
+    model.decode(z)
+    assert model.stages.resident == {"pictures"}
     model.bind(PROMPTS[:1], (), (), cfg=4.0, count=4)
     assert model.stages.resident == {"texts"}
 

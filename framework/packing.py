@@ -1,0 +1,82 @@
+"""Pictures as files and as texts in JSON, for masks and for what regions show alike: opened within a limit, packed, unpacked."""
+
+from __future__ import annotations
+
+import base64
+import io
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .errors import LayoutError, LsregenError
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+DATA = "data:image/png;base64,"
+MOST_PIXELS = 2**26
+"""A larger picture is refused before it is unpacked: 8192 x 8192, as a mask 256 MiB of numbers."""
+
+
+def opened(
+    path: str | Path | io.BytesIO,
+    what: str,
+    formats: tuple[str, ...] | None,
+    expected: str,
+    error: type[LsregenError] = LayoutError,
+) -> Image:
+    """The picture in a file or its bytes, unpacked.
+
+    Args:
+        what: what the picture is for, to begin a message with.
+        formats: those that PIL may try; None for all.
+        expected: what would be right, in words, such as `a PNG picture`.
+        error: what is raised.
+
+    Raises:
+        LsregenError: of the class `error`: no such picture, or a larger one than `MOST_PIXELS`.
+    """
+    from PIL import Image
+
+    name = f"{what} {'in the text' if isinstance(path, io.BytesIO) else path}"
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower, and an error
+            picture = Image.open(path, formats=formats)
+        with picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                raise error(
+                    f"{name}: {picture.width}x{picture.height} pixels; expected at most {MOST_PIXELS} in all: scale it down"
+                )
+            picture.load()
+            return picture
+    except FileNotFoundError:
+        raise error(f"{name}: no such file; expected {expected}") from None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as fault:
+        raise error(f"{name}: cannot be read as {expected} ({type(fault).__name__}: {fault})") from None
+
+
+def upright(picture: Image) -> Image:
+    """A picture as it is meant to be seen, in RGB: cameras turn it by a note in the file."""
+    from PIL import ImageOps
+
+    return ImageOps.exif_transpose(picture).convert("RGB")
+
+
+def packed(data: bytes) -> str:
+    """A PNG file as a text, for JSON."""
+    return DATA + base64.b64encode(data).decode()
+
+
+def unpacked(text: object, what: str, expected: str) -> io.BytesIO:
+    """The inverse of `packed`.
+
+    Raises:
+        LayoutError: not such a text.
+    """
+    if not isinstance(text, str) or not text.startswith(DATA):
+        raise LayoutError(f"{what} {str(text)[:40]!r}: expected {expected} that begins with {DATA!r}")
+    try:
+        return io.BytesIO(base64.b64decode(text.removeprefix(DATA), validate=True))
+    except ValueError:
+        raise LayoutError(f"{what} {text[:40]!r}...: not base64 after {DATA!r}") from None
