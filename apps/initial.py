@@ -11,7 +11,7 @@ import click
 from PIL import Image
 
 from ..framework.errors import ConfigError
-from ..framework.packing import opened, upright
+from ..framework.packing import shown
 from .model_options import PATH
 
 if TYPE_CHECKING:
@@ -87,4 +87,4 @@ def _strength_of(given: Options, made: Metadata, picture: Image.Image) -> float:
 
 
 def _open(path: Path) -> Image.Image:
-    return upright(opened(path, "--init-image", None, "a picture", ConfigError))
+    return shown(path, "--init-image", None, "a picture", ConfigError)

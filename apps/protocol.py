@@ -132,6 +132,9 @@ def tell(made: Plan, dropped: Sequence[Dropped]) -> None:
     """Say what is in a plan, and what is not and why."""
     items = made.origin.items
     click.echo(f"{items} items, {len(made.methods)} methods: {len(made.jobs)} images in {len(made.starts)} batches")
+    limit = made.origin.options.get("limit")
+    if limit is not None and items + sum(made.origin.dropped.values()) < limit:
+        click.echo(f"--limit {limit}: the source has no more", err=True)
     for kind, count in made.origin.dropped.items():
         if count:
             click.echo(f"left out: {count} x {kind}", err=True)

@@ -88,7 +88,8 @@ def markdown(results: Iterable[Mapping[str, Any]], metrics: Sequence[str] | None
     }
     there = {"rows": True, "differences": bool(changes), "diagnostics": bool(models)}
     shown = [tables[part] for part in PARTS if part in parts and there[part]]
-    return "\n\n".join([*shown, "In brackets: 95 % intervals, bootstrapped over images.\n"])
+    drawn = "items" if all("protocol" in result for result in every) else "images"  # an item may have several images
+    return "\n\n".join([*shown, f"In brackets: 95 % intervals, bootstrapped over {drawn}.\n"])
 
 
 def layers_table(model: str, layers: Sequence[Mapping[str, Any]]) -> str:

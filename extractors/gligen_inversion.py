@@ -70,9 +70,10 @@ class GligenInversion:
         return Needs(prediction=self.noise == "eps_consistent")
 
     def prepare(self, run: Run, raster: str) -> GligenInversionState:
-        weight = self._weight(run, raster)  # first, as a missing box is an error, and a render takes its time
+        weight = self._weight(run, raster)  # first, as boxes that are missing are an error, and a render takes its time
         z0 = run.model.encode_image(enlarged(run.render(self.source), run.size))
-        return GligenInversionState(self._noiser(run, z0), weight, z0)
+        boxed = torch.tensor([self.mask == "full" or bool(layout.boxed) for layout in run.layouts], device=z0.device)
+        return GligenInversionState(self._noiser(run, z0), weight, z0, boxed)
 
     def current(self, view: View, state: GligenInversionState) -> Features:
         z = view.z0 if self.noise == "eps_consistent" else view.z
@@ -90,7 +91,7 @@ class GligenInversion:
         if self.low_pass > 0:
             size = 2 * max(1, round(3 * self.low_pass)) + 1
             maps = smooth(maps, size, self.low_pass, "gaussian")
-        present = torch.ones(z.shape[:2], dtype=torch.bool, device=z.device)
+        present = state.present[:, None].expand(z.shape[:2])  # [b c]
         group = torch.arange(z.shape[1], device=z.device).expand(len(z), -1)
         return Features((maps,), self.kind, present, group, weight=None if state.weight is None else (state.weight,))
 
@@ -110,16 +111,15 @@ class GligenInversion:
         if self.mask == "full":
             return None
         grid = run.z_T.shape[-2:]
-        samples = zip(run.layouts, run.seeds, strict=True)
-        weights = [self._boxes(layout, (int(grid[0]), int(grid[1])), raster, seed) for layout, seed in samples]
+        if not any(layout.boxed for layout in run.layouts):
+            raise ConfigError("gligen_inversion: mask boxes, but no image has one; give boxes, or set mask: full")
+        weights = [self._boxes(layout, (int(grid[0]), int(grid[1])), raster) for layout in run.layouts]
         return torch.stack(weights)[:, None, None].to(run.z_T.device)
 
-    def _boxes(self, layout: Layout, grid: tuple[int, int], raster: str, seed: int) -> Tensor:
+    def _boxes(self, layout: Layout, grid: tuple[int, int], raster: str) -> Tensor:
         """The union of a layout's regions `[h w]`, each as strong as its size says."""
         if not layout.boxed:
-            raise ConfigError(
-                f"gligen_inversion: mask boxes, but the image of seed {seed} has none; give boxes, or set mask: full"
-            )
+            return torch.zeros(grid)
         masks = rasterise(layout.boxed, grid, raster)  # [regions h w]
         areas = masks.mean(dim=(1, 2)).clamp(min=torch.finfo(masks.dtype).tiny)
         if self.feather > 0:
@@ -131,11 +131,15 @@ class GligenInversion:
 
 @dataclass(frozen=True)
 class GligenInversionState:
-    """`noised` gives the target latents at a step, `weight` `[b 1 1 h w]` where they count, `z0` the clean target."""
+    """`noised` gives the target latents at a step, `weight` `[b 1 1 h w]` where they count, `z0` the clean target.
+
+    `present` `[b]`: which samples have anything to be pulled by.
+    """
 
     noised: Callable[[Step], Latents] = field(repr=False)
     weight: Tensor | None
     z0: Latents
+    present: Tensor
 
 
 def enlarged(picture: Image, size: tuple[int, int]) -> Image:

@@ -42,6 +42,8 @@ def check_pull(term: str, extractor: FeatureExtractor, distance: Distance, sched
     Raises:
         ConfigError: the site does not suit what the extractor looks at, or the distance does not blend.
     """
+    if schedule.site != "z0" and schedule.blend is None:
+        return
     needs, where = extractor.needs, f"term {term or '?'}"
     of_clean = needs.prediction or needs.image
     if schedule.site == "z0" and not (needs.taps or of_clean):

@@ -15,6 +15,7 @@ from PIL import Image as PILImage
 
 from .errors import ConfigError
 from .options import convert
+from .packing import in_rgb
 from .types import Image, Latents, Run, Step
 
 STRENGTH = 0.8  # of image-to-image, where nothing is said
@@ -31,7 +32,7 @@ def from_pil(pictures: Sequence[PILImage.Image], size: tuple[int, int]) -> Image
     """Pictures as `[b 3 H W]` in [0, 1], resized (bicubic) to a width and height of the same proportions.
 
     Raises:
-        ConfigError: a picture of other proportions.
+        ConfigError: a picture of other proportions, or of more than 8 bits.
     """
     tensors: list[torch.Tensor] = []
     for picture in pictures:
@@ -40,7 +41,7 @@ def from_pil(pictures: Sequence[PILImage.Image], size: tuple[int, int]) -> Image
                 f"init_image: {picture.width}x{picture.height} pixels, and the image is to have {size[0]}x{size[1]}: it would be "
                 "stretched; crop it, or ask for a size of its proportions"
             )
-        resized = picture.convert("RGB")
+        resized = in_rgb(picture, "init_image", ConfigError)
         if resized.size != size:
             resized = resized.resize(size, PILImage.Resampling.BICUBIC)
         tensors.append(torch.tensor(np.asarray(resized)).float() / 255)

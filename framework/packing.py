@@ -56,11 +56,29 @@ def opened(
         raise error(f"{name}: cannot be read as {expected} ({type(fault).__name__}: {fault})") from None
 
 
-def upright(picture: Image) -> Image:
-    """A picture as it is meant to be seen, in RGB: cameras turn it by a note in the file."""
+def shown(
+    path: str | Path | io.BytesIO,
+    what: str,
+    formats: tuple[str, ...] | None,
+    expected: str,
+    error: type[LsregenError] = LayoutError,
+) -> Image:
+    """A picture as it is meant to be seen, in RGB: cameras turn it by a note in the file. Arguments and errors as of `opened`."""
     from PIL import ImageOps
 
-    return ImageOps.exif_transpose(picture).convert("RGB")
+    name = f"{what} {'in the text' if isinstance(path, io.BytesIO) else path}"
+    return in_rgb(ImageOps.exif_transpose(opened(path, what, formats, expected, error)), name, error)
+
+
+def in_rgb(picture: Image, name: str, error: type[LsregenError] = LayoutError) -> Image:
+    """A picture in RGB.
+
+    Raises:
+        LsregenError: of the class `error`: its values are not those of 8 bits, and would be cut off at 255.
+    """
+    if picture.mode[0] in "IF":
+        raise error(f"{name}: a picture in the mode {picture.mode}, with more than 8 bits of grey; expected 8: save it so")
+    return picture.convert("RGB")
 
 
 def packed(data: bytes) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import LayoutError
-from .packing import opened, packed, unpacked, upright
+from .packing import in_rgb, packed, shown, unpacked
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,21 +21,21 @@ def read_picture(path: str | Path | io.BytesIO) -> Image:
     Raises:
         LayoutError: no PNG, JPEG or WebP file, or too large (`packing.MOST_PIXELS`).
     """
-    return upright(opened(path, "image", FORMATS, f"a picture ({', '.join(FORMATS)})"))
+    return shown(path, "image", FORMATS, f"a picture ({', '.join(FORMATS)})")
 
 
 def checked_picture(image: object, phrase: str) -> Image:
     """A region's picture in RGB, copied: a frozen region must not change when its maker's picture does.
 
     Raises:
-        LayoutError: it is no picture of PIL's.
+        LayoutError: it is no picture of PIL's, or one of more than 8 bits.
     """
     from PIL import Image
 
     if not isinstance(image, Image.Image):
         kind = type(image).__name__
         raise LayoutError(f"image of region {phrase!r}: a {kind}; expected a PIL.Image.Image, such as PIL.Image.open('dog.png')")
-    return image.convert("RGB")
+    return in_rgb(image, f"image of region {phrase!r}")
 
 
 def same_picture(first: Image | None, second: Image | None) -> bool:

@@ -22,6 +22,7 @@ from click.testing import CliRunner
 from lsregen import framework
 from lsregen.apps.cli import COMMANDS, cli
 from lsregen.evaluation.protocol.export import categories, export_shapeworld
+from lsregen.evaluation.shapeworld.rows import read_rows
 from lsregen.framework import Pipeline, discover
 from lsregen.framework.config import parse_yaml, presets, validate
 from lsregen.framework.pipeline import GuidanceLike
@@ -131,7 +132,8 @@ class Reader:
             assert block.name is not None, f"a file without a name:\n{block.text}"
             Path(block.name).write_text(block.text, encoding="utf-8")
             if block.language == "yaml":
-                assert validate(parse_yaml(block.text, block.name), discover()).terms
+                values = parse_yaml(block.text, block.name)
+                assert read_rows(block.name) if "rows" in values else validate(values, discover()).terms
         else:
             self.ran -= 1
             assert block.language in LANGUAGES | WRITTEN, f"a block of {block.language!r}, which nobody checks"

@@ -173,7 +173,7 @@ def notes_of(result: Mapping[str, Any]) -> list[str]:
             f"Detector: {detector['name']} ({_hashes(detector['sha256'])}), settings {detector['settings'] or 'none'}; objects "
             f"count as there from a score of {detector['threshold']:g} on."
         )
-    if (features := found.get("features")) is not None:
+    if (features := found.get("features")) is not None and any("frechet" in row["metrics"] for row in rows):
         said.append(
             f"Frechet distance: {features['dimensions']} features of {features['name']} ({_hashes(features['sha256'])}); resize: "
             f"{features['resize']}; {features['reference']['images']} reference pictures. It falls with the number of pictures: "

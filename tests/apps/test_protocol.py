@@ -142,7 +142,6 @@ def test_plans_that_cannot_be_made(run: Run, case: str) -> None:
         (("--model", "base"), "--model 'base': expected PLANNED=PLACE"),
         (("--model", "shapeworld=/there"), "the plan's models are shapeworld-base (did you mean 'shapeworld-base'?)"),
         (("--engine", "ray", "--ray-address", "127.0.0.1:1"), "Ray at '127.0.0.1:1' cannot be reached"),
-        (("--engine", "ray", "--ray-address", "auto"), "Ray at 'auto' cannot be reached"),
     ],
 )
 def test_runs_that_cannot_begin(run: Run, planned: Path, options: tuple[str, ...], why: str) -> None:

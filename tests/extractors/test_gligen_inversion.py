@@ -123,8 +123,9 @@ def test_an_inverted_target_is_the_samplers_own_walk_backward(pipeline: Pipeline
 
 def test_eps_consistent_moves_the_clean_estimate_and_keeps_the_noise(pipeline: Pipeline) -> None:
     extractor = GligenInversion(source=SOURCE, noise="eps_consistent")
-    first = walk(pipeline, extractor, Schedule(blend=1, until=0.1, site="z0"))[0]
-    _, state = prepared(pipeline, extractor)
+    schedule = Schedule(blend=1, until=0.1, site="z0")
+    first = walk(pipeline, extractor, schedule)[0]
+    _, state = prepared(pipeline, extractor, schedule=schedule)
     torch.testing.assert_close(first.prediction.z0, state.z0)
     assert torch.equal(first.prediction.eps, walk(pipeline, None)[0].prediction.eps)
 
@@ -217,7 +218,7 @@ def test_boxes_that_are_not_there_are_refused_before_anything_is_rendered(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Run, "render", lambda *_: pytest.fail("rendered"))
-    with pytest.raises(ConfigError, match="mask boxes, but the image of seed 3 has none"):
+    with pytest.raises(ConfigError, match="mask boxes, but no image has one"):
         walk(pipeline, GligenInversion(source=SOURCE, mask="boxes"), layout=Layout())
 
 

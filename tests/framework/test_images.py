@@ -43,6 +43,7 @@ def test_a_strength_out_of_range_is_refused(strength: float) -> None:
     [
         ({"strength": 0.3}, "strength: 0.3 without init_image: name the picture"),
         ({"init_image": picture(), "strength": "0.3"}, "strength: '0.3' is not a number"),
+        ({"init_image": Image.new("I;16", (64, 64))}, "init_image: a picture in the mode I;16, with more than 8 bits"),
         ({"init_image": "start.png"}, "init_image: 'start.png': expected a PIL.Image.Image"),
         ({"init_image": ["start.png"]}, "init_image: 'start.png': expected a PIL.Image.Image"),
     ],
