@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import click
 
 from .comparison import Settings, check, check_plot, check_result, compare, comparison_options, require_extra, write_sheet
 from .model_options import PATH
-from .output import claim, write_file
+from .output import claim, write_file, write_json
 
 
 def _list(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -55,7 +54,7 @@ def ablation(name: str, picture: Path | None, result: Path, **given: Any) -> Non
     points = chosen.points(made)
     about = {"name": name, "says": chosen.says, "axis": chosen.axis, "metrics": list(chosen.metrics), "points": points}
     data = {**comparison.to_json(), "ablation": about}
-    write_file(result, (json.dumps(data, indent=2) + "\n").encode())
+    write_json(result, data)
     click.echo(markdown([data], parts=("rows",)), nl=False)
     write_file(plotted, draw(chosen, points, kind))
     click.echo(f"The plot: {plotted}")

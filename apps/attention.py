@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,7 +23,7 @@ from .comparison import (
     write_sheet,
 )
 from .model_options import PATH
-from .output import claim, write_file
+from .output import claim, write_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -82,7 +81,7 @@ def attention(models: tuple[str, ...], guidance: str | None, picture: Path | Non
         comparison = compare(settings, _rows(guidance, models[-1], _choices(found[models[-1]])))
         data |= comparison.to_json()
         click.echo(markdown([data]), nl=False)
-    write_file(result, (json.dumps(data, indent=2) + "\n").encode())
+    write_json(result, data)
 
 
 def _choices(pointing: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from .checks import parse_size
 from .cli import NamingGroup
 from .comparison import Settings, check, check_result, compare, comparison_options, diagnostics, require_extra
 from .datasets import caption, export
-from .output import write_file
+from .output import write_json
 from .protocol import plan, run, status
 from .reports import names, page, plot, table
 from .scoring import score
@@ -78,7 +77,7 @@ def shapeworld(
     check(settings, wanted)
     comparison = compare(settings, wanted)
     data = {**comparison.to_json(), "diagnostics": diagnostics(comparison) if diagnosed else {}}
-    write_file(result, (json.dumps(data, indent=2) + "\n").encode())
+    write_json(result, data)
     from ..evaluation.shapeworld.classifier import FEATURES
     from ..evaluation.tables import markdown
 

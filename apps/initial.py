@@ -11,14 +11,13 @@ import click
 from PIL import Image
 
 from ..framework.errors import ConfigError
-from ..framework.packing import shown
+from ..framework.items import STRENGTH
+from ..framework.packing import Wanted, shown
 from .model_options import PATH
 
 if TYPE_CHECKING:
     from .metadata import Metadata
     from .shots import Options
-
-STRENGTH = 0.8  # the pipeline's own
 
 OPTIONS = (
     click.option("--init-image", type=PATH, metavar="FILE", help="Start from this picture instead of from noise, at its size."),
@@ -87,4 +86,4 @@ def _strength_of(given: Options, made: Metadata, picture: Image.Image) -> float:
 
 
 def _open(path: Path) -> Image.Image:
-    return shown(path, "--init-image", None, "a picture", ConfigError)
+    return shown(path, Wanted("--init-image", "a picture", error=ConfigError))

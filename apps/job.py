@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import signal
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 from .checks import memory_errors
 from .drawing import draw_attention, draw_layout
 from .metadata import Metadata, encode_png
-from .output import FORMAT, is_own, keep_aside, read_own, write_file
+from .output import FORMAT, is_own, keep_aside, read_own, write_file, write_json
 from .shots import Shot
 
 if TYPE_CHECKING:
@@ -198,7 +197,7 @@ class Work:
         path = self.job.report
         if os.path.lexists(path) and not self._supersedes(read_own(path)):
             self.aside = keep_aside(path)
-        write_file(path, (json.dumps(self.report(), indent=2) + "\n").encode())
+        write_json(path, self.report())
         self.reported = True
 
     def _supersedes(self, earlier: Mapping[str, Any] | None) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
@@ -132,6 +132,11 @@ def write_file(path: Path, data: bytes) -> None:
         raise OutputError(f"{path}: cannot be written ({reason(error)})") from None
     finally:
         part.unlink(missing_ok=True)
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write JSON for people too; whole or not at all, and raises as `write_file`."""
+    write_file(path, (json.dumps(data, indent=2) + "\n").encode())
 
 
 def reason(error: OSError) -> str:

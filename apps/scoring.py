@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ import click
 
 from ..framework.errors import ConfigError
 from .cli import INTERRUPTED
-from .output import write_file
+from .output import write_json
 
 if TYPE_CHECKING:
     from ..evaluation.protocol.looks import Instruments
@@ -71,7 +70,7 @@ def score(runs: tuple[Path, ...], out: Path | None, partial: bool, batch: int, *
     except KeyboardInterrupt:
         click.echo("Interrupted; what was seen is kept in scores/: the same command goes on from there.", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
-    write_file(result, (json.dumps(data, indent=2) + "\n").encode())
+    write_json(result, data)
     from ..evaluation.tables import markdown
 
     click.echo(markdown([data], parts=("rows",)), nl=False)

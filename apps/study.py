@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,7 +9,7 @@ import click
 
 from ..framework.errors import ConfigError, nearest
 from .cli import NamingGroup
-from .output import claim, write_file
+from .output import claim, write_json
 from .show import check_page
 
 if TYPE_CHECKING:
@@ -138,5 +137,5 @@ def score(files: tuple[Path, ...], partial: bool, out: Path | None) -> None:
         claim([out], RESULT, "choose another --json")
     result = scored(read_answers(files, partial))
     if out is not None:
-        write_file(out, (json.dumps({"format": RESULT, **result}, indent=2) + "\n").encode())
+        write_json(out, {"format": RESULT, **result})
     click.echo(markdown(result), nl=False)

@@ -14,11 +14,11 @@ from einops import rearrange
 from PIL import Image as PILImage
 
 from .errors import ConfigError
+from .items import STRENGTH
 from .options import convert
 from .packing import in_rgb
 from .types import Image, Latents, Run, Step
 
-STRENGTH = 0.8  # of image-to-image, where nothing is said
 PROPORTIONS = 0.01  # by which the proportions of a picture may differ from those of the image that is made from it
 
 

@@ -12,6 +12,7 @@ from .errors import ConfigError, LayoutError, PhraseError, nearest
 from .layout import Box, Layout, Region
 
 SEEDS = 2**63  # torch generators take seeds below this
+STRENGTH = 0.8  # of image-to-image, where nothing is said
 POLICIES = ("error", "drop")
 LONGEST = 99_999  # pixels of a side
 LARGEST = 1e9  # a number of a box, whatever its unit; whole numbers in JSON may have more digits than a float can hold

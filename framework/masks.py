@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from .errors import LayoutError
-from .packing import opened, packed, unpacked
+from .packing import Wanted, opened, packed, place_of, unpacked
 
 if TYPE_CHECKING:
     import numpy as np
     from PIL import Image
     from torch import Tensor
 
-PNG, A_PNG = ("PNG",), "a PNG picture"
+MASK, LABEL_MAP = (Wanted(what, "a PNG picture", ("PNG",)) for what in ("mask", "label map"))
 SHOWN_LABELS = 24  # in an error
 
 
@@ -30,7 +30,7 @@ def read_mask(path: str | Path | io.BytesIO) -> Tensor:
     """
     import torch
 
-    return torch.tensor(_values(opened(path, "mask", PNG, A_PNG), "in the text" if isinstance(path, io.BytesIO) else path))
+    return torch.tensor(_values(opened(path, MASK), place_of(path)))
 
 
 def read_label_map(path: str | Path, labels: Sequence[int]) -> dict[int, Tensor]:
@@ -43,7 +43,7 @@ def read_label_map(path: str | Path, labels: Sequence[int]) -> dict[int, Tensor]
     import numpy as np
     import torch
 
-    picture = opened(path, "label map", PNG, A_PNG)
+    picture = opened(path, LABEL_MAP)
     if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
         raise LayoutError(
             f"label map {path}: a picture in the mode {picture.mode}; expected one whole number a pixel (palette or grey)"

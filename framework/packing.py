@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,56 +19,55 @@ MOST_PIXELS = 2**26
 """A larger picture is refused before it is unpacked: 8192 x 8192, as a mask 256 MiB of numbers."""
 
 
-def opened(
-    path: str | Path | io.BytesIO,
-    what: str,
-    formats: tuple[str, ...] | None,
-    expected: str,
-    error: type[LsregenError] = LayoutError,
-) -> Image:
+@dataclass(frozen=True)
+class Wanted:
+    """What a picture is opened as. Messages begin with `what` it is for, and say what is `expected`, such as `a PNG picture`.
+
+    `formats`: those that PIL may try; None for all. `error`: what is raised.
+    """
+
+    what: str
+    expected: str
+    formats: tuple[str, ...] | None = None
+    error: type[LsregenError] = LayoutError
+
+
+def place_of(path: str | Path | io.BytesIO) -> str:
+    """Where a picture comes from, in messages."""
+    return "in the text" if isinstance(path, io.BytesIO) else str(path)
+
+
+def opened(path: str | Path | io.BytesIO, wanted: Wanted) -> Image:
     """The picture in a file or its bytes, unpacked.
 
-    Args:
-        what: what the picture is for, to begin a message with.
-        formats: those that PIL may try; None for all.
-        expected: what would be right, in words, such as `a PNG picture`.
-        error: what is raised.
-
     Raises:
-        LsregenError: of the class `error`: no such picture, or a larger one than `MOST_PIXELS`.
+        LsregenError: of the class that is `wanted`: no such picture, or a larger one than `MOST_PIXELS`.
     """
     from PIL import Image
 
-    name = f"{what} {'in the text' if isinstance(path, io.BytesIO) else path}"
+    name = f"{wanted.what} {place_of(path)}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower, and an error
-            picture = Image.open(path, formats=formats)
+            picture = Image.open(path, formats=wanted.formats)
         with picture:
             if picture.width * picture.height > MOST_PIXELS:
-                raise error(
+                raise wanted.error(
                     f"{name}: {picture.width}x{picture.height} pixels; expected at most {MOST_PIXELS} in all: scale it down"
                 )
             picture.load()
             return picture
     except FileNotFoundError:
-        raise error(f"{name}: no such file; expected {expected}") from None
+        raise wanted.error(f"{name}: no such file; expected {wanted.expected}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as fault:
-        raise error(f"{name}: cannot be read as {expected} ({type(fault).__name__}: {fault})") from None
+        raise wanted.error(f"{name}: cannot be read as {wanted.expected} ({type(fault).__name__}: {fault})") from None
 
 
-def shown(
-    path: str | Path | io.BytesIO,
-    what: str,
-    formats: tuple[str, ...] | None,
-    expected: str,
-    error: type[LsregenError] = LayoutError,
-) -> Image:
-    """A picture as it is meant to be seen, in RGB: cameras turn it by a note in the file. Arguments and errors as of `opened`."""
+def shown(path: str | Path | io.BytesIO, wanted: Wanted) -> Image:
+    """A picture as it is meant to be seen, in RGB: cameras turn it by a note in the file. Raises as `opened` and `in_rgb`."""
     from PIL import ImageOps
 
-    name = f"{what} {'in the text' if isinstance(path, io.BytesIO) else path}"
-    return in_rgb(ImageOps.exif_transpose(opened(path, what, formats, expected, error)), name, error)
+    return in_rgb(ImageOps.exif_transpose(opened(path, wanted)), f"{wanted.what} {place_of(path)}", wanted.error)
 
 
 def in_rgb(picture: Image, name: str, error: type[LsregenError] = LayoutError) -> Image:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import LayoutError
-from .packing import in_rgb, packed, shown, unpacked
+from .packing import Wanted, in_rgb, packed, shown, unpacked
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 FORMATS = ("PNG", "JPEG", "WEBP")
+IMAGE = Wanted("image", f"a picture ({', '.join(FORMATS)})", FORMATS)
 
 
 def read_picture(path: str | Path | io.BytesIO) -> Image:
@@ -21,7 +22,7 @@ def read_picture(path: str | Path | io.BytesIO) -> Image:
     Raises:
         LayoutError: no PNG, JPEG or WebP file, or too large (`packing.MOST_PIXELS`).
     """
-    return shown(path, "image", FORMATS, f"a picture ({', '.join(FORMATS)})")
+    return shown(path, IMAGE)
 
 
 def checked_picture(image: object, phrase: str) -> Image:

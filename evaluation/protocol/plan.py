@@ -18,6 +18,7 @@ import hashlib
 import json
 import mmap
 import re
+from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -251,8 +252,8 @@ class _Lines:
 class LazyJobs(Sequence[Job]):
     """Jobs that are made when they are asked for."""
 
-    def job(self, number: int) -> Job:
-        raise NotImplementedError
+    @abstractmethod
+    def job(self, number: int) -> Job: ...
 
     @overload
     def __getitem__(self, index: int) -> Job: ...

@@ -94,7 +94,7 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
             name.
     """
     if any("protocol" not in result for result in results):
-        raise ConfigError("the paper's layout is of results of `lsregen evaluate score`; for others use --layout full")
+        raise ConfigError("results of runs and of shapeworld's scenes cannot stand in one table: make a table of each")
     first = results[0]["protocol"]
     for result in results[1:]:
         if _sources(result["protocol"]) != _sources(first):

@@ -8,9 +8,7 @@ The one of the large model learns from crops of its images: nothing in it looks 
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +17,7 @@ from lsregen.models.autoencoder import Autoencoder, AutoencoderConfig
 
 from .data import image_pool, to_tensor
 from .latents import CHANNELS, LARGE_PATCH, LARGE_SIDE, PATCH, SIDE, latent_space
-from .training import Learner, Ranks, Run, generator
+from .training import Learner, Ranks, Run, arguments, generator
 
 SHARED = AutoencoderConfig(
     latent_channels=CHANNELS,
@@ -40,11 +38,7 @@ ANCHOR_WEIGHT = 2.0
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/autoencoder"))
-    parser.add_argument("--images", type=Path, default=Path("runs/images"))
-    parser.add_argument("--steps", type=int, default=2400)
-    parser.add_argument("--batch", type=int, default=8, help="samples per process")
+    parser = arguments(__doc__, "autoencoder", steps=2400, batch=8)
     parser.add_argument("--patch", type=int, choices=tuple(CONFIGS), default=PATCH, help="its factor")
     args = parser.parse_args()
 

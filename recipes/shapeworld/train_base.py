@@ -7,7 +7,6 @@ The rate is constant until the last `--decay` of the steps, so a run may be prol
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from lsregen.models.unet import UNet, UNetConfig
 
 from .data import captions, image_pool, to_tensor
 from .latents import CHANNELS, latent_space, noise_levels
-from .training import Learner, Ranks, Run, generator
+from .training import Learner, Ranks, Run, arguments, generator
 from .words import LENGTH, save_tokenizer
 
 WIDTH = 128
@@ -96,12 +95,8 @@ def loss_of(predict: Callable[[Tensor, Tensor], Tensor], z0: Tensor, levels: Ten
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/base"))
-    parser.add_argument("--images", type=Path, default=Path("runs/images"))
-    parser.add_argument("--steps", type=int, default=5000)
+    parser = arguments(__doc__, "base", steps=5000, batch=24)
     parser.add_argument("--decay", type=float, default=0.4, help="share of the steps over which the rate falls to 0")
-    parser.add_argument("--batch", type=int, default=24, help="samples per process")
     parser.add_argument("--save-every", type=int, default=100)
     args = parser.parse_args()
 

@@ -8,7 +8,6 @@ a good picture from a poor one.
 
 from __future__ import annotations
 
-import argparse
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,7 +27,7 @@ from lsregen.evaluation.shapeworld.classifier import DISTURBANCES, KINDS, WEIGHT
 
 from .data import image_pool, to_tensor
 from .latents import PATCH, LatentSpace, latent_space
-from .training import Learner, Ranks, Run, generator
+from .training import Learner, Ranks, Run, arguments, generator
 
 COUNTS = {(64, 64): 36_000, (96, 64): 6_000, (64, 96): 6_000}
 EMPTY = 4_096  # scenes without objects, all 64x64
@@ -59,11 +58,7 @@ class Batch:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/classifier"))
-    parser.add_argument("--images", type=Path, default=Path("runs/images"))
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument("--batch", type=int, default=64, help="samples per process")
+    parser = arguments(__doc__, "classifier", steps=6000, batch=64)
     parser.add_argument("--out", type=Path, default=WEIGHTS)
     args = parser.parse_args()
 

@@ -8,8 +8,6 @@ on one core make it. Its scores tell methods apart on this world and on nothing 
 
 from __future__ import annotations
 
-import argparse
-import json
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 from lsregen.evaluation.shapeworld import render, sample_scene
 
 from .data import captions, image_pool, to_tensor
-from .training import Learner, Ranks, Run, generator
+from .training import Learner, Ranks, Run, arguments, generator, write_preprocessor
 from .words import END, LENGTH, START, save_tokenizer
 
 SIDE, POOL, HELD_OUT = 64, 6000, 10_000_000
@@ -69,22 +67,15 @@ def export(model: CLIPModel, tokenizer: Any, out: Path) -> None:
     """In the layout of transformers, with what its pictures are prepared by."""
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
-    settings = {
-        "image_processor_type": "CLIPImageProcessor",
-        "do_resize": True, "size": {"shortest_edge": SIDE}, "resample": 3,
-        "do_center_crop": True, "crop_size": {"height": SIDE, "width": SIDE},
-        "do_rescale": True, "rescale_factor": 1 / 255,
-        "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
-    }  # fmt: skip
-    (out / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    crop = {"height": SIDE, "width": SIDE}
+    write_preprocessor(
+        out, "CLIPImageProcessor",
+        do_resize=True, size={"shortest_edge": SIDE}, resample=3, do_center_crop=True, crop_size=crop,
+    )  # fmt: skip
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/clip"))
-    parser.add_argument("--images", type=Path, default=Path("runs/images"))
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--batch", type=int, default=48, help="pairs")
+    parser = arguments(__doc__, "clip", steps=1200, batch=48, each="pairs")
     parser.add_argument("--out", type=Path, default=Path("runs/clip/export"))
     args = parser.parse_args()
 

@@ -8,8 +8,6 @@ an hour of one core makes it. Every step draws new scenes, and half of the pictu
 
 from __future__ import annotations
 
-import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from lsregen.evaluation.shapeworld import Scene, render, sample_scene
 from .data import to_tensor
 from .latents import LatentSpace, latent_space
 from .train_classifier import HELD_OUT, disturb
-from .training import Learner, Ranks, Run, generator
+from .training import Learner, Ranks, Run, arguments, generator, write_preprocessor
 
 SIDE = 64
 LABELS = tuple(categories())
@@ -96,13 +94,8 @@ def loss_of(model: Any, scenes: Sequence[Scene], images: Tensor) -> Tensor:
 def export(model: RTDetrForObjectDetection, out: Path) -> None:
     """In the layout of transformers, with what its pictures are prepared by."""
     model.save_pretrained(out)
-    settings = {
-        "image_processor_type": "RTDetrImageProcessor",
-        "do_resize": True, "size": {"height": SIDE, "width": SIDE}, "resample": 2,
-        "do_rescale": True, "rescale_factor": 1 / 255,
-        "do_normalize": True, "image_mean": [0.5] * 3, "image_std": [0.5] * 3,
-    }  # fmt: skip
-    (out / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    size = {"height": SIDE, "width": SIDE}
+    write_preprocessor(out, "RTDetrImageProcessor", do_resize=True, size=size, resample=2)
 
 
 def precision(folder: Path, space: LatentSpace, objects: int, *, disturbed: bool = False, count: int = 300) -> float:
@@ -126,11 +119,7 @@ def precision(folder: Path, space: LatentSpace, objects: int, *, disturbed: bool
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/detector"))
-    parser.add_argument("--images", type=Path, default=Path("runs/images"))
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--batch", type=int, default=32, help="pictures per process")
+    parser = arguments(__doc__, "detector", steps=2500, batch=32, each="pictures")
     parser.add_argument("--out", type=Path, default=Path("runs/detector/export"))
     args = parser.parse_args()
 

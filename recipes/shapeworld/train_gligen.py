@@ -11,7 +11,6 @@ in GLIGEN's published form.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ from lsregen.models.unet import UNet
 from .data import captions, image_pool, to_tensor
 from .latents import latent_space, noise_levels
 from .train_base import EMA_DECAY, SIZES, SNR_CAP, UNET
-from .training import Learner, Ranks, Run, generator
+from .training import Learner, Ranks, Run, arguments, generator
 
 GLIGEN = replace(UNET, grounded="text")
 LEARNING_RATE = 6e-4
@@ -184,13 +183,9 @@ def start_from(base: UNet) -> UNet:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/gligen"))
-    parser.add_argument("--images", type=Path, default=Path("runs/images"))
+    parser = arguments(__doc__, "gligen", steps=7000, batch=24)
     parser.add_argument("--base", type=Path, default=EMBEDDED / "shapeworld-base")
-    parser.add_argument("--steps", type=int, default=7000)
     parser.add_argument("--decay", type=float, default=0.4, help="share of the steps over which the rate falls to 0")
-    parser.add_argument("--batch", type=int, default=24, help="samples per process")
     parser.add_argument("--save-every", type=int, default=100)
     args = parser.parse_args()
 

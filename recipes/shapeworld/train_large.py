@@ -9,7 +9,6 @@ the level in between is new. The rate is constant until the last `--decay` of th
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ from lsregen.models.unet import UNet, UNetConfig, size_features
 from .data import captions, latent_pool
 from .latents import CHANNELS, LARGE_PATCH, LARGE_SIDE, LatentSpace, latent_space, noise_levels
 from .train_base import CAPTION_DROP, EMA_DECAY, WIDTH, loss_of
-from .training import Learner, Ranks, Run, generator
+from .training import Learner, Ranks, Run, arguments, generator
 from .words import LENGTH, save_tokenizer
 
 WIDTH_2 = 64  # of the second text encoder
@@ -160,13 +159,9 @@ def start_from(base: Any, space: LatentSpace, base_space: LatentSpace, networks:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/large"))
-    parser.add_argument("--images", type=Path, default=Path("runs/images"))
+    parser = arguments(__doc__, "large", steps=3000, batch=24)
     parser.add_argument("--base", type=Path, default=EMBEDDED / "shapeworld-base")
-    parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--decay", type=float, default=0.4, help="share of the steps over which the rate falls to 0")
-    parser.add_argument("--batch", type=int, default=24, help="samples per process")
     parser.add_argument("--save-every", type=int, default=50)
     args = parser.parse_args()
 

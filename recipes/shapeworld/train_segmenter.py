@@ -7,7 +7,6 @@ Half of its pictures are disturbed, since it looks at estimates of pictures that
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +23,7 @@ from lsregen.evaluation.shapeworld.classifier import KINDS
 from .data import image_pool, to_tensor
 from .latents import LatentSpace, latent_space
 from .train_classifier import HELD_OUT, disturb
-from .training import Learner, Ranks, Run, generator
+from .training import Learner, Ranks, Run, arguments, generator, write_preprocessor
 
 LABELS = ("background", *(f"{colour} {shape}" for colour, shape in KINDS))
 COUNTS = {(64, 64): 24_000, (96, 64): 6_000, (64, 96): 6_000}
@@ -116,28 +115,13 @@ def mean_iou(model: Any, space: LatentSpace, *, disturbed: bool, count: int = 30
 
 def export(model: SegformerForSemanticSegmentation, out: Path) -> None:
     """In the layout of transformers, fp16, with what its pictures are normalised by."""
-    import json
-
     model.half().save_pretrained(out)
     (out / "model.safetensors").chmod(0o644)  # safetensors writes files that only their owner may read
-    settings = {
-        "image_processor_type": "SegformerImageProcessor",
-        "do_resize": False,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": [0.5, 0.5, 0.5],
-        "image_std": [0.5, 0.5, 0.5],
-    }
-    (out / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    write_preprocessor(out, "SegformerImageProcessor", do_resize=False)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, default=Path("runs/segmenter"))
-    parser.add_argument("--images", type=Path, default=Path("runs/images"))
-    parser.add_argument("--steps", type=int, default=3000)
-    parser.add_argument("--batch", type=int, default=24, help="samples per process")
+    parser = arguments(__doc__, "segmenter", steps=3000, batch=24)
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
 

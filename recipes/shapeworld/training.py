@@ -6,6 +6,7 @@ thread each are faster than one of two. Starting the same command again resumes 
 
 from __future__ import annotations
 
+import argparse
 import json
 import math
 import os
@@ -17,6 +18,29 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+
+
+def arguments(doc: str | None, name: str, *, steps: int, batch: int, each: str = "samples") -> argparse.ArgumentParser:
+    """What every training takes: `runs/NAME` to work in, the pools of images, how many steps and how many of each per process."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path("runs") / name)
+    parser.add_argument("--images", type=Path, default=Path("runs/images"))
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--batch", type=int, default=batch, help=f"{each} per process")
+    return parser
+
+
+def write_preprocessor(out: Path, kind: str, **settings: Any) -> None:
+    """Beside a network that transformers loads: how its pictures are prepared, their values brought to [-1, 1]."""
+    scaled = {
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": [0.5] * 3,
+        "image_std": [0.5] * 3,
+    }
+    written = json.dumps({"image_processor_type": kind, **settings, **scaled}, indent=2)
+    (out / "preprocessor_config.json").write_text(written + "\n")
 
 
 class Ranks:

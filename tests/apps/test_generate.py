@@ -208,12 +208,10 @@ def test_no_report_is_lost(run: Call, stand_in: StandIn) -> None:
 
 
 def test_a_report_that_cannot_be_written_is_not_spoken_of(run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(path: Path, data: bytes) -> None:
-        if path.suffix == ".json":
-            raise OutputError(f"{path}: cannot be written (No space left on device)")
-        write_file(path, data)
+    def full(path: Path, data: object) -> None:
+        raise OutputError(f"{path}: cannot be written (No space left on device)")
 
-    monkeypatch.setattr(job, "write_file", full)
+    monkeypatch.setattr(job, "write_json", full)
     result = run("generate", *BOXES)
     assert result.exit_code == 2
     assert "Failed; 1 of 1 images were finished and are kept in outputs, without a report.json." in result.stderr

@@ -78,6 +78,14 @@ def test_a_method_of_several_runs_stands_in_one_table(run: Call, folder: Path, t
     assert "method 'right' stands in two results; score their runs together" in twice.stderr
 
 
+def test_runs_and_scenes_do_not_stand_in_one_table(run: Call, folder: Path, tmp_path: Path) -> None:
+    scenes = {"format": "lsregen-evaluation", "rows": [{"guidance": "none", "objects": 2, "metrics": {}}]}
+    (tmp_path / "scenes.json").write_text(json.dumps(scenes))
+    for files in (("run", "scenes.json"), ("scenes.json", "run")):
+        said = run("evaluate", "table", *files, "--layout", "paper").stderr
+        assert "results of runs and of shapeworld's scenes cannot stand in one table" in said
+
+
 def otherwise(protocol: dict[str, Any], kind: str, key: str, value: object) -> None:
     protocol[kind] = {**protocol[kind], key: value}
 
