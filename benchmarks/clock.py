@@ -22,6 +22,11 @@ class Timing:
     def median(self) -> float:
         return statistics.median(self.seconds)
 
+    @property
+    def spread(self) -> float:
+        """How many times the fastest repetition the slowest one took: what the machine adds to one and the same work."""
+        return max(self.seconds) / min(self.seconds)
+
 
 def alternating(work: Mapping[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, Timing]:
     """Do every piece of work once to warm up, then all of them in turn, `repeats` times."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -32,11 +32,13 @@ def guided(memory: str) -> str:
     return f"guided, {memory}"
 
 
-def pieces(subject: Subject, device: torch.device, *, reference: bool = True) -> dict[str, Callable[[], object]]:
-    """The steps that are timed, by name."""
+def pieces(
+    subject: Subject, device: torch.device, *, reference: bool = True, modes: Sequence[str] = MODES
+) -> dict[str, Callable[[], object]]:
+    """The steps that are timed, by name. `modes` of memory beside `fast`, which is always timed."""
     model = with_random_weights(subject, device)
     work = {PLAIN: _step(model, None)}
-    work |= {guided(mode): _step(model, "layout-guidance", ONE_UPDATE, mode) for mode in MODES}
+    work |= {guided(mode): _step(model, "layout-guidance", ONE_UPDATE, mode) for mode in MODES if mode in (MODES[0], *modes)}
     work[SHARED_PASS] = _step(model, "layout-guidance", SHARED)
     if reference:
         work |= _theirs(subject, model)
@@ -77,8 +79,9 @@ def rows(subject: Subject, timings: dict[str, Timing]) -> list[Row]:
     """Medians, peaks where they were measured, and ratios."""
     name, plain = str(subject), timings[PLAIN].median
     found = [Row(name, f"{what} step", timing.median, "s") for what, timing in timings.items()]
+    found += [Row(name, f"{what} step, slowest / fastest repetition", timing.spread) for what, timing in timings.items()]
     found += [Row(name, f"{what} step, peak", timing.peak / GIB, "GiB") for what, timing in timings.items() if timing.peak]
-    for what in (*map(guided, MODES), SHARED_PASS):
+    for what in (*filter(timings.__contains__, map(guided, MODES)), SHARED_PASS):
         goal = GOALS[subject.family] if what == guided("fast") else None
         found.append(Row(name, f"{what} / plain step", timings[what].median / plain, goal=goal))
     if PLAIN_THERE in timings:
@@ -97,12 +100,23 @@ def rows(subject: Subject, timings: dict[str, Timing]) -> list[Row]:
 @click.option("--device", default="auto", show_default=True)
 @click.option("--dtype", default="auto", show_default=True)
 @click.option("--reference/--no-reference", default=True, help="Time diffusers' steps too.")
+@click.option("--memory", "modes", type=click.Choice(MODES), multiple=True, default=MODES, help="Guided steps of these only.")
 @click.option("--note", default="", help="What a reader must know of the circumstances.")
-def main(path: Path | None, family: str, size: int, repeats: int, device: str, dtype: str, reference: bool, note: str) -> None:
+def main(
+    path: Path | None,
+    family: str,
+    size: int,
+    repeats: int,
+    device: str,
+    dtype: str,
+    reference: bool,
+    modes: tuple[str, ...],
+    note: str,
+) -> None:
     """Time plain and guided steps."""
     place, numbers = resolve(device, dtype)
     subject = Subject(family, (size, size), numbers)
-    found = rows(subject, alternating(pieces(subject, place, reference=reference), repeats, place))
+    found = rows(subject, alternating(pieces(subject, place, reference=reference, modes=modes), repeats, place))
     print_rows(found)
     if path is not None:
         Record("step", found, device=device_name(place), note=note).write(path)

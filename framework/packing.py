@@ -74,10 +74,13 @@ def in_rgb(picture: Image, name: str, error: type[LsregenError] = LayoutError) -
     """A picture in RGB.
 
     Raises:
-        LsregenError: of the class `error`: its values are not those of 8 bits, and would be cut off at 255.
+        LsregenError: of the class `error`: its values are not those of 8 bits, and would be cut off at 255; or parts of it are
+            transparent, and what is behind them would be a guess.
     """
     if picture.mode[0] in "IF":
         raise error(f"{name}: a picture in the mode {picture.mode}, with more than 8 bits of grey; expected 8: save it so")
+    if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").tobytes().strip(b"\xff"):
+        raise error(f"{name}: parts of it are transparent; expected a picture without holes: put it on a background")
     return picture.convert("RGB")
 
 

@@ -28,6 +28,7 @@ from .report import Report, Result, versions
 from .taps import select_layers
 from .trace import AttentionTrace
 from .types import Image, Model, Run, StepReport
+from .unused import said_in_vain
 
 log = logging.getLogger(__name__)
 
@@ -134,12 +135,14 @@ class Pipeline:
         pictures = None if init_image is None else pictures_of(init_image, len(batch.prompts))
         strength = checked_strength(strength, pictures, resolved.steps)
         run = self._start(resolved, batch, size or (pictures[0].size if pictures else self.model.default_size))
+        whole = len(run.steps)
         if pictures is not None:
             run = entered(run, pictures, strength)
         run, renders = _keeping_renders(run)
         _check_phrases(run)
-        if not terms.terms and any(each.boxed for each in batch.layouts) and "grounding" not in self.model.describe():
-            _say_unused(guidance, self.model.name)
+        cfg = cast("float", resolved.cfg)
+        for sentence in said_in_vain(run, whole, guidance, bool(terms.terms), batch.negatives, cfg):
+            log.warning("%s", sentence)
         tracer = self._tracer(run, trace)
         clock.lap("prepare")
         watch = _Watch(tracer, on_step)
@@ -311,16 +314,6 @@ def _check_phrases(run: Run) -> None:
             table.locate(phrase)
 
 
-def _say_unused(guidance: GuidanceLike, model: str) -> None:
-    """Warn of a layout that nothing looks at, unless the guidance says in so many words that there is none."""
-    if guidance is None:
-        log.warning("a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant")
-    elif isinstance(guidance, str | Path) and guidance != "none":
-        log.warning(
-            "the guidance %r pulls nothing, and the model %s does not see boxes: the layout changes nothing", guidance, model
-        )
-
-
 @dataclass
 class _Watch:
     """Counts the steps, and shows each to the trace and to whoever asked to see it."""
@@ -357,7 +350,7 @@ def make_batch(
     count: int,
 ) -> Batch:
     """Spread single values over the batch, and check that lists are of one length."""
-    if count < 1:
+    if convert(count, int, "count") < 1:
         raise ConfigError(f"count: {count} is below 1; ask for at least one image")
     prompts = (prompt,) * count if isinstance(prompt, str) else tuple(prompt)
     if not isinstance(prompt, str) and count != 1:

@@ -44,6 +44,10 @@ def test_a_strength_out_of_range_is_refused(strength: float) -> None:
         ({"strength": 0.3}, "strength: 0.3 without init_image: name the picture"),
         ({"init_image": picture(), "strength": "0.3"}, "strength: '0.3' is not a number"),
         ({"init_image": Image.new("I;16", (64, 64))}, "init_image: a picture in the mode I;16, with more than 8 bits"),
+        (
+            {"init_image": Image.new("RGBA", (64, 64), (9, 9, 9, 254))},
+            "init_image: parts of it are transparent; expected a picture",
+        ),
         ({"init_image": "start.png"}, "init_image: 'start.png': expected a PIL.Image.Image"),
         ({"init_image": ["start.png"]}, "init_image: 'start.png': expected a PIL.Image.Image"),
     ],
@@ -62,6 +66,11 @@ def test_pictures_come_back_as_they_were() -> None:
     pictures = [picture(24, 16, seed) for seed in range(2)]
     back = to_pil(from_pil(pictures, (24, 16)))
     assert [image.tobytes() for image in back] == [image.tobytes() for image in pictures]
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L"])
+def test_an_opaque_picture_of_any_mode_can_be_started_from(mode: str) -> None:
+    assert from_pil([picture(8, 8).convert(mode)], (8, 8)).shape == (1, 3, 8, 8)
 
 
 def test_a_picture_of_other_proportions_is_refused_and_another_size_is_not() -> None:

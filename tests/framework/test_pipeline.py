@@ -447,16 +447,7 @@ def test_a_picture_that_is_not_finite_is_an_error_and_not_black(pipeline: Pipeli
         pipeline(PROMPT, steps=1, seed=5, count=2)
 
 
-def test_a_layout_that_nothing_uses_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
-        pipeline(PROMPT, layout=LAYOUT, guidance={}, steps=1)
-        assert not caplog.messages
-        pipeline(PROMPT, layout=LAYOUT, steps=1)
-        pipeline(PROMPT, layout=LAYOUT, guidance="gligen", steps=1)
-    assert caplog.messages == [
-        "a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant",
-        "the guidance 'gligen' pulls nothing, and the model shapeworld-base does not see boxes: the layout changes nothing",
-    ]
+def test_a_phrase_that_is_not_in_the_prompt_is_refused_without_guidance_too(pipeline: Pipeline) -> None:
     with pytest.raises(PhraseError, match="'cat' is not in the prompt"):
         pipeline(PROMPT, layout=Layout.from_boxes({"cat": (0, 0, 1, 1)}), steps=1)
 

@@ -1,0 +1,38 @@
+"""What a caller gave and nothing looks at: it is worth a warning, as the images would not show it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from .types import Run
+
+
+def said_in_vain(run: Run, count: int, guidance: object, pulled: bool, negatives: Sequence[str], cfg: float) -> Iterator[str]:
+    """A sentence for each thing that changes nothing.
+
+    Args:
+        run: from the step at which it is entered.
+        count: of steps in the whole walk.
+        guidance: as it was given; a mapping says in so many words what pulls, so it is not asked about.
+        pulled: whether any term pulls.
+    """
+    if cfg == 1 and any(negatives):
+        yield "at cfg 1 a negative prompt changes nothing: raise cfg, or leave the negative prompt out"
+    if pulled or not any(layout.boxed for layout in run.layouts):
+        return
+    share: float | None = run.model.describe().get("grounding")
+    entry = count - len(run.steps)
+    if share is not None:
+        if 0 < (grounded := int(share * count)) <= entry:
+            yield (
+                f"image-to-image enters at step {entry} of {count}, and {run.model.name} sees the boxes in the first {grounded}: "
+                "the layout changes nothing; raise strength, or the model's option grounding"
+            )
+    elif guidance is None:
+        yield "a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant"
+    elif isinstance(guidance, str | Path) and guidance != "none":
+        yield (
+            f"the guidance {str(guidance)!r} pulls nothing, and the model {run.model.name} does not see boxes: "
+            "the layout changes nothing"
+        )

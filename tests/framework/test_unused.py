@@ -1,0 +1,51 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from lsregen.framework.layout import Layout
+from lsregen.framework.pipeline import Pipeline
+
+PROMPT = "a red circle and a blue square"
+LAYOUT = Layout.from_boxes({"red circle": (0.1, 0.1, 0.4, 0.4)})
+PICTURE = Image.fromarray(np.full((64, 64, 3), 90, np.uint8))
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return Pipeline.load("shapeworld-base", device="cpu")
+
+
+def test_a_layout_that_nothing_uses_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
+        pipeline(PROMPT, layout=LAYOUT, guidance={}, steps=1)
+        assert not caplog.messages
+        pipeline(PROMPT, layout=LAYOUT, steps=1)
+        pipeline(PROMPT, layout=LAYOUT, guidance="gligen", steps=1)
+    assert caplog.messages == [
+        "a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant",
+        "the guidance 'gligen' pulls nothing, and the model shapeworld-base does not see boxes: the layout changes nothing",
+    ]
+
+
+def test_a_negative_prompt_without_classifier_free_guidance_is_said_so(
+    pipeline: Pipeline, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
+        pipeline(PROMPT, negative="a green star", steps=1)
+        pipeline(PROMPT, steps=1, cfg=1)
+        assert not caplog.messages
+        pipeline(PROMPT, negative="a green star", steps=1, cfg=1)
+    assert caplog.messages == ["at cfg 1 a negative prompt changes nothing: raise cfg, or leave the negative prompt out"]
+
+
+def test_a_picture_entered_after_the_boxes_were_seen_is_said_so(caplog: pytest.LogCaptureFixture) -> None:
+    gligen = Pipeline.load("shapeworld-gligen", device="cpu", grounding=0.3)
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
+        gligen(PROMPT, layout=LAYOUT, steps=10, init_image=PICTURE, strength=0.8)
+        gligen(PROMPT, steps=10, init_image=PICTURE, strength=0.2)
+        assert not caplog.messages
+        gligen(PROMPT, layout=LAYOUT, steps=10, init_image=PICTURE, strength=0.7)
+    assert caplog.messages == [
+        "image-to-image enters at step 3 of 10, and shapeworld-gligen sees the boxes in the first 3: the layout changes nothing; "
+        "raise strength, or the model's option grounding"
+    ]
