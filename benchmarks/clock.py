@@ -28,12 +28,20 @@ class Timing:
         return max(self.seconds) / min(self.seconds)
 
 
+def quotient(one: Timing, other: Timing) -> float:
+    """The median over the rounds of `one` / `other`: both of a round met the same machine, which drifts from round to round."""
+    return statistics.median(a / b for a, b in zip(one.seconds, other.seconds, strict=True))
+
+
 def alternating(work: Mapping[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, Timing]:
-    """Do every piece of work once to warm up, then all of them in turn, `repeats` times."""
+    """Do every piece of work once to warm up, then all of them in turn, `repeats` times.
+
+    Every other round goes backward: no piece always follows the same one, which leaves its memory behind.
+    """
     timings = {name: Timing() for name in work}
     for repeat in range(repeats + 1):
-        for name, do in work.items():
-            seconds, peak = _once(do, device)
+        for name in reversed(work) if repeat % 2 else work:
+            seconds, peak = _once(work[name], device)
             if repeat > 0:
                 timings[name].seconds.append(seconds)
                 timings[name].peak = max(timings[name].peak, peak)

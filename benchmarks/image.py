@@ -12,7 +12,7 @@ from lsregen.framework import Pipeline, presets
 from lsregen.models.devices import resolve
 from lsregen.models.latent_diffusion import LatentDiffusion
 
-from .clock import Timing, alternating
+from .clock import Timing, alternating, quotient
 from .records import Record, Row, device_name, print_rows
 from .reference import Reference
 from .subjects import LAYOUT, PROMPT, UNETS, Subject, one_run, plugins, with_random_weights
@@ -34,7 +34,7 @@ def by_preset(pipeline: Pipeline, names: Sequence[str], repeats: int) -> list[Ro
     rows += [Row(subject, f"{name}, an image", timing.median, "s") for name, timing in timings.items()]
     for name in names:
         plain = timings[_plain(pipeline.resolve(name)[0].steps)]
-        rows.append(Row(subject, f"{name} / plain", timings[name].median / plain.median))
+        rows.append(Row(subject, f"{name} / plain", quotient(timings[name], plain)))
     return rows
 
 

@@ -12,7 +12,7 @@ from lsregen.models.devices import resolve
 from lsregen.models.latent_diffusion import LatentDiffusion
 from lsregen.models.memory import set_memory
 
-from .clock import Timing, alternating
+from .clock import Timing, alternating, quotient
 from .count import MODES, ONE_UPDATE, SHARED
 from .records import Record, Row, device_name, print_rows
 from .reference import Reference
@@ -37,12 +37,11 @@ def pieces(
 ) -> dict[str, Callable[[], object]]:
     """The steps that are timed, by name. `modes` of memory beside `fast`, which is always timed."""
     model = with_random_weights(subject, device)
-    work = {PLAIN: _step(model, None)}
-    work |= {guided(mode): _step(model, "layout-guidance", ONE_UPDATE, mode) for mode in MODES if mode in (MODES[0], *modes)}
-    work[SHARED_PASS] = _step(model, "layout-guidance", SHARED)
-    if reference:
-        work |= _theirs(subject, model)
-    return work
+    theirs = _theirs(subject, model) if reference else {}
+    ours = {guided(mode): _step(model, "layout-guidance", ONE_UPDATE, mode) for mode in MODES if mode in (MODES[0], *modes)}
+    # What is compared stands side by side.
+    plain = {PLAIN: _step(model, None)} | {name: theirs[name] for name in (PLAIN_THERE,) if name in theirs}
+    return plain | ours | {SHARED_PASS: _step(model, "layout-guidance", SHARED)} | theirs
 
 
 def _step(
@@ -77,18 +76,18 @@ def _theirs(subject: Subject, model: LatentDiffusion) -> dict[str, Callable[[], 
 
 def rows(subject: Subject, timings: dict[str, Timing]) -> list[Row]:
     """Medians, peaks where they were measured, and ratios."""
-    name, plain = str(subject), timings[PLAIN].median
+    name, plain = str(subject), timings[PLAIN]
     found = [Row(name, f"{what} step", timing.median, "s") for what, timing in timings.items()]
     found += [Row(name, f"{what} step, slowest / fastest repetition", timing.spread) for what, timing in timings.items()]
     found += [Row(name, f"{what} step, peak", timing.peak / GIB, "GiB") for what, timing in timings.items() if timing.peak]
     for what in (*filter(timings.__contains__, map(guided, MODES)), SHARED_PASS):
         goal = GOALS[subject.family] if what == guided("fast") else None
-        found.append(Row(name, f"{what} / plain step", timings[what].median / plain, goal=goal))
+        found.append(Row(name, f"{what} / plain step", quotient(timings[what], plain), goal=goal))
     if PLAIN_THERE in timings:
-        found.append(Row(name, "plain step / diffusers' plain step", plain / timings[PLAIN_THERE].median, goal=1.05))
-        there = timings[GUIDED_THERE].median
-        found.append(Row(name, "diffusers' guided step / its plain step", there / timings[PLAIN_THERE].median))
-        found.append(Row(name, "guided step / diffusers' guided step", timings[guided("fast")].median / there, goal=0.70))
+        there = timings[GUIDED_THERE]
+        found.append(Row(name, "plain step / diffusers' plain step", quotient(plain, timings[PLAIN_THERE]), goal=1.05))
+        found.append(Row(name, "diffusers' guided step / its plain step", quotient(there, timings[PLAIN_THERE])))
+        found.append(Row(name, "guided step / diffusers' guided step", quotient(timings[guided("fast")], there), goal=0.70))
     return found
 
 

@@ -10,7 +10,7 @@ import torch
 from click.testing import CliRunner
 
 from benchmarks import image, step
-from benchmarks.clock import alternating
+from benchmarks.clock import Timing, alternating, quotient
 from benchmarks.records import Record
 from benchmarks.subjects import Subject, with_random_weights
 
@@ -22,9 +22,15 @@ def test_work_alternates_after_one_round_to_warm_up() -> None:
         return lambda: done.append(name)
 
     timings = alternating({name: work(name) for name in "ab"}, 2, torch.device("cpu"))
-    assert done == list("ababab")
+    assert done == list("abbaab")  # every other round goes backward
     assert [len(timings[name].seconds) for name in "ab"] == [2, 2]
     assert all(timing.median >= 0 for timing in timings.values())
+
+
+def test_a_ratio_is_the_median_over_rounds_and_not_that_of_medians() -> None:
+    one, other = Timing([3.0, 40.0, 5.0]), Timing([1.0, 20.0, 2.0])  # the machine was slow in the second round
+    assert quotient(one, other) == 2.5
+    assert one.spread == 40 / 3
 
 
 def test_a_step_is_timed_in_every_way(narrow: Subject) -> None:
