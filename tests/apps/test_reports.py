@@ -17,6 +17,7 @@ from PIL import Image
 from lsregen.apps.samples import data_uri
 
 from ..evaluation.protocol import drawn
+from .browser import SHAPES, browser
 
 Call = Callable[..., Result]
 METHODS = {"right": drawn.true, "mirrored": drawn.mirrored, "empty": drawn.empty}
@@ -168,6 +169,18 @@ def test_runs_of_the_same_items_stand_side_by_side(run: Call, tmp_path: Path) ->
     assert shown("a", "other") == (4, 4, 4)  # the names are the same, what was asked for is not
     drawn.run(tmp_path / "again", drawn.plan(("ours",), items=2), {"ours": drawn.true})
     assert shown("a", "again") == (4, 4, 0)
+
+
+def test_pictures_of_another_shape_keep_it(run: Call, tmp_path: Path) -> None:
+    drawn.run(tmp_path / "run", drawn.plan(("square", "wide"), items=1), {"square": drawn.true, "wide": drawn.wide})
+    assert run("evaluate", "page", "run", "--out", "page.html").exit_code == 0
+    with browser(tmp_path) as context:
+        page = context.new_page()
+        page.goto((tmp_path / "page.html").as_uri())
+        found = page.evaluate(SHAPES)
+    assert [each["own"] for each in found] == [1, 2]
+    assert [each["shown"] for each in found] == pytest.approx([1, 2], rel=0.01)
+    assert max(each["apart"] for each in found) < 1
 
 
 def test_large_pictures_are_reduced() -> None:
