@@ -151,18 +151,9 @@ def plot(files: tuple[Path, ...], metrics: tuple[str, ...], against: str | None,
 
 def write_page(path: Path, template: str, **values: Any) -> int:
     """Write a page from its template; returns its size in bytes."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from .pages import filled
 
-    from .pages import GENERATOR
-
-    env = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    data = env.get_template(template).render(generator=GENERATOR, **values).encode("utf-8", "replace")
+    data = filled(template, **values).encode("utf-8", "replace")
     prepare_folder(path.parent)
     write_file(path, data)
     return len(data)
