@@ -136,10 +136,8 @@ def hashes_of(paths: Sequence[Path]) -> dict[str, str]:
         LayoutError: one cannot be read.
     """
     different = list(dict.fromkeys(paths))
-    for depth in count(1):
-        names = ["/".join(path.parts[-depth:]) for path in different]
-        if len(set(names)) == len(names):
-            break
+    ends = (["/".join(path.parts[-depth:]) for path in different] for depth in count(1))
+    names = next(names for names in ends if len(set(names)) == len(names))
     return {name: file_hash(path, LayoutError) for name, path in zip(names, different, strict=True)}
 
 
