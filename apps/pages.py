@@ -125,16 +125,10 @@ def render(record: Record, report: Path, only: str | None = None) -> str:
         report: where the record was read; its pictures are looked for beside it.
         only: the name of the one image to show; None for all, of which `MOST_IMAGES` are.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     images = [image for image in record.images if only in (None, image.path)]
     shown = [_image(image, report.parent) for image in images[:MOST_IMAGES]]
-    templates = Path(__file__).with_name("templates")
-    env = Environment(
-        loader=FileSystemLoader(templates), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    return env.get_template("run.html").render(
-        generator=GENERATOR,
+    return filled(
+        "run.html",
         run=record,
         report=report,
         images=shown,
@@ -143,6 +137,15 @@ def render(record: Record, report: Path, only: str | None = None) -> str:
         settings=_settings(images),
         seconds=_shares(record.seconds),
     )
+
+
+def filled(template: str, **values: Any) -> str:
+    """A page of a template with these values. What it shows is escaped, and a value that it lacks is an error."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader = FileSystemLoader(Path(__file__).with_name("templates"))
+    env = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    return env.get_template(template).render(generator=GENERATOR, **values)
 
 
 def _image(image: Picture, folder: Path) -> ImageShown:

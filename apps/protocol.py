@@ -133,7 +133,7 @@ def tell(made: Plan, dropped: Sequence[Dropped]) -> None:
     items = made.origin.items
     click.echo(f"{items} items, {len(made.methods)} methods: {len(made.jobs)} images in {len(made.starts)} batches")
     limit = made.origin.options.get("limit")
-    if limit is not None and items + sum(made.origin.dropped.values()) < limit:
+    if limit is not None and items + sum(each.what == "item" for each in dropped) < limit:  # crowds and boxes are no items
         click.echo(f"--limit {limit}: the source has no more", err=True)
     for kind, count in made.origin.dropped.items():
         if count:

@@ -35,12 +35,13 @@ def names(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 
 
 def read_results(files: Sequence[Path]) -> list[dict[str, Any]]:
-    """Results of `lsregen evaluate`; a run's folder stands for the result of its scores.
+    """Results of `lsregen evaluate` that may stand beside each other; a run's folder stands for the result of its scores.
 
     Raises:
-        ConfigError: one is no result, or a run has not been scored.
+        ConfigError: one is no result, a run has not been scored, or they cannot be compared.
     """
     from ..evaluation.protocol.run_folder import PLAN
+    from ..evaluation.protocol.table import check_comparable
     from ..evaluation.tables import read_result
 
     paths: list[Path] = []
@@ -49,7 +50,9 @@ def read_results(files: Sequence[Path]) -> list[dict[str, Any]]:
         if (path / PLAN).is_file() and not scored.is_file():
             raise ConfigError(f"{path}: this run has no scores/{RESULT}; make it with `lsregen evaluate score {path} ...`")
         paths.append(scored if path.is_dir() else path)
-    return [read_result(path) for path in paths]
+    results = [read_result(path) for path in paths]
+    check_comparable(results)
+    return results
 
 
 @click.command()
@@ -89,10 +92,10 @@ def table(
 
 
 def in_layout_of_paper(results: Sequence[Mapping[str, Any]]) -> Table:
-    """Of runs that were scored, or of scenes of shapeworld.
+    """Of runs that were scored, or of scenes of shapeworld; results of one kind.
 
     Raises:
-        ConfigError: they are of both kinds, or cannot be compared.
+        ConfigError: they cannot stand in one table.
     """
     from ..evaluation.protocol import table as of_runs
     from ..evaluation.shapeworld import table as of_scenes
@@ -148,18 +151,9 @@ def plot(files: tuple[Path, ...], metrics: tuple[str, ...], against: str | None,
 
 def write_page(path: Path, template: str, **values: Any) -> int:
     """Write a page from its template; returns its size in bytes."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    from .pages import filled
 
-    from .pages import GENERATOR
-
-    env = Environment(
-        loader=FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    data = env.get_template(template).render(generator=GENERATOR, **values).encode("utf-8", "replace")
+    data = filled(template, **values).encode("utf-8", "replace")
     prepare_folder(path.parent)
     write_file(path, data)
     return len(data)

@@ -47,14 +47,13 @@ class Outline:
 
 @dataclass(frozen=True)
 class Sample:
-    """An item with one seed; `wide`: a picture's width over its height."""
+    """An item with one seed. Its boxes are parts of a picture of any shape, and each picture keeps its own."""
 
     item: str
     seed: int
     prompt: str
     phrases: tuple[tuple[str, str], ...]
     boxes: tuple[Outline, ...]
-    wide: float
     made: tuple[Made, ...]
 
 
@@ -88,7 +87,6 @@ def samples_page(
         "runs": [run.path.name for run in runs],
         "omitted": len(listed) - len(chosen),
         "items": len(chosen),
-        "widest": max((sample.wide for sample in samples), default=1.0),
     }
 
 
@@ -110,9 +108,7 @@ def _alike(runs: Sequence[RunFolder], items: Container[str]) -> list[dict[str, t
 def _sample(made: Mapping[str, tuple[Job, RunFolder]], columns: Sequence[str], finished: Mapping[int, Container[int]]) -> Sample:
     job = next(iter(made.values()))[0]
     pictures = tuple(_made(i, name, made.get(name), finished) for i, name in enumerate(columns))
-    return Sample(
-        job.item, job.seed, job.prompt, phrases_of(job.layout), outlines(job.layout), job.size[0] / job.size[1], pictures
-    )
+    return Sample(job.item, job.seed, job.prompt, phrases_of(job.layout), outlines(job.layout), pictures)
 
 
 def phrases_of(layout: Layout) -> tuple[tuple[str, str], ...]:

@@ -104,8 +104,11 @@ def _entries(run: RunFolder, method: str | None, where: str) -> list[Entry]:
 
 
 def _shown(pair: Pair) -> dict[str, Any]:
-    """What the page shows of a pair: nothing that tells the methods apart but the pictures."""
-    from .samples import data_uri, outlines, phrases_of
+    """What the page shows of a pair: nothing that tells the methods apart but the pictures.
+
+    The sketch of the layout has the shape of the left picture, whosever it is.
+    """
+    from .samples import SMALL, data_uri, outlines, phrases_of
 
     job = pair.first.job
     pictures = [each.picture() for each in (pair.left, pair.right)]
@@ -113,10 +116,9 @@ def _shown(pair: Pair) -> dict[str, Any]:
         "name": pair.name,
         "prompt": job.prompt,
         "wide": pictures[0].width / pictures[0].height,
-        "pixelated": max(max(picture.size) for picture in pictures) < 256,
         "boxes": outlines(job.layout),
         "phrases": phrases_of(job.layout),
-        "uris": [data_uri(picture, LARGEST) for picture in pictures],
+        "pictures": [{"uri": data_uri(each, LARGEST), "pixelated": max(each.size) < SMALL} for each in pictures],
     }
 
 

@@ -64,7 +64,8 @@ class Statistic:
 
     `of`: from numbers of items `[resamples, drawn]`, each in [0, items), to values `[resamples]`. `centred`: the values of
     resamples lie to one side of the value itself, so only their spread is used for an interval. `bounds`: of all values. `width`:
-    how many numbers `of` holds in an array for each resample, where they are more than `items`.
+    how many numbers `of` holds in an array for each resample, where they are more than `items`. `known`: the value itself, where
+    a library tells it; that of `of` is the same number to rounding.
     """
 
     items: int
@@ -72,10 +73,13 @@ class Statistic:
     centred: bool = False
     bounds: tuple[float, float] = (-np.inf, np.inf)
     width: int = 0
+    known: float | None = None
 
     @property
     def value(self) -> float:
         """With every item drawn once."""
+        if self.known is not None:
+            return self.known
         return float(self.of(np.arange(self.items)[None, :])[0])
 
     def values(self, draws: Draws) -> Floats:

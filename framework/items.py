@@ -128,9 +128,15 @@ def read_text(path: Path) -> str:
         LayoutError: no such file, or not text.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return text_in(path, path.read_bytes())
     except OSError as error:
         raise LayoutError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from None
+
+
+def text_in(path: Path, data: bytes) -> str:
+    """What was read of a file, as text; see `read_text`."""
+    try:
+        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise LayoutError(f"{path}: not a text in UTF-8 (byte {error.start}); expected a layout file") from None
 

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...framework.errors import ConfigError, LayoutError
-from .captions import read_captions
+from ...framework.items import text_in
+from .captions import parse_lines
 from .folders import load_folder, load_part
 from .sources import Asked
 from .sources.coco import read_images
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 QUESTION = "Question: what is the relationship between {first} and {second}? Answer:"
 """LSReGen's question in the form that BLIP-2 is asked questions in; `first` is the larger object."""
 LONGEST = 40  # tokens of a caption
+BEGINNING = b'{"id": '
+"""Of every line that is written: what else stands at the end of a file was written by somebody else, and stays."""
+TOKENIZERS = ("tokenizer", "qformer_tokenizer")
 WHAT, EXPECTED = "captioner", "expected an image-to-text model of transformers"
 
 
@@ -55,18 +59,44 @@ class Captioner:
         return not isinstance(self._processor, _ImagesOnly)
 
     def caption(self, images: Sequence[Image], questions: Sequence[str]) -> list[str]:
-        """What the model says of each image; the beginning that it was given is left out."""
+        """What the model says of each image; the beginning that it was given is left out.
+
+        Nothing is padded: many decoders read a shorter question wrongly then, and a folder may pad on either side.
+
+        Args:
+            questions: one of each image, all of one `length`.
+
+        Raises:
+            ConfigError: the model takes images of different sizes as different numbers of tokens.
+        """
         import torch
 
         given: dict[str, Any] = {"images": [image.convert("RGB") for image in images], "return_tensors": "pt"}
         if any(questions):
-            given |= {"text": list(questions), "padding": True}
-        inputs = self._processor(**given).to(self._model.device)
+            given |= {"text": list(questions), "padding": False}
+        try:
+            inputs = self._processor(**given).to(self._model.device)
+        except ValueError as error:
+            if len(images) < 2:
+                raise
+            raise ConfigError(
+                f"this model cannot take these {len(images)} images at once; give --batch 1 ({_brief(error)})"
+            ) from None
         with torch.inference_mode():
             tokens = self._model.generate(**inputs, max_new_tokens=LONGEST, do_sample=False)
         begun = cast("Any", inputs["input_ids"] if "input_ids" in inputs else [[]] * len(images))
         asked, said = self._decoded(begun), self._decoded(tokens)
         return [_answer(*pair) for pair in zip(said, asked, strict=True)]
+
+    def length(self, question: str) -> tuple[int, ...]:
+        """How many tokens a question has for each of the model's tokenizers (InstructBLIP has two); none where nothing is asked.
+
+        Questions of one length can be asked together.
+        """
+        if not question:
+            return ()
+        found = (getattr(self._processor, name, None) for name in TOKENIZERS)
+        return tuple(len(each(question)["input_ids"]) for each in found if each is not None)
 
     def _decoded(self, tokens: Any) -> list[str]:
         return self._processor.batch_decode(tokens, skip_special_tokens=True)
@@ -95,7 +125,7 @@ def pictures_of(asked: Asked, images: Path, question: str = QUESTION) -> list[Pi
         LayoutError: the annotations cannot be used, or images of the split are missing in the folder.
         ConfigError: a question with other places than `{first}` and `{second}`.
     """
-    found, _ = read_images(asked)
+    found, _ = read_images(asked, largest_first=True)
     pictures: list[Picture] = []
     for image, _ in found:
         if image.item.name is None:
@@ -131,14 +161,15 @@ def write_captions(
         raise ConfigError("this model is given images and no text; give --question '' to caption without a question")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _mend(path)
-        done = read_captions(path) if path.exists() else {}
+        done = _found(path) if path.exists() else {}
         on_done(sum(picture.id in done for picture in pictures))
         missing = [picture for picture in pictures if picture.id not in done]
         silent: list[Picture] = []
-        groups = [[each for each in missing if bool(each.question) is asked] for asked in (False, True)]
+        groups: dict[tuple[int, ...], list[Picture]] = {}
+        for each in missing:
+            groups.setdefault(captioner.length(each.question), []).append(each)
         with path.open("ab", buffering=0) as file:
-            for group in groups:
+            for _, group in sorted(groups.items()):
                 for start in range(0, len(group), batch):
                     chosen = group[start : start + batch]
                     said = list(zip(chosen, _captions(captioner, chosen), strict=True))
@@ -174,13 +205,34 @@ def _line(picture: Picture, caption: str) -> bytes:
     return (json.dumps({"id": picture.id, "caption": caption, **asked}, ensure_ascii=False) + "\n").encode()
 
 
-def _mend(path: Path) -> None:
-    """Cut off a last line that an interruption broke."""
-    if path.exists():
-        data = path.read_bytes()
-        end = data.rfind(b"\n") + 1
-        if end < len(data):
-            os.truncate(path, end)
+def _found(path: Path) -> dict[int | str, str]:
+    """The captions of a file. Of its last line, one that an interruption broke is cut off, and a whole one gets its end.
+
+    Nothing is touched before all the rest was read as captions.
+    """
+    data = path.read_bytes()
+    end = data.rfind(b"\n") + 1
+    last = data[end:]
+    if _is_broken(last):
+        found = parse_lines(path, text_in(path, data[:end]))
+        os.truncate(path, end)
+        return found
+    found = parse_lines(path, text_in(path, data))
+    if last:
+        with path.open("ab", buffering=0) as file:
+            file.write(b"\n")
+    return found
+
+
+def _is_broken(line: bytes) -> bool:
+    """Whether this is the beginning of a line as `_line` writes it."""
+    if not line or line[: len(BEGINNING)] != BEGINNING[: len(line)]:
+        return False
+    try:
+        json.loads(line)
+    except ValueError:
+        return True
+    return False
 
 
 def _brief(error: Exception) -> str:

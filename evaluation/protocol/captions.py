@@ -22,7 +22,7 @@ def read_captions(path: Path) -> dict[int | str, str]:
     """
     text = read_text(path)
     if path.suffix in (".jsonl", ".ndjson"):
-        return _lines(path, text)
+        return parse_lines(path, text)
     data = fields(parse_json(text, str(path)), str(path), None, ("annotations",))
     found: dict[int | str, str] = {}
     for i, entry in enumerate(entries_of(data["annotations"], f"{path}, annotations"), 1):
@@ -32,7 +32,8 @@ def read_captions(path: Path) -> dict[int | str, str]:
     return found
 
 
-def _lines(path: Path, text: str) -> dict[int | str, str]:
+def parse_lines(path: Path, text: str) -> dict[int | str, str]:
+    """The caption of each image in JSON lines; raises as `read_captions`."""
     found: dict[int | str, str] = {}
     for i, line in enumerate(text.split("\n"), 1):
         if not line.strip():

@@ -1,26 +1,26 @@
-"""The hashes by which a result names the weights that measured it."""
+"""The hashes by which a plan names its files, and a result the weights that measured it."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
 
-from ...framework.errors import CheckpointError
+from ...framework.errors import CheckpointError, LsregenError
 
 DECIDING = ("*.safetensors", "*.json", "*.txt", "*.model")
 
 
-def file_hash(path: Path) -> str:
+def file_hash(path: Path, error: type[LsregenError] = CheckpointError) -> str:
     """SHA-256 of a file, in hexadecimal digits.
 
     Raises:
-        CheckpointError: it cannot be read.
+        LsregenError: it cannot be read; of the class `error`.
     """
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from None
+    except OSError as fault:
+        raise error(f"{path}: cannot be read ({fault.strerror or type(fault).__name__})") from None
 
 
 def folder_hashes(folder: Path) -> dict[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import cast
 
@@ -89,7 +89,9 @@ def per_item(statistic: Statistic, items: Sequence[str]) -> Statistic:
         rows = cast("list[list[int]]", draws.tolist())
         return np.concatenate([statistic.of(np.array([[p for i in row for p in members[i]]], dtype=np.intp)) for row in rows])
 
-    return Statistic(len(members), of, statistic.centred, statistic.bounds, max(statistic.items, statistic.width))
+    return Statistic(
+        len(members), of, statistic.centred, statistic.bounds, max(statistic.items, statistic.width), statistic.known
+    )
 
 
 def share(totals: Sequence[float] | Floats, counts: Sequence[float] | Floats) -> Statistic:
@@ -106,13 +108,17 @@ def share(totals: Sequence[float] | Floats, counts: Sequence[float] | Floats) ->
 def precision(seen: Sequence[Seen]) -> dict[str, Statistic]:
     """Mean average precision of the requested boxes at an overlap of one half, over the classes that were requested.
 
-    `map50`: an object of such a class counts in every picture. `map50_prompted`: only where the picture asked for its class.
+    `map50`: an object of such a class counts in every picture. `map50_prompted`: only where the picture asked for its class. The
+    values are faster-coco-eval's, the resamples ours.
     """
     chosen = [each for each in seen if boxes_of(each.job)]
     if len(chosen) < len(seen) or not chosen:
         return {}
-    results = {"map50": False, "map50_prompted": True}
-    return {name: metrics.precision_statistic([each.result(prompted) for each in chosen]) for name, prompted in results.items()}
+    found: dict[str, Statistic] = {}
+    for name, prompted in {"map50": False, "map50_prompted": True}.items():
+        results = [each.result(prompted) for each in chosen]
+        found[name] = replace(metrics.precision_statistic(results), known=metrics.average_precision(results))
+    return found
 
 
 def relations(seen: Sequence[Seen], threshold: float) -> dict[str, Statistic]:

@@ -37,7 +37,7 @@ COLUMNS = (
     Column("", "Frechet", "frechet", higher=False, digits=2),
     *(
         column
-        for suffix, group in SPLITS.items()
+        for suffix, group in {"": "", **SPLITS}.items()
         for column in (
             Column(group, "mAP", f"map50{suffix}", factor=100),
             Column(group, "mAP, prompted", f"map50_prompted{suffix}", factor=100),
@@ -52,7 +52,8 @@ COLUMNS = (
     Column("Counting", "F1", "count_f1", factor=100),
     Column("Attributes", "right", "attribute_rate", factor=100),
 )
-"""In their order; those that no row has are left out. The first ones are the paper's."""
+"""In their order; those that no row has are left out, and those over all pictures where the splits hold them all. The first
+ones are the paper's."""
 
 
 @dataclass(frozen=True)
@@ -86,33 +87,51 @@ class Table:
         return found
 
 
-def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
-    """The table of results of `lsregen evaluate score`, all measured in one way.
+def check_comparable(results: Sequence[Mapping[str, Any]]) -> None:
+    """See that results of `lsregen evaluate` may stand beside each other: those of runs were measured in one way.
 
     Raises:
-        ConfigError: a result is of something else, two were measured differently or of other sources, or have a method of one
-            name.
+        ConfigError: they are of runs and of something else, or of runs that were measured differently or are of other sources.
     """
-    if any("protocol" not in result for result in results):
-        raise ConfigError("results of runs and of shapeworld's scenes cannot stand in one table: make a table of each")
-    first = results[0]["protocol"]
-    for result in results[1:]:
-        if _sources(result["protocol"]) != _sources(first):
-            raise ConfigError("these results are of plans of other sources, and cannot be compared: make a table of each")
+    found = [result["protocol"] for result in results if "protocol" in result]
+    if found and len(found) < len(results):
+        raise ConfigError("results of runs and of shapeworld's scenes cannot stand in one table or plot: make one of each")
+    for protocol in found[1:]:
+        if _sources(protocol) != _sources(found[0]):
+            raise ConfigError("these results are of plans of other sources, and cannot be compared: make a table or plot of each")
         for kind in MEASURED_BY:
-            if _weights(result["protocol"].get(kind)) != _weights(first.get(kind)):
-                raise ConfigError(f"these results have another {kind}, and cannot be compared: make a table of each")
+            if _weights(protocol.get(kind)) != _weights(found[0].get(kind)):
+                raise ConfigError(f"these results have another {kind}, and cannot be compared: make a table or plot of each")
+
+
+def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
+    """The table of results of `lsregen evaluate score` that passed `check_comparable`.
+
+    Raises:
+        ConfigError: two have a method of one name, or they have nothing that the table shows.
+    """
     rows = [row for result in results for row in result["rows"]]
     names = [row["guidance"] for row in rows]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"method {twice[0]!r} stands in two results; score their runs together")
-    columns = tuple(column for column in COLUMNS if any(column.metric in row["metrics"] for row in rows))
+    columns = tuple(column for column in COLUMNS if any(_is_told(column, row) for row in rows))
     if not columns:
         raise ConfigError("these results have none of the table's metrics; see them with --layout full")
     said = tuple(note for result in results for note in notes_of(result))
     return Table(
         columns, tuple((row["guidance"], row["count"]) for row in rows), cells_of(columns, rows), tuple(dict.fromkeys(said))
     )
+
+
+def _is_told(column: Column, row: Mapping[str, Any]) -> bool:
+    """Whether a row has a metric, and does not tell all of it by its splits."""
+    splits = any(column.metric + suffix in row["metrics"] for suffix in SPLITS)
+    return column.metric in row["metrics"] and not (splits and _unboxed(row) == 0)
+
+
+def _unboxed(row: Mapping[str, Any]) -> int:
+    """How many pictures of a row were asked for without a box: they are in neither split."""
+    return row["count"] - row["single"] - row["multi"]
 
 
 def cells_of(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[Cell, ...], ...]:
@@ -159,15 +178,10 @@ def _cell(column: Column, row: Mapping[str, Any], best: float | None) -> Cell:
 def notes_of(result: Mapping[str, Any]) -> list[str]:
     """How a result was measured, in sentences: a table without them cannot be compared with any other."""
     found, rows = result["protocol"], result["rows"]
-    numbers = sorted({(row["single"], row["multi"], row["seeds"]) for row in rows})
-    said = [
-        f"Pictures of each method: {single} with one box and {multi} with several, {seeds:g} of each item."
-        for single, multi, seeds in numbers
-    ]
-    said.append(
-        f"After each number its 95 % interval, bootstrapped over items ({found['resamples']} resamples). mAP is at an overlap of "
-        "0.5; prompted: objects of classes that have no box in that picture are passed over."
-    )
+    said = [f"Pictures of each method: {number}." for number in sorted(set(map(_number, rows)))]
+    said.append(f"After each number its 95 % interval, bootstrapped over items ({found['resamples']} resamples).")
+    if any(name.startswith("map50") for row in rows for name in row["metrics"]):
+        said[-1] += " mAP is at an overlap of 0.5; prompted: objects of classes that have no box in that picture are passed over."
     if (detector := found.get("detector")) is not None:
         said.append(
             f"Detector: {detector['name']} ({_hashes(detector['sha256'])}), settings {detector['settings'] or 'none'}; objects "
@@ -176,13 +190,20 @@ def notes_of(result: Mapping[str, Any]) -> list[str]:
     if (features := found.get("features")) is not None and any("frechet" in row["metrics"] for row in rows):
         said.append(
             f"Frechet distance: {features['dimensions']} features of {features['name']} ({_hashes(features['sha256'])}); resize: "
-            f"{features['resize']}; {features['reference']['images']} reference pictures. It falls with the number of pictures: "
-            "compare equal numbers only."
+            f"{features['resize']}; {features['reference']['images']} reference pictures; {features['resamples']} resamples. It "
+            "falls with the number of pictures: compare equal numbers only."
         )
     if (clip := found.get("clip")) is not None:
         said.append(f"T2I-Sim: CLIP score x 100 by {clip['name']} ({_hashes(clip['sha256'])}); resize: {clip['resize']}.")
     said.append("Versions: " + ", ".join(f"{name} {number}" for name, number in found["versions"].items()) + ".")
     return [*said, *(f"Note: {note}." for note in found["notes"])]
+
+
+def _number(row: Mapping[str, Any]) -> str:
+    """How many pictures a row is of, in words."""
+    boxed = [f"{row['single']} with one box and {row['multi']} with several"] if row["single"] or row["multi"] else []
+    without = [f"{_unboxed(row)} without a box"] if _unboxed(row) else []
+    return ", ".join([*boxed, *without, f"{row['seeds']:g} of each item"])
 
 
 def _hashes(sha256: Mapping[str, str]) -> str:

@@ -19,6 +19,17 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 
 
+SHAPES = """() => [...document.querySelectorAll(".shot")].filter(one => one.offsetParent && one.querySelector("img")).map(one => {
+    const image = one.querySelector("img"), at = image.getBoundingClientRect(), boxes = one.querySelector("svg");
+    const over = getComputedStyle(boxes).display === "none" ? at : boxes.getBoundingClientRect();
+    return {
+        own: image.naturalWidth / image.naturalHeight, shown: at.width / at.height,
+        apart: Math.max(...["left", "top", "width", "height"].map(side => Math.abs(at[side] - over[side]))),
+    };
+})"""
+"""Of each picture that is seen: its proportions, those that it is shown in, and how far its boxes' frame is off it in pixels."""
+
+
 def required() -> bool:
     """Whether a machine without a browser is a fault."""
     return os.environ.get("LSREGEN_REQUIRE_BROWSER", os.environ.get("CI", "")) not in ("", "0", "false")

@@ -58,6 +58,23 @@ def test_what_is_left_out_is_counted_and_shown(run: Run) -> None:
     assert "n1: item: without all of its boxes" in dropped.output
 
 
+def test_a_limit_beyond_the_end_is_said(run: Run) -> None:
+    """Of two items, one of which loses its box: what was left out of them makes them no more."""
+    boxes = [{"prompt": "a red circle", "boxes": {"red circle": box}} for box in ([0, 0, 0.5, 0.5], [0.5, 0, 0.2, 1])]
+    Path("a.jsonl").write_text("".join(json.dumps(each) + "\n" for each in boxes))
+    options = ("--guidance", "none", "--device", "cpu", "--out", "plan.jsonl", "--on-bad-box", "drop")
+    assert "--limit 3: the source has no more" in run("evaluate", "plan", "list", "a.jsonl", *options, "--limit", "3").stderr
+    assert "no more" not in run("evaluate", "plan", "list", "a.jsonl", *options, "--limit", "2").stderr
+    assert run("evaluate", "export", "shapeworld", "--out", "data", "--count", "2", "--objects", "2").exit_code == 0
+    instances = Path("data/annotations/instances_eval.json")
+    data = json.loads(instances.read_text())
+    data["annotations"] += [{**data["annotations"][0], "id": 100 + i, "iscrowd": 1} for i in range(5)]
+    instances.write_text(json.dumps(data))
+    said = run("evaluate", "plan", "coco", str(instances), *options, "--limit", "3")
+    assert "left out: 5 x crowd" in said.stderr
+    assert "--limit 3: the source has no more" in said.stderr
+
+
 @pytest.mark.usefixtures("planned")
 def test_failed_jobs_make_the_exit_code_1_and_are_shown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from lsregen.evaluation.protocol import maker

@@ -17,6 +17,7 @@ from PIL import Image
 from lsregen.apps.samples import data_uri
 
 from ..evaluation.protocol import drawn
+from .browser import SHAPES, browser
 
 Call = Callable[..., Result]
 METHODS = {"right": drawn.true, "mirrored": drawn.mirrored, "empty": drawn.empty}
@@ -82,8 +83,9 @@ def test_runs_and_scenes_do_not_stand_in_one_table(run: Call, folder: Path, tmp_
     scenes = {"format": "lsregen-evaluation", "rows": [{"guidance": "none", "objects": 2, "metrics": {}}]}
     (tmp_path / "scenes.json").write_text(json.dumps(scenes))
     for files in (("run", "scenes.json"), ("scenes.json", "run")):
-        said = run("evaluate", "table", *files, "--layout", "paper").stderr
-        assert "results of runs and of shapeworld's scenes cannot stand in one table" in said
+        for layout in ("paper", "full"):
+            said = run("evaluate", "table", *files, "--layout", layout).stderr
+            assert "results of runs and of shapeworld's scenes cannot stand in one table" in said
 
 
 def otherwise(protocol: dict[str, Any], kind: str, key: str, value: object) -> None:
@@ -98,9 +100,23 @@ MEASURED: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
 }
 
 
+TOGETHER = {
+    "table": ("table",),
+    "full": ("table", "--layout", "full"),
+    "part": ("table", "--part", "rows"),
+    "plot": ("plot", "--metrics", "map50", "--out", "x.png"),
+}
+
+
+@pytest.mark.parametrize("command", TOGETHER.values(), ids=list(TOGETHER))
 @pytest.mark.parametrize(("change", "said"), MEASURED.values(), ids=list(MEASURED))
 def test_results_that_were_measured_otherwise_are_not_pooled(
-    run: Call, folder: Path, tmp_path: Path, change: Callable[[dict[str, Any]], object], said: str
+    run: Call,
+    folder: Path,
+    tmp_path: Path,
+    command: tuple[str, ...],
+    change: Callable[[dict[str, Any]], object],
+    said: str,
 ) -> None:
     data = json.loads((folder / "scores" / "result.json").read_text())
     data["protocol"]["features"] = {
@@ -110,10 +126,12 @@ def test_results_that_were_measured_otherwise_are_not_pooled(
     for row in data["rows"]:
         row["guidance"] += " 2"
     (tmp_path / "other.json").write_text(json.dumps(data))
-    assert run("evaluate", "table", "one.json", "other.json").exit_code == 0
+    assert run("evaluate", *command, "one.json", "other.json").exit_code == 0
     change(data["protocol"])
     (tmp_path / "other.json").write_text(json.dumps(data))
-    assert said in run("evaluate", "table", "one.json", "other.json").stderr
+    result = run("evaluate", *command, "one.json", "other.json")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
 
 
 def test_a_run_without_scores_and_results_of_something_else(run: Call, folder: Path, tmp_path: Path) -> None:
@@ -168,6 +186,18 @@ def test_runs_of_the_same_items_stand_side_by_side(run: Call, tmp_path: Path) ->
     assert shown("a", "other") == (4, 4, 4)  # the names are the same, what was asked for is not
     drawn.run(tmp_path / "again", drawn.plan(("ours",), items=2), {"ours": drawn.true})
     assert shown("a", "again") == (4, 4, 0)
+
+
+def test_pictures_of_another_shape_keep_it(run: Call, tmp_path: Path) -> None:
+    drawn.run(tmp_path / "run", drawn.plan(("square", "wide"), items=1), {"square": drawn.true, "wide": drawn.wide})
+    assert run("evaluate", "page", "run", "--out", "page.html").exit_code == 0
+    with browser(tmp_path) as context:
+        page = context.new_page()
+        page.goto((tmp_path / "page.html").as_uri())
+        found = page.evaluate(SHAPES)
+    assert [each["own"] for each in found] == [1, 2]
+    assert [each["shown"] for each in found] == pytest.approx([1, 2], rel=0.01)
+    assert max(each["apart"] for each in found) < 1
 
 
 def test_large_pictures_are_reduced() -> None:

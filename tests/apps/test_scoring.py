@@ -19,6 +19,7 @@ from lsregen.evaluation.protocol.plan import Plan
 from lsregen.evaluation.protocol.run_folder import RunFolder
 from lsregen.evaluation.shapeworld import render, sample_scene
 from lsregen.framework.detection import Detected
+from lsregen.framework.layout import Layout, Region
 
 from ..evaluation.protocol import drawn, networks
 
@@ -108,6 +109,32 @@ def test_everything_at_once(run: Call, tmp_path: Path) -> None:
     assert protocol["images"] == 139
     assert set(protocol["versions"]) >= {"lsregen", "torch", "torchmetrics"}
     assert "1 jobs ended with an error" in protocol["notes"][-1]
+
+
+def test_pictures_without_boxes_have_a_table(run: Call, tmp_path: Path) -> None:
+    """Such as Attend-and-Excite's prompts and GenEval's: neither of the paper's splits holds them."""
+    clip, made = str(networks.clip(tmp_path / "clip")), drawn.plan(("right",), items=4)
+    bare = [replace(job, layout=Layout(tuple(Region(phrase) for phrase in job.layout.phrases))) for job in made.jobs]
+    for name, jobs in (("bare", bare), ("mixed", [*bare[:2], *made.jobs[2:]]), ("boxed", list(made.jobs))):
+        drawn.run(tmp_path / name, Plan.of(made.origin, made.methods, made.batch, jobs), METHODS)
+        assert run("evaluate", "score", name, "--clip", clip).exit_code == 0
+
+    def table(name: str) -> tuple[str, str]:
+        result = run("evaluate", "table", name)
+        assert result.exit_code == 0, result.output
+        head, *_ = result.stdout.splitlines()
+        return head, next(line for line in result.stdout.splitlines() if line.startswith("- Pictures"))
+
+    several = "Multi objects: T2I-Sim ↑"
+    assert table("bare") == ("| Method | T2I-Sim ↑ |", "- Pictures of each method: 4 without a box, 1 of each item.")
+    assert table("mixed") == (
+        f"| Method | T2I-Sim ↑ | {several} |",
+        "- Pictures of each method: 0 with one box and 2 with several, 2 without a box, 1 of each item.",
+    )
+    assert table("boxed") == (
+        f"| Method | {several} |",
+        "- Pictures of each method: 0 with one box and 4 with several, 1 of each item.",
+    )
 
 
 def test_several_seeds_are_resampled_by_item_and_counted_as_visor_does(run: Call, tmp_path: Path) -> None:

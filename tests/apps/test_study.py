@@ -14,7 +14,7 @@ from click.testing import Result
 from lsregen.evaluation.protocol.study import read_key
 
 from ..evaluation.protocol import drawn
-from .browser import browser
+from .browser import SHAPES, browser
 
 Call = Callable[..., Result]
 METHODS = {"ours": drawn.true, "theirs": drawn.empty}
@@ -150,6 +150,21 @@ def test_several_people_at_one_machine(run: Call, made: str, tmp_path: Path) -> 
     assert (ada["rater"], set(ada["answers"])) == ("Ada", {"pair-001"})
     assert (ben["rater"], ben["order"], set(ben["answers"])) == ("Ben", order, set(order))
     assert "2 raters, 4 / 4 / 4 answers" in run("study", "score", "ada.json", "ben.json", "--partial").stdout
+
+
+def test_pictures_of_another_shape_keep_it(run: Call, tmp_path: Path) -> None:
+    drawn.run(tmp_path / "run", drawn.plan(tuple(METHODS), items=2), {"ours": drawn.true, "theirs": drawn.wide})
+    result = run(*MAKE[:-4], "--count", "2", "--out", "study.html")
+    assert result.exit_code == 0, result.output
+    with browser(tmp_path) as context:
+        page = context.new_page()
+        page.goto((tmp_path / "study.html").as_uri())
+        page.click("#begin")
+        page.locator(".pair:not([hidden]) .show-boxes").check()
+        found = page.evaluate(SHAPES)
+    assert sorted(each["own"] for each in found) == [1, 2]
+    assert [each["shown"] for each in found] == pytest.approx([each["own"] for each in found], rel=0.01)
+    assert max(each["apart"] for each in found) < 1
 
 
 def test_two_runs_of_one_method_each(run: Call, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def read(asked: Asked) -> Source:
     return finished(NAME, asked, entries, dropped=dropped, files=files, options={"split": asked.split}, size="x3")
 
 
-def read_images(asked: Asked) -> tuple[list[tuple[Annotated, int]], list[Dropped]]:
+def read_images(asked: Asked, *, largest_first: bool = False) -> tuple[list[tuple[Annotated, int]], list[Dropped]]:
     """The first `limit` images of the split, each with how many objects were chosen of it, and what was left out.
 
     Crowds are left out first; then `single` are the images with exactly one object, `multi` those with two or more, of which the
@@ -34,6 +34,9 @@ def read_images(asked: Asked) -> tuple[list[tuple[Annotated, int]], list[Dropped
     that of the box where there is none. The prompt is the caption of `captions`, else the file's own, else composed: `a dog and a
     cat`. A bad box, or an object that the caption does not name or not as often as there are such objects, is an error, or is
     left out (`on_bad_box`). Nothing but its crowds is looked at in an image beyond the limit, which needs no caption either.
+
+    Args:
+        largest_first: in every split, and not in `multi` alone.
 
     Raises:
         LayoutError: not COCO, an image or a category that is not there, captions of other images, or none for an image.
@@ -48,7 +51,7 @@ def read_images(asked: Asked) -> tuple[list[tuple[Annotated, int]], list[Dropped
         if found is None:
             return None
         chosen[image["id"]] = len(found)
-        return found
+        return by_area(found) if largest_first and len(found) > 1 else found
 
     images = read_annotated(reading, read_text(asked.file), captions, select)
     if others := [each for each in captions if each not in every]:
@@ -71,7 +74,12 @@ def objects_of(annotations: Annotations, split: str) -> Annotations | None:
         return None
     if split != "multi":
         return annotations
-    return sorted(annotations, key=lambda placed: _area(*placed), reverse=True)[:KEPT]
+    return by_area(annotations)[:KEPT]
+
+
+def by_area(annotations: Annotations) -> Annotations:
+    """The largest object first; the first of the file among equally large ones."""
+    return sorted(annotations, key=lambda placed: _area(*placed), reverse=True)
 
 
 def _area(where: str, annotation: Mapping[str, Any]) -> float:

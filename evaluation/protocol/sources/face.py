@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from ....framework.errors import ConfigError, LayoutError
 from ....framework.items import POLICIES, Dropped, Item
 from ..expects import Expects
+from ..hashes import file_hash
 from ..plan import Origin
 
-__all__ = ["POLICIES", "SPLITS", "Asked", "Entry", "Reader", "Source", "finished", "hash_of", "whole"]
+__all__ = ["POLICIES", "SPLITS", "Asked", "Entry", "Reader", "Source", "finished", "hashes_of", "whole"]
 
 SPLITS = ("single", "multi", "all")
 LEAVE_OUT = "; correct it, or leave such items out: --on-bad-box drop (on_bad_box='drop')"
@@ -103,7 +104,7 @@ def finished(
         raise LayoutError(f"{where}: no items ({name}{asked_for}){why}")
     origin = Origin(
         name,
-        {path.name: hash_of(path) for path in files},
+        hashes_of(files),
         {"on_bad_box": asked.on_bad_box, "limit": asked.limit, **(options or {})},
         len(found),
         dict(Counter(_kind(each) for each in left_out)),
@@ -122,24 +123,22 @@ def whole(asked: Asked, entries: Sequence[tuple[Entry, bool]], dropped: list[Dro
         if complete:
             kept.append(entry)
         elif asked.on_bad_box == "error":
-            count = len(before)
-            raise LayoutError(f"{entry.id} lost a box; {count} boxes cannot be used, the first is {before[0]}{LEAVE_OUT}")
+            raise LayoutError(f"{entry.id} lost a box; {len(before)} boxes cannot be used, the first is {before[0]}{LEAVE_OUT}")
         else:
             dropped.append(Dropped(entry.id, "item", "without all of its boxes"))
     return kept
 
 
-def hash_of(path: Path) -> str:
-    """The sha256 of a file.
+def hashes_of(paths: Sequence[Path]) -> dict[str, str]:
+    """The sha256 of files by their names, with as many of the folders above as it takes to tell them apart.
 
     Raises:
-        LayoutError: it cannot be read.
+        LayoutError: one cannot be read.
     """
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise LayoutError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from None
+    different = list(dict.fromkeys(paths))
+    ends = (["/".join(path.parts[-depth:]) for path in different] for depth in count(1))
+    names = next(names for names in ends if len(set(names)) == len(names))
+    return {name: file_hash(path, LayoutError) for name, path in zip(names, different, strict=True)}
 
 
 def _kind(dropped: Dropped) -> str:

@@ -35,6 +35,11 @@ def empty(scene: Scene, seed: int) -> Image.Image:
     return Image.new("RGB", (scene.width, scene.height), (100 + seed % 50,) * 3)
 
 
+def wide(scene: Scene, seed: int) -> Image.Image:
+    """What was asked for, twice as wide: a circle of the scene is an ellipse of this picture."""
+    return true(scene, seed).resize((2 * scene.width, scene.height))
+
+
 def expects(scene: Scene) -> Expects:
     """What a scene's caption says: who is left of whom, how many of each, and the colours."""
     relations = tuple(

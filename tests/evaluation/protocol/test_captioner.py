@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from lsregen.evaluation.protocol.captioner import QUESTION, Captioner, Picture, pictures_of, write_captions
@@ -50,6 +51,9 @@ class Echo:
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
 
+    def length(self, question: str) -> tuple[int, ...]:
+        return (len(question.split()),) if question else ()
+
     def caption(self, images: Any, questions: Any) -> list[str]:
         self.batches.append(list(questions))
         return [f"{image.size} {question}" for image, question in zip(images, questions, strict=True)]
@@ -63,6 +67,23 @@ def test_the_papers_question_names_the_two_largest_objects(data: Path) -> None:
         f"Question: what is the relationship between {first} and {second}? Answer:" for first, second in named
     ]
     assert QUESTION.count("{") == 2
+
+
+@pytest.mark.parametrize("split", ["all", "multi"])
+def test_the_larger_object_is_asked_for_first_in_every_split(data: Path, tmp_path: Path, split: str) -> None:
+    found = json.loads(instances(data).read_text())
+    for i, annotation in enumerate(found["annotations"]):
+        annotation["area"] = i + 1  # the last of each image is its largest
+    (tmp_path / "a.json").write_text(json.dumps(found))
+    names = {each["id"]: each["name"] for each in found["categories"]}
+    of = {
+        each["id"]: [names[a["category_id"]] for a in found["annotations"] if a["image_id"] == each["id"]]
+        for each in found["images"]
+    }
+    asked = {picture.id: picture.question for picture in pictures_of(Asked(tmp_path / "a.json", split=split), data / "images")}
+    assert {key: said for key, said in asked.items() if said} == {
+        key: QUESTION.format(first=here[-1], second=here[-2]) for key, here in of.items() if len(here) > 1
+    }
 
 
 @pytest.mark.parametrize("split", ["all", "single", "multi"])
@@ -105,6 +126,66 @@ def test_an_interrupted_file_is_mended_and_goes_on(data: Path, tmp_path: Path) -
     assert read_captions(out)[pictures[0].id] == "kept"
     assert len(read_captions(out)) == sum(told) == 6
     assert all(len({bool(question) for question in batch}) == 1 for batch in echo.batches)
+
+
+def lines(path: Path) -> dict[Any, str]:
+    return {line["id"]: line["caption"] for line in map(json.loads, path.read_text().splitlines())}
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_caption_is_the_same_alone_and_in_a_batch(data: Path, tmp_path: Path, side: str) -> None:
+    """BLIP-2's own folder pads on the right, where OPT would go on from the padding of a shorter question."""
+    captioner = Captioner(tiny.blip2(tmp_path / "model", side), "cpu")
+    shown = sorted((data / "images").glob("*.png"))
+    asked = (
+        "a dog",
+        "what is the relationship between a red circle and a blue square on the left of a star",
+        "the cat",
+        "a star",
+    )
+    pictures = [Picture(i, shown[i], question) for i, question in enumerate(asked)]
+    assert write_captions(captioner, pictures, tmp_path / "together.jsonl", batch=4) == 4
+    assert write_captions(captioner, pictures, tmp_path / "alone.jsonl", batch=1) == 4
+    assert lines(tmp_path / "together.jsonl") == lines(tmp_path / "alone.jsonl")
+
+
+def test_only_questions_of_one_length_are_asked_together(data: Path, tmp_path: Path) -> None:
+    shown, echo = next((data / "images").glob("*.png")), Echo()
+    asked = ("a b", "a", "b", "", "b c", "", "c")
+    pictures = [Picture(i, shown, question) for i, question in enumerate(asked)]
+    write_captions(echo, pictures, tmp_path / "a.jsonl", batch=2)  # pyright: ignore[reportArgumentType]
+    assert echo.batches == [["", ""], ["a", "b"], ["c"], ["a b", "b c"]]
+    assert {i: f"(64, 64) {question}".strip() for i, question in enumerate(asked)} == read_captions(tmp_path / "a.jsonl")
+    with pytest.raises(ConfigError, match=r"cannot take these 2 images at once; give --batch 1"):
+        Captioner(tiny.blip2(tmp_path / "model"), "cpu").caption([Image.new("RGB", (16, 16))] * 2, ["a", "a dog"])
+
+
+def test_a_whole_last_line_without_its_end_is_kept(data: Path, tmp_path: Path) -> None:
+    pictures, out = pictures_of(Asked(instances(data)), data / "images"), tmp_path / "captions.jsonl"
+    out.write_text("".join(f'{{"id": {picture.id}, "caption": "kept {picture.id}"}}\n' for picture in pictures[:2]).rstrip())
+    assert write_captions(Echo(), pictures, out) == 4  # pyright: ignore[reportArgumentType]
+    found = read_captions(out)
+    assert len(found) == 6
+    assert [found[picture.id] for picture in pictures[:2]] == [f"kept {picture.id}" for picture in pictures[:2]]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "my notes",
+        '{"notes": "mine"}',
+        '{"id": 1, "note": "mine"}',
+        '[{"id": 1',
+        '{"id": 1, "caption": "a"}\nmy notes',
+        '{"x": 1}\n{"id": 2, "ca',
+    ],
+)
+def test_what_are_no_captions_is_not_touched(data: Path, tmp_path: Path, text: str) -> None:
+    (tmp_path / "notes.jsonl").write_text(text)
+    pictures = pictures_of(Asked(instances(data)), data / "images")
+    with pytest.raises(LayoutError, match=r"notes\.jsonl, line [12]: "):
+        write_captions(Echo(), pictures, tmp_path / "notes.jsonl")  # pyright: ignore[reportArgumentType]
+    assert (tmp_path / "notes.jsonl").read_text() == text
 
 
 def test_images_of_which_nothing_is_said_are_told_at_the_end(data: Path, tmp_path: Path) -> None:

@@ -13,7 +13,15 @@ import pytest
 from scipy.linalg import sqrtm
 
 from lsregen.evaluation.distributions import Reference
-from lsregen.evaluation.metrics import FoundBox, ImageResult, Statistic, average_precision, bootstrap, precision_statistic
+from lsregen.evaluation.metrics import (
+    FoundBox,
+    ImageResult,
+    Statistic,
+    average_precision,
+    bootstrap,
+    precision_statistic,
+    resample,
+)
 from lsregen.evaluation.protocol import frechet, measures
 from lsregen.evaluation.protocol.expects import Expects, Relation
 from lsregen.evaluation.protocol.measures import Seen
@@ -92,6 +100,36 @@ def test_an_object_that_nobody_asked_for_counts_only_among_all_classes() -> None
     found = values(measures.precision(rows))
     assert found["map50"] == pytest.approx(0.75)
     assert found["map50_prompted"] == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_value_of_precision_is_the_librarys_and_the_resamples_are_ours(monkeypatch: pytest.MonkeyPatch, seeds: int) -> None:
+    rng = np.random.default_rng(3)
+
+    def box() -> Any:
+        left, top, width, height = rng.uniform(size=4) * 0.5
+        return left, top, left + width + 0.01, top + height + 0.01
+
+    rows: list[Seen] = []
+    for i in range(40):
+        at = {name: box() for name in ("cat", "dog")}
+        found = [
+            (name, at[name] if name in at and rng.uniform() < 0.5 else box(), rng.integers(9) / 9) for name in (*at, "car", "cat")
+        ]
+        rows.append(seen(*found, of=job(str(i // seeds), i % seeds, boxes=at)))
+    items = [row.job.item for row in rows]
+    theirs, ours = (
+        {name: measures.per_item(each, items) for name, each in measures.precision(rows).items()},
+        {prompted: precision_statistic([row.result(prompted) for row in rows]) for prompted in (False, True)},
+    )
+    for name, prompted in (("map50", False), ("map50_prompted", True)):
+        assert theirs[name].value == average_precision([row.result(prompted) for row in rows])
+        assert theirs[name].value == pytest.approx(ours[prompted].value, abs=1e-9)
+        assert 0.1 < theirs[name].value < 0.9
+    monkeypatch.setattr("lsregen.evaluation.metrics.average_precision", lambda _: 0.125)
+    told = resample(measures.per_item(measures.precision(rows)["map50"], items), n=50)
+    assert told.value == told.interval.value == 0.125
+    assert (told.values == resample(theirs["map50"], n=50).values).all()
 
 
 def test_precision_needs_boxes_in_every_picture() -> None:

@@ -16,22 +16,22 @@ WORDS = (
 PICTURE = 16  # pixels of a side
 
 
-def tokenizer() -> Any:
+def tokenizer(padding: str = "left") -> Any:
     special = ["<pad>", "<bos>", "<eos>", "<unk>", "<image>"]
     made = Tokenizer(models.WordLevel({word: i for i, word in enumerate([*special, *WORDS])}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     named = {"pad_token": "<pad>", "bos_token": "<bos>", "eos_token": "<eos>", "unk_token": "<unk>"}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, padding_side="left", **named)
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=made, padding_side=padding, **named)
 
 
 def _images(cls: Any) -> Any:
     return cls(size={"height": PICTURE, "width": PICTURE})
 
 
-def blip2(folder: Path) -> Path:
-    """BLIP-2: a vision encoder, a querying one, and OPT."""
+def blip2(folder: Path, padding: str = "left") -> Path:
+    """BLIP-2: a vision encoder, a querying one, and OPT. `padding`: the side on which the folder pads shorter questions."""
     torch.manual_seed(4)
-    words = tokenizer()
+    words = tokenizer(padding)
     small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
     text = {
         "model_type": "opt",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,17 @@ def test_all_keeps_every_object_of_images_that_have_any(write: Callable[..., Pat
         ("coco-13", 2),
         ("coco-14", 1),
     ]
+
+
+def test_files_of_one_name_in_two_folders_keep_both_hashes(write: Callable[..., Path], tmp_path: Path) -> None:
+    found = json.loads(write().read_text())
+    said = [{"image_id": image["id"], "caption": "a dog, a cat and a bird"} for image in found["images"]]
+    places = [tmp_path / "a" / "val.json", tmp_path / "b" / "val.json"]
+    for place, data in zip(places, (found, {"annotations": said}), strict=True):
+        place.parent.mkdir()
+        place.write_text(json.dumps(data))
+    files = read_source("coco", Asked(places[0], "drop", captions=places[1])).origin.files
+    assert files == {f"{place.parent.name}/val.json": sha256(place.read_bytes()).hexdigest() for place in places}
 
 
 def test_a_limit_takes_the_first(write: Callable[..., Path]) -> None:
