@@ -128,7 +128,8 @@ def make_plan(
     counts = Counter(source.origin.dropped) + Counter({"item that a method cannot make": len(faulty)})
     origin = replace(source.origin, items=len(kept), dropped=dict(counts))
     jobs = _Planned(source.entries, fitted, kept, seeds, seed, batch)
-    return Plan.of(origin, {name: each.method for name, each in fitted.items()}, batch, jobs), dropped
+    methods = {name: each.method for name, each in fitted.items()}
+    return Plan.of(origin, methods, batch, jobs, seeds=seeds, seed=seed), dropped
 
 
 class _Planned(LazyJobs):

@@ -16,7 +16,7 @@ from ..tables import FORMAT
 from . import frechet, measures, passes
 from .looks import Instruments, Looked, by_crops
 from .measures import SIDES
-from .plan import Job
+from .plan import Job, Plan
 from .run_folder import RunFolder
 
 GROUPS = ("single", "multi")
@@ -155,7 +155,7 @@ def notes(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments
 def protocol(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments, reference: Floats | None) -> dict[str, Any]:
     """Everything that decides the numbers besides the pictures."""
     found: dict[str, Any] = {
-        "plans": [{"digest": run.plan.digest, "source": plain(run.plan.origin)} for run in runs],
+        "plans": [_planned(run.plan) for run in runs],
         "images": sum(len(each.jobs) for each in every),
         "resamples": metrics.RESAMPLES,
         "resampled": "items; pictures of one item are drawn together",
@@ -187,6 +187,10 @@ def protocol(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instrume
     if tools.clip is not None:
         found["clip"] = {"name": tools.clip.path.name, "sha256": tools.clip.sha256, "resize": tools.clip.resize, "factor": 100}
     return found
+
+
+def _planned(plan: Plan) -> dict[str, Any]:
+    return {"digest": plan.digest, "source": plain(plan.origin), "seeds": plan.seeds, "seed": plan.seed}
 
 
 def _installed(*packages: str) -> dict[str, str]:

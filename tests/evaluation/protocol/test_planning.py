@@ -70,6 +70,12 @@ def test_a_method_is_fully_resolved(planned: Plan) -> None:
     assert planned.methods["none"].config["guidance"] == {}
 
 
+def test_a_plan_says_what_its_seeds_were_made_of(planned: Plan, scenes: Source) -> None:
+    other = make_plan(scenes, TWO, seeds=2, seed=7, batch=4, device="cpu")[0]
+    assert (planned.head()["seeds"], planned.head()["seed"], other.head()["seed"]) == (2, 0, 7)
+    assert planned.differences(other) == ["seed 0 and 7"]
+
+
 def test_the_same_plan_twice_is_the_same(planned: Plan, scenes: Source) -> None:
     assert make_plan(scenes, TWO, seeds=2, batch=4, device="cpu")[0].digest == planned.digest
 
