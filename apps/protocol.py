@@ -182,7 +182,7 @@ def run(plan_file: Path, folder: Path, retry_failed: bool, **given: Any) -> None
     from .comparison import progress
 
     found = Plan.read(plan_file)
-    engine = engine_of(given, [method.model for method in found.methods.values()])
+    engine = engine_of(given, [name for method in found.methods.values() for name in (method.model, *method.models)])
     place = RunFolder.begin(folder, found)
     try:
         with progress(len(found.jobs), folder.name) as on_done, memory_errors("to load a model", "choose another --device"):

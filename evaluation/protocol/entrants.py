@@ -148,6 +148,9 @@ def _differing(first: Method, second: Method) -> str:
     for key in dict.fromkeys((*first.config, *second.config)):
         if first.config.get(key) != second.config.get(key):
             return f"config.{key} {first.config.get(key)!r} and {second.config.get(key)!r}"[:300]
-    if weights(first.described) != weights(second.described):
+    one, other = ([weights(each) for each in (method.described, *method.models.values())] for method in (first, second))
+    if one != other:
         return "their models' weights"
+    if first.size != second.size:
+        return f"sizes by the policy {first.size!r} and {second.size!r}"
     return "" if (first.guidance, first.dtype) == (second.guidance, second.dtype) else "guidance or dtype"

@@ -178,6 +178,18 @@ def test_runs_that_cannot_begin(run: Run, planned: Path, options: tuple[str, ...
     assert why in result.output
 
 
+def test_a_model_that_renders_is_of_the_plan(run: Run) -> None:
+    begin = (*PLAN, "--guidance", "lsregen", "--model", "shapeworld-base", "--out", "plan.jsonl")
+    refused = run(*begin, "--set", "guidance.small.extractor.source.model=/nowhere")
+    assert (refused.exit_code, "model '/nowhere' is neither" in refused.output, Path("plan.jsonl").exists()) == (2, True, False)
+    assert run(*begin).exit_code == 0
+    other = run("evaluate", "run", "plan.jsonl", "--out", "run", "--model", "gligen=/there")
+    assert "the plan's models are shapeworld-base, shapeworld-gligen" in other.output
+    gone = run("evaluate", "run", "plan.jsonl", "--out", "run", "--device", "cpu", "--model", "shapeworld-gligen=/there")
+    assert (gone.exit_code, "model '/there' is neither" in gone.output) == (2, True)
+    assert RunFolder.open(Path("run")).finished() == set()
+
+
 def test_without_ray(run: Run, planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     result = run("evaluate", "run", str(planned), "--out", "run", "--engine", "ray")
