@@ -86,20 +86,23 @@ class Maker:
         return made
 
     def _made(self, jobs: Sequence[Job], pipeline: Pipeline, *, alone: bool = False) -> list[Made]:
+        from ...framework.report import versions
         from ..memory import watch
 
         device = pipeline.model.device
         peak, start = watch(device), time.perf_counter()
-        fault, images = None, list["Image"]()
+        fault, images, used = None, list["Image"](), versions()
         try:
-            images += pipeline(
+            result = pipeline(
                 [job.prompt for job in jobs],
                 layout=[job.layout for job in jobs],
                 negative=[job.negative for job in jobs],
                 guidance=self._settings[jobs[0].method],
                 seed=[job.seed for job in jobs],
                 size=jobs[0].size,
-            ).images
+            )
+            images += result.images
+            used = dict(result.report.versions)
         except Exception as error:  # whatever it is, it is theirs: the rest of the plan goes on
             fault = Fault(type(error).__name__, str(error) or "no message")
         measured = {
@@ -107,6 +110,7 @@ class Maker:
             "peak_bytes": peak(),
             "device": str(device),
             "worker": f"{platform.node()}:{os.getpid()}",
+            "versions": used,
         }
         if fault is not None:
             broken = not answers(device)

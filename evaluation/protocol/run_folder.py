@@ -6,8 +6,8 @@
 
 A record is JSON: `plan`, the digest of its plan; `job`, `method`, `item`, `seed`; `image`, the sha256 of the picture's size and
 pixels, or null; `error`, null or its `type` and `message`; `alone`, whether it was made without the others of its batch, since
-all together failed; and `measured`: seconds, bytes, the device. All but `measured` is decided by the plan, and by which of its
-jobs fail. The record is written after the picture, so that a job with a record is finished, and one without is made again.
+all together failed; and `measured`: seconds, bytes, the device, versions. All but `measured` is decided by the plan, and by which
+of its jobs fail. The record is written after the picture, so that a job with a record is finished, and one without is made again.
 """
 
 from __future__ import annotations

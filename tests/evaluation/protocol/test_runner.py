@@ -153,6 +153,26 @@ def test_a_record_says_what_was_measured(whole: RunFolder) -> None:
     assert measured["device"] == "cpu"
     assert measured["worker"].endswith(f":{os.getpid()}")
     assert measured["peak_bytes"] is None or measured["peak_bytes"] >= 0
+    assert measured["versions"] == reports.versions()
+
+
+def test_a_record_has_the_versions_that_the_picture_was_made_by(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of its report, plugins included; of a job that fails, those that there are."""
+    told = {"lsregen": "0.1.0", "a-plugin": "1.2"}
+    made = maker.load(plan.methods["none"], CPU)
+    call = made.__call__
+
+    def reported(_: Pipeline, *given: Any, **more: Any) -> Any:
+        result = call(*given, **more)
+        return replace(result, report=replace(result.report, versions=told))
+
+    monkeypatch.setattr(Pipeline, "__call__", reported)
+    monkeypatch.setattr(maker, "load", lambda *_: made)
+    assert [each.record.measured["versions"] for each in Maker.of(plan, CPU).make(plan.jobs[:2])] == [told, told]
+    monkeypatch.setattr(Pipeline, "__call__", None)
+    [fails] = Maker.of(plan, CPU).make(plan.jobs[:1])
+    assert fails.record.error is not None
+    assert fails.record.measured["versions"] == reports.versions()
 
 
 def test_a_run_in_parts_is_the_whole_run(plan: Plan, whole: RunFolder, tmp_path: Path) -> None:
