@@ -61,7 +61,7 @@ def opened(source: Mapping[str, Any]) -> Config:
     guidance = given.pop("guidance", None)
     base = {"guidance": cast("object", guidance)} if isinstance(guidance, Mapping) else load_guidance(guidance)
     name = given.pop("model", None) or base.get("model") or DEFAULT_MODEL
-    empty = {} if guidance is None else {"guidance": {}}
+    empty: Config = {} if guidance is None else {"guidance": {}}
     settings = {key: value for key, value in base.items() if key not in ("model", "description", "source")}
     return {**merge(empty, settings, given), "model": convert(name, str, "model")}
 

@@ -21,6 +21,7 @@ from .run_folder import RunFolder
 
 SCORING = ("torchmetrics", "faster-coco-eval", "numpy", "scipy", "pillow")
 """What computes scores, beside what makes pictures."""
+
 GROUPS = ("single", "multi")
 """The paper's splits: pictures of which one box was asked for, or several. Average precision and CLIP score are given for each
 too, as `map50_single`."""
