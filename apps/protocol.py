@@ -93,9 +93,10 @@ def check_plan(path: Path) -> None:
     """Find out before models are loaded that a plan cannot be written; an older plan is replaced, and nothing else.
 
     Raises:
-        OutputError: something else is there, or no folder can be made.
+        OutputError: something else is there, or the plan of a run that was begun; or no folder can be made.
     """
     from ..evaluation.protocol.plan import FORMAT
+    from ..evaluation.protocol.run_folder import IMAGES, PLAN, RECORDS
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,6 +105,11 @@ def check_plan(path: Path) -> None:
                 first = file.readline(1 << 20)
             if f'"{FORMAT}"'.encode() not in first:
                 raise OutputError(f"--out {str(path)!r}: exists and is not a plan; choose another file, or move it away")
+        if path.name == PLAN and (made := [name for name in (IMAGES, RECORDS) if (path.parent / name).exists()]):
+            raise OutputError(
+                f"--out {str(path)!r}: the place of the plan of a run, whose {' and '.join(made)} stand beside it; choose "
+                "another file, or delete the run first"
+            )
     except OSError as error:
         raise OutputError(f"--out {str(path)!r}: cannot be written ({reason(error)}); choose another file") from None
 
@@ -176,7 +182,7 @@ def run(plan_file: Path, folder: Path, retry_failed: bool, **given: Any) -> None
     from .comparison import progress
 
     found = Plan.read(plan_file)
-    engine = engine_of(given, [method.model for method in found.methods.values()])
+    engine = engine_of(given, [name for method in found.methods.values() for name in (method.model, *method.models)])
     place = RunFolder.begin(folder, found)
     try:
         with progress(len(found.jobs), folder.name) as on_done, memory_errors("to load a model", "choose another --device"):

@@ -134,7 +134,7 @@ def instruments(
     from ..framework.options import build
     from ..framework.plugins import discover
 
-    loaded, name = None, ""
+    loaded, name, package = None, "", dict[str, str]()
     if detector is not None:
         plugins = discover()
         values: dict[str, Any] = {}
@@ -146,11 +146,13 @@ def instruments(
             named = detector
         plugin = build(plugins.detector(named).cls, values, "", f"detector {named!r}")
         loaded, name = plugin.load(device), Path(detector).name if named != detector else named
+        package = plugins.versions_of(plugin)
     if reference is not None and not reference.is_dir():
         raise ConfigError(f"--reference {str(reference)!r}: no such folder; expected a folder of real pictures")
     return Instruments(
         detector=loaded,
         detector_name=name,
+        detector_package=package,
         renamed=renamed,
         threshold=threshold,
         features=load_features(features, device) if features is not None else None,

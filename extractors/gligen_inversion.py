@@ -43,6 +43,7 @@ class GligenInversion:
     source: Mapping[str, Any] = option(
         {"model": "shapeworld-gligen"},
         "what renders the small picture: model, size, and any setting of a configuration; guidance may be the name of a preset",
+        model="source",
     )
     noise: str = option("ddim_inversion", f"how the target is noised: {', '.join(NOISES)}")
     mask: str = option("full", "where it pulls: full (everywhere) or boxes")

@@ -16,7 +16,7 @@ from ..framework.options import check_options, option
 from ..framework.taps import TapPoint, select_layers
 from ..framework.types import Features, Maps, Needs, Run, TapRequest, View
 from .cross_attention import DROP, WORDS, CrossAttentionState, spans_of
-from .segmenter import Segmenter, load_segmenter
+from .segmenter import Segmenter, folder_of, load_segmenter
 
 LOW, HIGH = 0.01, 0.99  # the quantiles between which published code measures a map's contrast
 
@@ -38,7 +38,7 @@ class Segmentation:
 
     kind: ClassVar[str] = "probability"
 
-    model: str = option("", "folder of a transformers model that segments the decoded picture; none: cross-attention")
+    model: str = option("", "folder of a transformers model that segments the decoded picture; none: cross-attention", folder_of)
     labels: Mapping[str, str] = option({}, "with a model: its label for a phrase, where the phrase does not end in it")
     layers: tuple[str, ...] = option(("grid:coarsest",), "without a model: layer selectors, as of cross_attention")
     drop: str = option("none", "tokens that take no part in the softmax: none, ends, specials (start, end, padding)")

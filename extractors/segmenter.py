@@ -67,13 +67,11 @@ class Segmenter:
         )
 
 
-@lru_cache(maxsize=2)  # one run after another asks for the same model
-def load_segmenter(name: str, device: torch.device) -> Segmenter:
-    """A transformers model for semantic segmentation, by its folder or by the name of one that ships with the package; fp32.
+def folder_of(name: str) -> Path:
+    """The folder of a model, given by its path or by the name of one that ships with the package.
 
     Raises:
-        ConfigError: no such folder.
-        CheckpointError: its files are none of such a model.
+        ConfigError: there is none.
     """
     folder = EMBEDDED.get(name) or Path(name)
     if not (folder / "config.json").is_file():
@@ -82,6 +80,18 @@ def load_segmenter(name: str, device: torch.device) -> Segmenter:
             f"model: {name!r} is no folder with a config.json; expected a transformers model for semantic segmentation, such as "
             f"a folder of SegFormer{shipped}"
         )
+    return folder
+
+
+@lru_cache(maxsize=2)  # one run after another asks for the same model
+def load_segmenter(name: str, device: torch.device) -> Segmenter:
+    """A transformers model for semantic segmentation, by its folder or by the name of one that ships with the package; fp32.
+
+    Raises:
+        ConfigError: no such folder.
+        CheckpointError: its files are none of such a model.
+    """
+    folder = folder_of(name)
     from transformers import AutoModelForSemanticSegmentation
 
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
@@ -22,12 +22,17 @@ T = TypeVar("T")
 _type_hints = cache(typing.get_type_hints)  # a plan may have a million jobs
 
 
-def option(default: Any, help: str) -> Any:
-    """A dataclass field with a default and a help text; a mutable default is copied for every instance."""
+def option(default: Any, help: str, model: Literal["source"] | Callable[[str], Path] | None = None) -> Any:
+    """A dataclass field with a default and a help text; a mutable default is copied for every instance.
+
+    `model`: of an option that names another model, whose weights then belong to what decides a picture: `source` if its value is
+    a source of `Run.render`, else what gives the folder of the model that a text names.
+    """
+    metadata = {"help": help} if model is None else {"help": help, "model": model}
     if isinstance(default, list | dict | set):
         copied = cast("object", default)
-        return field(default_factory=lambda: deepcopy(copied), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+        return field(default_factory=lambda: deepcopy(copied), metadata=metadata)
+    return field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Generator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,12 +15,13 @@ from PIL import Image as PILImage
 
 from .checking import remedies
 from .config import ResolvedConfig, apply_sets, load_guidance, merge, validate
-from .errors import ConfigError, LayoutError, LsregenError, NonFiniteError
+from .errors import ConfigError, LayoutError, NonFiniteError
 from .guidance import Guidance, Term
 from .images import beginning, checked_strength, entered, pictures_of, to_pil
 from .items import SEEDS
 from .layout import Layout
 from .loop import OnStep, sample
+from .model_names import DEFAULT_MODEL, of_source, opened
 from .options import convert
 from .plugins import Plugins, discover
 from .report import Report, Result, versions
@@ -33,8 +33,6 @@ from .unused import said_in_vain
 log = logging.getLogger(__name__)
 
 GuidanceLike: TypeAlias = "Guidance | Term | Sequence[Term] | Mapping[str, Any] | str | Path | None"
-
-DEFAULT_MODEL = "shapeworld-base"
 
 
 @dataclass(frozen=True)
@@ -215,26 +213,26 @@ class Pipeline:
 
         Args:
             wanted: the size of this pipeline's images; a source that names no size renders at its model's, in these proportions.
-            source: without a model it has that of its guidance's preset.
+            source: see `opened`.
         """
-        given = dict(source)
-        size, guidance = given.pop("size", None), given.pop("guidance", None)
         if (release := getattr(self.model, "release", None)) is not None:
             release()
         precision = str(self.model.dtype).removeprefix("torch.")
         options: dict[str, Any] = {"device": str(self.model.device), "dtype": precision, "plugins": self.plugins}
-        with _of_source():
-            if "seed" in given:
-                raise ConfigError(f"seed: {given['seed']!r}: a render has the seeds of the images it is made for; leave it out")
-            base = {"guidance": cast("object", guidance)} if isinstance(guidance, Mapping) else load_guidance(guidance)
-            name = given.pop("model", None) or base.get("model") or DEFAULT_MODEL
-            other = Pipeline.load(convert(name, str, "model"), **options)
-            if guidance is None and any(layout.boxed for layout in batch.layouts) and "grounding" not in other.model.describe():
+        with of_source():
+            settings = opened(source)
+            name, size = settings.pop("model"), settings.pop("size", None)
+            other = Pipeline.load(name, **options)
+            if (
+                "guidance" not in settings
+                and any(layout.boxed for layout in batch.layouts)
+                and "grounding" not in other.model.describe()
+            ):
                 raise ConfigError(
                     f"the model {name!r} does not see boxes, so its picture would not have the layout; name a GLIGEN model, or "
                     "give the source a guidance (or none, if that is meant)"
                 )
-            config, terms = other.resolve(merge(base, given))
+            config, terms = other.resolve(settings)
             size = proportioned(other.model, wanted) if size is None else convert(size, tuple[int, int], "size")
             run = other._start(config, batch, size)
         return other._decode(sample(run, terms)[0], batch.seeds)
@@ -261,15 +259,6 @@ class Pipeline:
         except ConfigError:  # a network of another build: what all of its layers look at
             extractor = replace(extractor, layers=("all",))
         return AttentionTrace(run, extractor, shots)
-
-
-@contextmanager
-def _of_source() -> Generator[None]:
-    """Errors in the block are said to be of a render's source, line by line."""
-    try:
-        yield
-    except LsregenError as error:
-        raise type(error)("\n".join(f"source: {line}" for line in str(error).split("\n"))) from None
 
 
 def _keeping_renders(run: Run) -> tuple[Run, list[list[PILImage.Image]]]:

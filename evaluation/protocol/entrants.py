@@ -18,11 +18,12 @@ from .run_folder import RunFolder
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished picture of a run; `image`: the hash of its pixels."""
+    """A finished picture of a run; `image`: the hash of its pixels; `versions`: of the packages that made it."""
 
     run: RunFolder
     job: Job
     image: str
+    versions: tuple[tuple[str, str], ...] = ()
 
     @property
     def path(self) -> Path:
@@ -77,6 +78,7 @@ def entrants_of(runs: Sequence[RunFolder], partial: bool = False) -> list[Entran
     methods, entries, failed = dict[str, tuple[Method, RunFolder]](), dict[str, list[Entry]](), dict[str, int]()
     items = dict[str, Entry]()
     taken: dict[tuple[str, str, int], RunFolder] = {}
+    kinds: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = {}  # of versions, each held once
     for run in runs:
         _check_finished(run, partial)
         for name, method in run.plan.methods.items():
@@ -96,7 +98,8 @@ def entrants_of(runs: Sequence[RunFolder], partial: bool = False) -> list[Entran
                     f"{run.path}; score these runs one by one"
                 )
             taken[key] = run
-            entry = Entry(run, run.plan.jobs[record.job], record.image or "")
+            used = tuple(dict[str, str](record.measured.get("versions", {})).items())
+            entry = Entry(run, run.plan.jobs[record.job], record.image or "", kinds.setdefault(used, used))
             first = items.setdefault(record.item, entry)
             entries.setdefault(record.method, []).append(_paired(first, entry))
     found = [Entrant(name, methods[name][0], tuple(entries.get(name, ())), failed.get(name, 0)) for name in methods]
@@ -148,6 +151,9 @@ def _differing(first: Method, second: Method) -> str:
     for key in dict.fromkeys((*first.config, *second.config)):
         if first.config.get(key) != second.config.get(key):
             return f"config.{key} {first.config.get(key)!r} and {second.config.get(key)!r}"[:300]
-    if weights(first.described) != weights(second.described):
+    one, other = ([weights(each) for each in (method.described, *method.models.values())] for method in (first, second))
+    if one != other:
         return "their models' weights"
+    if first.size != second.size:
+        return f"sizes by the policy {first.size!r} and {second.size!r}"
     return "" if (first.guidance, first.dtype) == (second.guidance, second.dtype) else "guidance or dtype"

@@ -24,12 +24,14 @@ from .plan import Job
 class Instruments:
     """What measures, loaded; what is None measures nothing.
 
-    `detector_name`: what it is called, and `renamed`: labels by category, where it calls one otherwise. `threshold`: the score
-    from which an object counts as there; the detector's own if None.
+    `detector_name`: what it is called; `detector_package`: the version of the package that it comes from, if that is not lsregen;
+    `renamed`: labels by category, where it calls one otherwise. `threshold`: the score from which an object counts as there; the
+    detector's own if None.
     """
 
     detector: LoadedDetector | None = None
     detector_name: str = ""
+    detector_package: Mapping[str, str] = field(default_factory=dict[str, str])
     renamed: Mapping[str, str] = field(default_factory=dict[str, str])
     threshold: float | None = None
     features: FeatureNetwork | None = None
@@ -107,7 +109,7 @@ def look(
     right: list[list[bool]] | None = None
     if tools.detector is not None:
         wanted = [[*dict.fromkeys(known[name] for name in _asked(each.job, crops))] for each in entries]
-        rows = passes.detections(entries, tools.detector_name, tools.detector, wanted, **how)
+        rows = passes.detections(entries, tools.detector_name, tools.detector, tools.detector_package, wanted, **how)
         seen = tuple(Seen(each.job, row, known) for each, row in zip(entries, rows, strict=True))
         if crops is False:
             right = [[bool(one.there(each.phrase, tools.least)) for each in one.job.expects.attributes] for one in seen]

@@ -12,14 +12,15 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from ...framework.errors import ConfigError
-from ...framework.options import plain
 from .plan import Job, Method, Plan
 from .run_folder import Fault, Record
+from .weights import check_same, settings_at
 
 if TYPE_CHECKING:
     import torch
     from PIL.Image import Image
 
+    from ...framework.config import Config
     from ...framework.pipeline import Pipeline
 
 
@@ -39,7 +40,7 @@ class Made:
 class Workshop:
     """How a worker works. Pictures depend on it as far as devices and numbers of threads round otherwise, and no further.
 
-    `device`: auto, cpu, cuda or mps. `threads`: of a worker on a CPU. `models`: other places of a method's model, by the place
+    `device`: auto, cpu, cuda or mps. `threads`: of a worker on a CPU. `models`: other places of the methods' models, by the place
     that the plan names.
     """
 
@@ -56,6 +57,7 @@ class Maker:
         self.lsregen = lsregen
         self.workshop = workshop
         self._loaded: tuple[tuple[str, str], Pipeline] | None = None
+        self._settings: dict[str, Config] = {}
 
     @classmethod
     def of(cls, plan: Plan, workshop: Workshop) -> Maker:
@@ -69,6 +71,7 @@ class Maker:
         Raises:
             LsregenError: this is another version of lsregen, or the model cannot be loaded or is not the plan's.
         """
+        self._check(jobs[0].method)
         pipeline = self._pipeline(self.methods[jobs[0].method])
         made = self._made(jobs, pipeline)
         if len(jobs) == 1 or made[0].record.error is None or made[0].broken:
@@ -83,20 +86,23 @@ class Maker:
         return made
 
     def _made(self, jobs: Sequence[Job], pipeline: Pipeline, *, alone: bool = False) -> list[Made]:
+        from ...framework.report import versions
         from ..memory import watch
 
         device = pipeline.model.device
         peak, start = watch(device), time.perf_counter()
-        fault, images = None, list["Image"]()
+        fault, images, used = None, list["Image"](), versions()
         try:
-            images += pipeline(
+            result = pipeline(
                 [job.prompt for job in jobs],
                 layout=[job.layout for job in jobs],
                 negative=[job.negative for job in jobs],
-                guidance=self.methods[jobs[0].method].config,
+                guidance=self._settings[jobs[0].method],
                 seed=[job.seed for job in jobs],
                 size=jobs[0].size,
-            ).images
+            )
+            images += result.images
+            used = dict(result.report.versions)
         except Exception as error:  # whatever it is, it is theirs: the rest of the plan goes on
             fault = Fault(type(error).__name__, str(error) or "no message")
         measured = {
@@ -104,16 +110,22 @@ class Maker:
             "peak_bytes": peak(),
             "device": str(device),
             "worker": f"{platform.node()}:{os.getpid()}",
+            "versions": used,
         }
         if fault is not None:
             broken = not answers(device)
             return [failed(job, fault, measured, alone=alone, broken=broken) for job in jobs]
         return [_finished(job, image, measured, alone) for job, image in zip(jobs, images, strict=True)]
 
+    def _check(self, name: str) -> None:
+        """Once for each method: this version, and the models besides the main one, before that is loaded."""
+        if name not in self._settings:
+            check_version(self.lsregen)
+            self._settings[name] = settings_at(self.methods[name], self.workshop.models)
+
     def _pipeline(self, method: Method) -> Pipeline:
         key = method.model, method.dtype
         if self._loaded is None or self._loaded[0] != key:
-            check_version(self.lsregen)
             self._loaded = None  # two models at once may be more than a device holds
             gc.collect()
             self._loaded = key, load(method, self.workshop)
@@ -121,7 +133,7 @@ class Maker:
 
 
 def load(method: Method, workshop: Workshop) -> Pipeline:
-    """The model of a method, the one that the plan was made with.
+    """The main model of a method, the one that the plan was made with.
 
     Raises:
         ConfigError: there is no such model, or its weights are others.
@@ -130,19 +142,12 @@ def load(method: Method, workshop: Workshop) -> Pipeline:
     import torch
 
     from ...framework.pipeline import Pipeline
-    from ...framework.report import weights
 
     place = workshop.models.get(method.model, method.model)
     pipeline = Pipeline.load(place, device=workshop.device, dtype=method.dtype)
     if pipeline.model.device.type == "cpu":
         torch.set_num_threads(workshop.threads)  # sums that are split otherwise are rounded otherwise
-    planned, found = plain(weights(method.described)), plain(weights(pipeline.model.describe()))
-    if planned != found:
-        parts = [str(part) for part in dict.fromkeys((*planned, *found)) if planned.get(part) != found.get(part)]
-        raise ConfigError(
-            f"model {place!r}: not the weights that the plan was made with (other in {', '.join(parts)}); "
-            "make the plan again with this model, or say where the planned one is (--model PLANNED=PLACE)"
-        )
+    check_same(place, method.described, pipeline.model.describe())
     return pipeline
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -26,7 +27,20 @@ Look: TypeAlias = Callable[[Sequence[int], Sequence[Image.Image]], Sequence[Any]
 FOLDER = "scores"
 COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown", "black", "white", "gray")
 """GenEval's (Ghosh et al. 2023), and the gray of Attend-and-Excite's prompts: a colour is told from these."""
+LIBRARIES = ("lsregen", "torch", "transformers", "tokenizers", "torchmetrics", "numpy", "scipy", "pillow")
+"""What looks: another version of one of them may see something else, so that it looks again."""
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+
+
+def installed(*packages: str) -> dict[str, str]:
+    """The versions of packages by name."""
+    found: dict[str, str] = {}
+    for package in packages:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
 
 
 def looked(
@@ -43,7 +57,7 @@ def looked(
 
     Args:
         kind: what it looks for, for the name of the file.
-        settings: everything that decides what it says of all pictures; `given`: of each one, besides the picture.
+        settings: what decides what it says of all pictures, besides `LIBRARIES`; `given`: of each one, besides the picture.
         look: gets some places in `entries`, and their pictures.
         batch: of the pictures that are looked at together.
         on_done: told how many pictures are done.
@@ -52,7 +66,7 @@ def looked(
     beside = list(given) if given is not None else [None] * len(entries)
     runs = {id(each.run): each.run for each in entries}
     for key, run in runs.items():
-        kept = Records(run.path / FOLDER, kind, settings, key="job")
+        kept = Records(run.path / FOLDER, kind, {**settings, "versions": installed(*LIBRARIES)}, key="job")
         known = kept.read()
         waiting: list[int] = []
         for place in (i for i, each in enumerate(entries) if id(each.run) == key):
@@ -75,10 +89,21 @@ def looked(
 
 
 def detections(
-    entries: Sequence[Entry], name: str, detector: LoadedDetector, wanted: Sequence[Sequence[str]], **how: Any
+    entries: Sequence[Entry],
+    name: str,
+    detector: LoadedDetector,
+    package: Mapping[str, str],
+    wanted: Sequence[Sequence[str]],
+    **how: Any,
 ) -> list[tuple[Detected, ...]]:
-    """Everything that a detector finds. `wanted`: labels for every picture, for a detector that looks for any words."""
-    settings = {"detector": name, "sha256": dict(detector.sha256), "settings": dict(detector.settings)}
+    """Everything that a detector finds.
+
+    Args:
+        package: the version of what it comes from, if that is not lsregen.
+        wanted: labels for every picture, for a detector that looks for any words.
+    """
+    own = {"sha256": dict(detector.sha256), "settings": dict(detector.settings)}
+    settings = {"detector": name, **own, "package": dict(package)}
     given = [list(words) for words in wanted] if detector.classes is None else None
 
     def look(places: Sequence[int], pictures: Sequence[Image.Image]) -> list[Any]:
@@ -178,6 +203,7 @@ def reference_features(folder: Path, network: FeatureNetwork, keep: Path, *, bat
         "resize": network.resize,
         "folder": str(folder.resolve()),
         "files": digest({"": names}),
+        "versions": installed(*LIBRARIES),
     }
     kept = Records(keep, "reference", settings, key="file")
     known = {number: _unpacked(each["said"]) for number, each in kept.read().items()}

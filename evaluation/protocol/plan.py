@@ -1,8 +1,9 @@
 """A plan: the file of jobs that a comparison is made of. Everything that decides a picture stands in it.
 
 A plan is a file of JSON lines. The first line is its header: `format`, `version`, the `lsregen` that made it, the `source` of
-the items, the `methods` by name, the `batch` size, how many `jobs` there are, and a `digest` of all that and of every line below.
-Each of those is a job: one image of one item, with one seed, by one method.
+the items, the `methods` by name, the `batch` size, how many `seeds` each item has, the `seed` that decides them, how many `jobs`
+there are, and a `digest` of all that and of every line below. Each of those is a job: one image of one item, with one seed, by
+one method.
 
     {"job": 17, "batch": 2, "method": "layout-guidance", "item": "coco-139", "seed": 123456, "prompt": "a dog and a cat",
      "negative": "", "regions": [{"phrase": "dog", "box": [0.1, 0.2, 0.5, 0.9]}], "size": [512, 512],
@@ -34,7 +35,7 @@ from .expects import Expects
 from .files import write_whole
 
 FORMAT = "lsregen-plan"
-VERSION = 1
+VERSION = 2
 NAME = re.compile(r"[\w@+-][\w@+. -]{0,59}")
 """What a method may be called: it is the name of a folder."""
 NOT_ONE = "expected a plan that `lsregen evaluate plan` made"
@@ -46,7 +47,8 @@ class Method:
 
     `guidance`: what it is called in tables. `model`: what is loaded, a name or a path; `described`: what that was when the plan
     was made, hashes of its weights included. `config`: the configuration of its runs, every default filled in. `size`: the policy
-    by which the sizes of its jobs were chosen. `dtype`: what its networks compute in.
+    by which the sizes of its jobs were chosen. `dtype`: what its networks compute in. `models`: the others that its configuration
+    names, such as one that renders small pictures, each as described, by its name or path there.
     """
 
     guidance: str
@@ -55,6 +57,7 @@ class Method:
     config: dict[str, Any]
     size: str = "model"
     dtype: str = "fp32"
+    models: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
 
 
 @dataclass(frozen=True)
@@ -125,11 +128,16 @@ class Job:
 
 @dataclass(frozen=True)
 class Plan:
-    """The jobs of a comparison and what they need; see the beginning of this file. `batch`: the most jobs made at once."""
+    """The jobs of a comparison and what they need; see the beginning of this file.
+
+    `batch`: the most jobs made at once. `seeds`: images of each item; `seed`: what the seeds were made of that no item states.
+    """
 
     origin: Origin
     methods: Mapping[str, Method]
     batch: int
+    seeds: int
+    seed: int
     jobs: Sequence[Job]
     lsregen: str
     digest: str
@@ -137,7 +145,9 @@ class Plan:
     """The number of the first job of every batch."""
 
     @classmethod
-    def of(cls, origin: Origin, methods: Mapping[str, Method], batch: int, jobs: Sequence[Job]) -> Plan:
+    def of(
+        cls, origin: Origin, methods: Mapping[str, Method], batch: int, jobs: Sequence[Job], *, seeds: int = 1, seed: int = 0
+    ) -> Plan:
         """A new plan of these jobs, made by this lsregen. Each is looked at once, and none is kept here.
 
         Raises:
@@ -149,13 +159,13 @@ class Plan:
         if not jobs:
             raise ConfigError("a plan without jobs: there is no item, or no method")
         check_names(methods)
-        head = _head(origin, methods, batch, len(jobs), versions()["lsregen"])
+        head = _head(origin, methods, batch, seeds, seed, len(jobs), versions()["lsregen"])
         starts, digest = array("Q"), hashlib.sha256(_dumped(head))
         for job in _checked(jobs, methods, batch):
             if job.batch == len(starts):
                 starts.append(job.number)
             digest.update(_line(job))
-        return cls(origin, dict(methods), batch, jobs, head["lsregen"], digest.hexdigest(), starts)
+        return cls(origin, dict(methods), batch, seeds, seed, jobs, head["lsregen"], digest.hexdigest(), starts)
 
     def batches(self) -> Iterator[range]:
         """The numbers of the jobs of each batch, in order."""
@@ -172,7 +182,8 @@ class Plan:
 
     def head(self) -> dict[str, Any]:
         """The first line of the plan's file, as plain JSON types."""
-        return {**_head(self.origin, self.methods, self.batch, len(self.jobs), self.lsregen), "digest": self.digest}
+        head = _head(self.origin, self.methods, self.batch, self.seeds, self.seed, len(self.jobs), self.lsregen)
+        return {**head, "digest": self.digest}
 
     def write(self, path: Path) -> None:
         """Write the plan's file, whole or not at all, over what was there.
@@ -203,6 +214,8 @@ class Plan:
             build(Origin, head["source"], f"{path}: source", "a source"),
             {name: build(Method, method, f"{path}: methods.{name}", "a method") for name, method in head["methods"].items()},
             head["batch"],
+            head["seeds"],
+            head["seed"],
             _JobLines(lines),
             head["lsregen"],
             head["digest"],
@@ -215,7 +228,7 @@ class Plan:
             return []
         found: list[str] = []
         mine, theirs = self.head(), other.head()
-        for key in ("lsregen", "batch", "jobs"):
+        for key in ("lsregen", "batch", "seeds", "seed", "jobs"):
             if mine[key] != theirs[key]:
                 found.append(f"{key} {mine[key]} and {theirs[key]}")
         for key in ("source", "methods"):
@@ -296,7 +309,9 @@ def check_names(methods: Iterable[str]) -> None:
             raise ConfigError(f"method {name!r}: expected a name that a folder may have: letters, digits, @ + - . and spaces")
 
 
-def _head(origin: Origin, methods: Mapping[str, Method], batch: int, jobs: int, lsregen: str) -> dict[str, Any]:
+def _head(
+    origin: Origin, methods: Mapping[str, Method], batch: int, seeds: int, seed: int, jobs: int, lsregen: str
+) -> dict[str, Any]:
     return {
         "format": FORMAT,
         "version": VERSION,
@@ -304,6 +319,8 @@ def _head(origin: Origin, methods: Mapping[str, Method], batch: int, jobs: int, 
         "source": plain(origin),
         "methods": plain(methods),
         "batch": batch,
+        "seeds": seeds,
+        "seed": seed,
         "jobs": jobs,
     }
 
@@ -321,7 +338,7 @@ def _header(line: bytes, path: Path) -> dict[str, Any]:
             f"{path}: a plan of version {head.get('version')!r}, made by lsregen {head.get('lsregen')}; this one reads version "
             f"{VERSION}: make the plan again, or use that lsregen"
         )
-    missing = [key for key in _head(Origin(""), {}, 0, 0, "") if key not in head] + ["digest"] * ("digest" not in head)
+    missing = [key for key in _head(Origin(""), {}, 0, 0, 0, 0, "") if key not in head] + ["digest"] * ("digest" not in head)
     if missing:
         raise ConfigError(f"{path}: its header has no {missing[0]!r}; {NOT_ONE}")
     return head

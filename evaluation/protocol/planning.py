@@ -128,7 +128,8 @@ def make_plan(
     counts = Counter(source.origin.dropped) + Counter({"item that a method cannot make": len(faulty)})
     origin = replace(source.origin, items=len(kept), dropped=dict(counts))
     jobs = _Planned(source.entries, fitted, kept, seeds, seed, batch)
-    return Plan.of(origin, {name: each.method for name, each in fitted.items()}, batch, jobs), dropped
+    methods = {name: each.method for name, each in fitted.items()}
+    return Plan.of(origin, methods, batch, jobs, seeds=seeds, seed=seed), dropped
 
 
 class _Planned(LazyJobs):
@@ -160,12 +161,19 @@ class _Planned(LazyJobs):
 
 
 def _fit_all(source: Source, specs: Mapping[str, MethodSpec], device: str) -> dict[str, _Fitted]:
-    """Every method by its name; models are loaded one after another, each once."""
-    from ...framework.config import apply_sets, load_guidance
+    """Every method by its name; models are loaded one after another, each once, and first those that are not the main ones."""
+    from ...framework.config import apply_sets, load_guidance, validate
     from ...framework.options import convert
     from ...framework.pipeline import DEFAULT_MODEL, Pipeline
+    from ...framework.plugins import discover
+    from .weights import with_described
 
+    plugins, known = discover(), dict[str, dict[str, Any]]()
     configs = {name: apply_sets(load_guidance(spec.guidance), spec.sets) for name, spec in specs.items()}
+    others: dict[str, dict[str, dict[str, Any]]] = {}
+    for name, config in configs.items():
+        whole, others[name] = with_described(validate(config, plugins).as_dict(), plugins, known)
+        configs[name] = {**config, "guidance": whole["guidance"]}
     models = {
         name: spec.model or convert(configs[name].get("model"), str | None, "model") or DEFAULT_MODEL
         for name, spec in specs.items()
@@ -175,16 +183,23 @@ def _fit_all(source: Source, specs: Mapping[str, MethodSpec], device: str) -> di
         pipeline = Pipeline.load(model, device=device, dtype=dtype)
         for name, spec in specs.items():
             if (models[name], spec.dtype) == (model, dtype):
-                fitted[name] = _fit(source, spec, configs[name], model, pipeline)
+                fitted[name] = _fit(source, spec, configs[name], model, others[name], pipeline)
         del pipeline  # two models at once may be more than a device holds
     return {name: fitted[name] for name in specs}
 
 
-def _fit(source: Source, spec: MethodSpec, config: Mapping[str, Any], model: str, pipeline: Pipeline) -> _Fitted:
+def _fit(
+    source: Source,
+    spec: MethodSpec,
+    config: Mapping[str, Any],
+    model: str,
+    others: dict[str, dict[str, Any]],
+    pipeline: Pipeline,
+) -> _Fitted:
     resolved, _ = pipeline.resolve(config, steps=spec.steps, cfg=spec.cfg)
     settings = {key: value for key, value in resolved.as_dict().items() if key not in ("seed", "model")}
     policy = spec.size or source.size
-    method = Method(spec.guidance, model, plain(pipeline.model.describe()), plain(settings), policy, spec.dtype)
+    method = Method(spec.guidance, model, plain(pipeline.model.describe()), plain(settings), policy, spec.dtype, others)
     sizes = tuple(size_for(policy, entry.item, pipeline.model) for entry in source.entries)
     for size in dict.fromkeys(sizes):
         pipeline.model.latent_shape(size)

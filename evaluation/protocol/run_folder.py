@@ -4,10 +4,10 @@
     images/METHOD/NNN/JOB.png        the pictures, a thousand jobs to a folder
     records/METHOD/NNN/JOB.json      what became of each job
 
-A record is JSON: `job`, `method`, `item`, `seed`; `image`, the sha256 of the picture's size and pixels, or null; `error`, null or
-its `type` and `message`; `alone`, whether it was made without the others of its batch, since all together failed; and `measured`:
-seconds, bytes, the device. All but `measured` is decided by the plan, and by which of its jobs fail. The record is written after
-the picture, so that a job with a record is finished, and one without is made again.
+A record is JSON: `plan`, the digest of its plan; `job`, `method`, `item`, `seed`; `image`, the sha256 of the picture's size and
+pixels, or null; `error`, null or its `type` and `message`; `alone`, whether it was made without the others of its batch, since
+all together failed; and `measured`: seconds, bytes, the device, versions. All but `measured` is decided by the plan, and by which
+of its jobs fail. The record is written after the picture, so that a job with a record is finished, and one without is made again.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from .plan import Job, Plan
 PLAN, IMAGES, RECORDS, LOCK = "plan.jsonl", "images", "records", ".lock"
 PER_FOLDER = 1000
 """Jobs of one folder: file systems and people are slow with more."""
+SHORT = 12
+"""Digits of a digest, in an error."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ class RunFolder:
         """The folder for a run of this plan, made if it is not there; what an interrupted run of it finished is kept.
 
         Raises:
-            ConfigError: it holds the run of another plan, or something else, or cannot be written to.
+            ConfigError: it holds the run of another plan, something else, or a damaged record, or cannot be written to.
         """
         try:
             make_folder(path)
@@ -102,7 +104,11 @@ class RunFolder:
                 plan.write(path / PLAN)
         except OSError as error:
             raise ConfigError(f"folder {path}: a run cannot be kept there ({_reason(error)}); choose another folder") from None
-        return cls(path, plan)
+        begun = cls(path, plan)
+        for method in plan.methods:  # one record of each: to read all of a million takes minutes
+            if (number := next(begun._finished(method), None)) is not None:
+                begun.record(number)
+        return begun
 
     def image_path(self, job: Job | int) -> Path:
         """Where the picture of a job is, once it is finished without an error."""
@@ -114,12 +120,12 @@ class RunFolder:
 
     def finished(self) -> set[int]:
         """The numbers of all jobs that have a record."""
-        found: set[int] = set()
-        for method in self.plan.methods:
-            for file in (self.path / RECORDS / method).glob("*/*.json"):
-                if file.stem.isdecimal() and int(file.stem) < len(self.plan.jobs):
-                    found.add(int(file.stem))
-        return found
+        return {number for method in self.plan.methods for number in self._finished(method)}
+
+    def _finished(self, method: str) -> Iterator[int]:
+        for file in (self.path / RECORDS / method).glob("*/*.json"):
+            if file.stem.isdecimal() and int(file.stem) < len(self.plan.jobs):
+                yield int(file.stem)
 
     def missing(self) -> list[int]:
         """The numbers of all jobs that have no record, in order."""
@@ -144,8 +150,14 @@ class RunFolder:
             raise ConfigError(f"{path}: cannot be read ({error}); remove it, and its job will be made again") from None
         if not isinstance(found, dict):
             raise ConfigError(f"{path}: not a record; remove it, and its job will be made again")
+        values = cast("dict[str, Any]", found)
+        if (digest := values.pop("plan", None)) != self.plan.digest:
+            raise ConfigError(
+                f"{path}: a record of the plan {str(digest)[:SHORT]}, and {self.path / PLAN} is the plan "
+                f"{self.plan.digest[:SHORT]}; put that plan back, or run this one in another folder"
+            )
         try:
-            record = build(Record, cast("dict[str, Any]", found), "", "a record")
+            record = build(Record, values, "", "a record")
         except ConfigError as error:
             first = str(error).split("\n")[0]
             raise ConfigError(f"{path}: {first}; remove it, and its job will be made again") from None
@@ -178,7 +190,8 @@ class RunFolder:
         try:
             if image is not None:
                 write_whole(self.image_path(record.job), [image])
-            write_whole(self.record_path(record.job), [(json.dumps(plain(record), ensure_ascii=False) + "\n").encode()])
+            values = {"plan": self.plan.digest, **plain(record)}
+            write_whole(self.record_path(record.job), [(json.dumps(values, ensure_ascii=False) + "\n").encode()])
         except OSError as error:
             raise ConfigError(
                 f"folder {self.path}: job {record.job} cannot be written ({_reason(error)}); what was finished before is kept: "

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from itertools import combinations
 from typing import Any
 
@@ -18,6 +18,9 @@ from .looks import Instruments, Looked, by_crops
 from .measures import SIDES
 from .plan import Job
 from .run_folder import RunFolder
+
+SCORING = ("torchmetrics", "faster-coco-eval", "numpy", "scipy", "pillow")
+"""What computes scores, beside what makes pictures."""
 
 GROUPS = ("single", "multi")
 """The paper's splits: pictures of which one box was asked for, or several. Average precision and CLIP score are given for each
@@ -147,6 +150,8 @@ def notes(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments
             said.append(f"attribute_rate: left out: {', '.join(alone)}, since no attribute of its kind is there to tell it from")
     if tools.clip is not None and (cut := sum(tools.clip.is_cut(prompt) for prompt in {job.prompt for job in jobs})):
         said.append(f"clip: {cut} prompts are longer than {tools.clip.length} tokens, and were cut there")
+    if mixed := _mixed(every):
+        said.append(f"pictures were made by several versions: {', '.join(mixed)}")
     if failed := sum(each.entrant.failed for each in every):
         said.append(f"{failed} jobs ended with an error, and have no picture")
     return said
@@ -155,11 +160,11 @@ def notes(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments
 def protocol(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments, reference: Floats | None) -> dict[str, Any]:
     """Everything that decides the numbers besides the pictures."""
     found: dict[str, Any] = {
-        "plans": [{"digest": run.plan.digest, "source": plain(run.plan.origin)} for run in runs],
+        "plans": [_planned(run, every) for run in runs],
         "images": sum(len(each.jobs) for each in every),
         "resamples": metrics.RESAMPLES,
         "resampled": "items; pictures of one item are drawn together",
-        "versions": {**versions(), **_installed("torchmetrics", "faster-coco-eval", "numpy", "scipy", "pillow")},
+        "versions": {**versions(), **passes.installed(*SCORING), **tools.detector_package},
         "notes": notes(runs, every, tools, reference),
     }
     if tools.detector is not None:
@@ -189,14 +194,35 @@ def protocol(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instrume
     return found
 
 
-def _installed(*packages: str) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+def _planned(run: RunFolder, every: Sequence[Looked]) -> dict[str, Any]:
+    """The plan of a run, and by which versions how many of its pictures were made."""
+    plan, used = run.plan, _used(every, run)
+    return {
+        "digest": plan.digest,
+        "source": plain(plan.origin),
+        "seeds": plan.seeds,
+        "seed": plan.seed,
+        "made_by": [{"images": count, "versions": dict(found)} for found, count in used.items()],
+    }
+
+
+def _used(every: Sequence[Looked], run: RunFolder | None = None) -> Counter[tuple[tuple[str, str], ...]]:
+    """The versions that made the pictures, of one run or of all, and how many pictures each did."""
+    entries = (entry for each in every for entry in each.entrant.entries)
+    return Counter(entry.versions for entry in entries if run is None or entry.run is run)
+
+
+def _mixed(every: Sequence[Looked]) -> list[str]:
+    """The packages of which several versions made the pictures, in words."""
+    used = _used(every)
+    said: list[str] = []
+    for package in dict.fromkeys(name for found in used for name, _ in found):
+        counts = Counter[str]()
+        for found, count in used.items():
+            counts[dict(found).get(package, "none")] += count
+        if len(counts) > 1:
+            said.append(f"{package} {' and '.join(f'{version} ({count})' for version, count in counts.items())}")
+    return said
 
 
 def result(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments, reference: Floats | None) -> dict[str, Any]:

@@ -128,6 +128,33 @@ def test_an_older_plan_is_replaced_and_nothing_else(run: Run, planned: Path) -> 
     assert Path("mine.txt").read_text() == "mine"
 
 
+def test_the_plan_of_a_run_is_not_replaced(run: Run) -> None:
+    begin = (*PLAN, "--guidance", "none", "--out", "r/plan.jsonl")
+    assert run(*begin).exit_code == 0
+    assert run("evaluate", "run", "r/plan.jsonl", "--out", "r", "--device", "cpu").exit_code == 0
+    before = Path("r/plan.jsonl").read_bytes()
+    refused = run(*begin, "--cfg", "1")
+    assert refused.exit_code == 2
+    assert "the place of the plan of a run, whose images and records stand beside it; choose another file, or" in refused.output
+    assert Path("r/plan.jsonl").read_bytes() == before
+    Path("r/plan.jsonl").unlink()
+    assert "choose another file, or delete the run first" in run(*begin, "--cfg", "1").output
+    assert not Path("r/plan.jsonl").exists()
+
+
+def test_pictures_of_another_plan_are_not_taken_for_those_of_this_one(run: Run, planned: Path) -> None:
+    """However another plan came into the folder."""
+    assert run("evaluate", "run", str(planned), "--out", "run", "--device", "cpu").exit_code == 0
+    assert run(*PLAN, "--guidance", "none", "--cfg", "1", "--out", "other.jsonl").exit_code == 0
+    planned_digest, other = Plan.read(planned).digest, Plan.read(Path("other.jsonl"))
+    Path("other.jsonl").rename("run/plan.jsonl")
+    for command in (("run", "run/plan.jsonl", "--out", "run"), ("status", "run")):
+        refused = run("evaluate", *command)
+        assert refused.exit_code == 2
+        assert f"a record of the plan {planned_digest[:12]}, and run/plan.jsonl is the plan {other.digest[:12]}" in refused.output
+        assert "put that plan back, or run this one in another folder" in refused.output
+
+
 BAD = {
     "no methods": ((), "expected either --guidance NAME,... or --methods FILE.yaml"),
     "both": (("--guidance", "none", "--methods", "a.yaml"), "and not both"),
@@ -166,6 +193,18 @@ def test_runs_that_cannot_begin(run: Run, planned: Path, options: tuple[str, ...
     result = run("evaluate", "run", str(planned), "--out", "run", *options)
     assert result.exit_code == 2
     assert why in result.output
+
+
+def test_a_model_that_renders_is_of_the_plan(run: Run) -> None:
+    begin = (*PLAN, "--guidance", "lsregen", "--model", "shapeworld-base", "--out", "plan.jsonl")
+    refused = run(*begin, "--set", "guidance.small.extractor.source.model=/nowhere")
+    assert (refused.exit_code, "model '/nowhere' is neither" in refused.output, Path("plan.jsonl").exists()) == (2, True, False)
+    assert run(*begin).exit_code == 0
+    other = run("evaluate", "run", "plan.jsonl", "--out", "run", "--model", "gligen=/there")
+    assert "the plan's models are shapeworld-base, shapeworld-gligen" in other.output
+    gone = run("evaluate", "run", "plan.jsonl", "--out", "run", "--device", "cpu", "--model", "shapeworld-gligen=/there")
+    assert (gone.exit_code, "model '/there' is neither" in gone.output) == (2, True)
+    assert RunFolder.open(Path("run")).finished() == set()
 
 
 def test_without_ray(run: Run, planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:

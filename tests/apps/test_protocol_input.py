@@ -121,7 +121,7 @@ def planned(run: Run) -> Path:
 
 
 def of_another_version(head: dict[str, Any]) -> str:
-    return json.dumps({**head, "version": 2, "lsregen": "9.1"})
+    return json.dumps({**head, "version": 1, "lsregen": "0.0.1"})
 
 
 def of_another_lsregen(head: dict[str, Any]) -> str:
@@ -138,7 +138,7 @@ def of_another_config(head: dict[str, Any]) -> str:
 
 
 PLANS: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
-    "version": (of_another_version, "plan.jsonl: a plan of version 2, made by lsregen 9.1; this one reads version 1"),
+    "version": (of_another_version, "plan.jsonl: a plan of version 1, made by lsregen 0.0.1; this one reads version 2"),
     "lsregen": (of_another_lsregen, "the plan was made by lsregen 0.0.1, and this is "),
     "config": (of_another_config, "plan.jsonl: changed or cut off since it was made"),
     "something else": (lambda head: "{}", "plan.jsonl: not a plan"),
@@ -162,7 +162,7 @@ def test_the_folder_of_another_run(run: Run, planned: Path, monkeypatch: pytest.
     monkeypatch.setattr(Maker, "make", made)
     assert run("evaluate", "run", str(planned), "--out", "run").exit_code == 0
     assert run("evaluate", "plan", "coco", INSTANCES, *NONE, "--seeds", "2").exit_code == 0
-    refused(run("evaluate", "run", str(planned), "--out", "run"), "folder run: it is the run of another plan, other in jobs")
+    refused(run("evaluate", "run", str(planned), "--out", "run"), "folder run: it is the run of another plan, other in seeds")
     refused(run("evaluate", "run", str(planned), "--out", "world/images/000000000000.png"), "a run cannot be kept there")
 
 

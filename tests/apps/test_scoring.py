@@ -12,6 +12,7 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
+from lsregen.evaluation.protocol import passes
 from lsregen.evaluation.protocol.clip import Clip
 from lsregen.evaluation.protocol.detectors import _ShapeWorld
 from lsregen.evaluation.protocol.expects import Attribute, Expects
@@ -181,6 +182,45 @@ def test_what_was_seen_is_not_looked_at_again(run: Call, tmp_path: Path, monkeyp
     assert run(*command).exit_code == 0
     assert sum(looked[3:]) == 1
     assert (tmp_path / "run" / "scores" / "result.json").read_bytes() != first  # of five pictures now
+
+
+def test_another_version_of_what_looks_looks_again(run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn.run(tmp_path / "run", drawn.plan(("right",), items=2), METHODS)
+    look, looked, installed = _ShapeWorld.__call__, list[int](), passes.installed
+
+    def counted(self: _ShapeWorld, pictures: Any, wanted: Any) -> Any:
+        looked.append(len(pictures))
+        return look(self, pictures, wanted)
+
+    monkeypatch.setattr(_ShapeWorld, "__call__", counted)
+    command = ("evaluate", "score", "run", "--detector", "shapeworld", "--clip", str(networks.clip(tmp_path / "clip")))
+    assert run(*command).exit_code == run(*command).exit_code == 0
+    assert sum(looked) == 2
+    monkeypatch.setattr(passes, "installed", lambda *packages: {**installed(*packages), "transformers": "9.9"})
+    assert run(*command).exit_code == 0
+    assert sum(looked) == 4
+    assert len(list((tmp_path / "run" / "scores").glob("clip-*.jsonl"))) == 2
+
+
+def test_the_versions_that_made_the_pictures_are_told(run: Call, tmp_path: Path) -> None:
+    made = drawn.run(tmp_path / "run", drawn.plan(("right",), items=3), METHODS)
+
+    def of(torch: str, *numbers: int) -> None:
+        for number in numbers:
+            made.keep(replace(made.record(number), measured={"versions": {"lsregen": "0.1.0", "torch": torch}}), None)
+
+    of("2.13.0", 0, 1, 2)
+    first = run("evaluate", "score", "run", "--detector", "shapeworld")
+    assert (first.exit_code, "versions" in first.stderr) == (0, False)
+    of("2.14.0", 2)
+    second = run("evaluate", "score", "run", "--detector", "shapeworld")
+    assert "pictures were made by several versions: torch 2.13.0 (2) and 2.14.0 (1)" in second.stderr
+    (plan,) = json.loads((tmp_path / "run" / "scores" / "result.json").read_text())["protocol"]["plans"]
+    assert plan["made_by"] == [
+        {"images": 2, "versions": {"lsregen": "0.1.0", "torch": "2.13.0"}},
+        {"images": 1, "versions": {"lsregen": "0.1.0", "torch": "2.14.0"}},
+    ]
+    assert (plan["seeds"], plan["seed"]) == (1, 0)
 
 
 def test_a_method_that_has_no_picture_yet_is_left_out_of_a_part(run: Call, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from lsregen.evaluation.protocol.entrants import entrants_of
 from lsregen.evaluation.protocol.expects import Expects
-from lsregen.evaluation.protocol.plan import Plan
+from lsregen.evaluation.protocol.plan import Method, Plan
 from lsregen.evaluation.protocol.run_folder import RunFolder
 from lsregen.evaluation.protocol.study import pairs_of
 from lsregen.framework.errors import ConfigError
@@ -49,6 +49,30 @@ def test_a_study_pairs_only_what_is_alike(tmp_path: Path) -> None:
     (ours,), (theirs,) = (entrants_of([run]) for run in two_runs(tmp_path, prompt="a dog"))
     with pytest.raises(ConfigError, match=r"item 'scene-1' is not the same in .*a and .*b: another prompt"):
         pairs_of(ours.entries, theirs.entries, 2, 0)
+
+
+def of_other_models(method: Method, sha256: str = "0" * 64, **changed: Any) -> Method:
+    return replace(method, models={"small": {"name": "small", "sha256": {"model.safetensors": sha256}}}, **changed)
+
+
+METHODS: dict[str, tuple[dict[str, Any], str]] = {
+    "size": ({"size": "x3"}, "sizes by the policy 'model' and 'x3'"),
+    "dtype": ({"dtype": "fp16"}, "guidance or dtype"),
+    "a model that renders": ({"sha256": "1" * 64}, "their models' weights"),
+}
+
+
+@pytest.mark.parametrize(("changed", "said"), METHODS.values(), ids=list(METHODS))
+def test_methods_of_one_name_that_are_not_alike(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
+    ours, theirs = drawn.plan(("ours",)), drawn.plan(("ours",), name="other")
+    pooled: list[list[RunFolder]] = []
+    for folder, change in (("alike", {}), ("unlike", changed)):
+        methods = [{"ours": of_other_models(plan.methods["ours"], **more)} for plan, more in ((ours, {}), (theirs, change))]
+        plans = [Plan.of(plan.origin, each, plan.batch, plan.jobs) for plan, each in zip((ours, theirs), methods, strict=True)]
+        pooled.append([drawn.run(tmp_path / folder / str(i), plan, {"ours": drawn.true}) for i, plan in enumerate(plans)])
+    assert [len(each.entries) for each in entrants_of(pooled[0])] == [8]
+    with pytest.raises(ConfigError, match=rf"method 'ours' is not the same in .*0 and .*1: {said}; score these runs one by one"):
+        entrants_of(pooled[1])
 
 
 def test_what_items_share_is_held_once(tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ def test_a_plan_is_read_as_it_was_written(tmp_path: Path, small: Small) -> None:
     assert list(found.jobs) == list(plan.jobs)
     assert found.head() == plan.head()
     assert (found.origin, found.methods, found.batch, found.lsregen) == (plan.origin, plan.methods, 2, plan.lsregen)
+    assert (found.head()["seeds"], found.head()["seed"], found.seeds, found.seed) == (1, 0, 1, 0)
     assert found.differences(plan) == []
     assert [path.name for path in tmp_path.iterdir()] == ["plan.jsonl"]
     assert found.jobs[-1].number == 5
@@ -111,8 +112,8 @@ def test_a_plan_that_was_cut_off_is_found(tmp_path: Path, small: Small, lost: in
 
 def test_a_plan_of_another_version_says_which(tmp_path: Path, small: Small) -> None:
     small().write(tmp_path / "plan.jsonl")
-    edited(tmp_path / "plan.jsonl", lambda head: head.update(version=2, lsregen="9.1"))
-    with pytest.raises(ConfigError, match=r"a plan of version 2, made by lsregen 9.1; this one reads version 1"):
+    edited(tmp_path / "plan.jsonl", lambda head: head.update(version=1, lsregen="0.0.1"))
+    with pytest.raises(ConfigError, match=r"a plan of version 1, made by lsregen 0.0.1; this one reads version 2"):
         Plan.read(tmp_path / "plan.jsonl")
 
 

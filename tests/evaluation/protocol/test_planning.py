@@ -70,6 +70,51 @@ def test_a_method_is_fully_resolved(planned: Plan) -> None:
     assert planned.methods["none"].config["guidance"] == {}
 
 
+LSREGEN = MethodSpec("lsregen", model="shapeworld-base", steps=2)
+
+
+def test_all_models_of_a_method_are_described_with_what_a_source_leaves_open(scenes: Source) -> None:
+    segmenter = MethodSpec("segmenter@shapeworld", steps=2)
+    plan, _ = make_plan(scenes, {"none": MethodSpec(), "ours": LSREGEN, "segmenter": segmenter}, device="cpu")
+    assert {name: list(method.models) for name, method in plan.methods.items()} == {
+        "none": [],
+        "ours": ["shapeworld-gligen"],
+        "segmenter": ["shapeworld-segmenter"],
+    }
+    small = plan.methods["ours"].models["shapeworld-gligen"]
+    assert small["name"] == "shapeworld-gligen"
+    assert all(len(digest) == 64 for part in small["components"].values() for digest in part["sha256"].values())
+    looks = plan.methods["segmenter"].models["shapeworld-segmenter"]
+    assert set(looks["sha256"]) == {"config.json", "model.safetensors", "preprocessor_config.json"}
+    source = plan.methods["ours"].config["guidance"]["small"]["extractor"]["source"]
+    assert (source["model"], source["steps"], source["cfg"], source["sampler"]["name"]) == ("shapeworld-gligen", 50, None, "ddim")
+
+
+@pytest.mark.parametrize(
+    ("spec", "why"),
+    [
+        (replace(LSREGEN, sets=("guidance.small.extractor.source.model=/nowhere",)), "model '/nowhere' is neither a model that"),
+        (
+            replace(LSREGEN, sets=("guidance.small.extractor.source.stesp=3",)),
+            "source: stesp: no such setting .did you mean 'steps'",
+        ),
+        (
+            MethodSpec("segmenter@shapeworld", sets=("guidance.segments.extractor.model=/nowhere",)),
+            "model: '/nowhere' is no folder with a config.json",
+        ),
+    ],
+)
+def test_other_models_that_cannot_be_used_are_refused(spec: MethodSpec, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        make_plan(items(item()), {"it": spec}, device="cpu")
+
+
+def test_a_plan_says_what_its_seeds_were_made_of(planned: Plan, scenes: Source) -> None:
+    other = make_plan(scenes, TWO, seeds=2, seed=7, batch=4, device="cpu")[0]
+    assert (planned.head()["seeds"], planned.head()["seed"], other.head()["seed"]) == (2, 0, 7)
+    assert planned.differences(other) == ["seed 0 and 7"]
+
+
 def test_the_same_plan_twice_is_the_same(planned: Plan, scenes: Source) -> None:
     assert make_plan(scenes, TWO, seeds=2, batch=4, device="cpu")[0].digest == planned.digest
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -50,6 +51,31 @@ def test_what_is_decided_leaves_out_what_is_measured(small: Small) -> None:
         "error": None,
         "alone": False,
     }
+
+
+def test_a_record_is_of_one_plan(tmp_path: Path, small: Small) -> None:
+    """One of each method is looked at when a run begins, and each when it is read."""
+    plan, other = small(), small(items=4)
+    folder = RunFolder.begin(tmp_path, plan)
+    assert json.loads(kept(folder, 0).read_text())["plan"] == plan.digest
+    kept(folder, 4)
+    other.write(tmp_path / "plan.jsonl")
+    theirs = RunFolder.open(tmp_path)
+    said = (
+        rf"000000.json: a record of the plan {plan.digest[:12]}, and .*plan.jsonl is the plan {other.digest[:12]}; put that plan"
+    )
+    with pytest.raises(ConfigError, match=said):
+        theirs.record(0)
+    with pytest.raises(ConfigError, match=said):
+        RunFolder.begin(tmp_path, other)
+    folder.record_path(0).unlink()
+    with pytest.raises(ConfigError, match=r"layout-guidance/000/000004.json: a record of the plan"):
+        RunFolder.begin(tmp_path, other)
+
+
+def kept(folder: RunFolder, number: int) -> Path:
+    folder.keep(record(folder.plan, number), b"png")
+    return folder.record_path(number)
 
 
 def test_the_record_of_an_error_is_replaced(tmp_path: Path, small: Small) -> None:
@@ -156,14 +182,21 @@ def test_a_part_that_a_crash_left_is_no_job(tmp_path: Path, small: Small) -> Non
 
 @pytest.mark.parametrize(
     ("content", "why"),
-    [("{", "cannot be read"), ("[]", "not a record"), ('{"job": 0}', "method: missing"), ("other", "the record of another job")],
+    [
+        ("{", "cannot be read"),
+        ("[]", "not a record"),
+        ("{}", "a record of the plan None"),
+        ("few", "method: missing"),
+        ("other", "the record of another job"),
+    ],
 )
 def test_a_damaged_record_is_named(tmp_path: Path, small: Small, content: str, why: str) -> None:
     plan = small()
     folder = RunFolder.begin(tmp_path, plan)
     folder.keep(record(plan, 0), b"png")
     folder.keep(record(plan, 1), b"png")
-    data = folder.record_path(1).read_bytes() if content == "other" else content.encode()
+    few = json.dumps({"plan": plan.digest, "job": 0})
+    data = folder.record_path(1).read_bytes() if content == "other" else {"few": few}.get(content, content).encode()
     folder.record_path(0).write_bytes(data)
     with pytest.raises(ConfigError, match=rf"000000.json: .*{why}"):
         list(folder.records())

@@ -28,6 +28,7 @@ from lsregen.framework import report as reports
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.images import fingerprint
 from lsregen.framework.pipeline import Pipeline
+from lsregen.framework.plugins import discover
 
 Small = Callable[..., Plan]
 CPU = Workshop("cpu")
@@ -152,6 +153,26 @@ def test_a_record_says_what_was_measured(whole: RunFolder) -> None:
     assert measured["device"] == "cpu"
     assert measured["worker"].endswith(f":{os.getpid()}")
     assert measured["peak_bytes"] is None or measured["peak_bytes"] >= 0
+    assert measured["versions"] == reports.versions()
+
+
+def test_a_record_has_the_versions_that_the_picture_was_made_by(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of its report, plugins included; of a job that fails, those that there are."""
+    told = {"lsregen": "0.1.0", "a-plugin": "1.2"}
+    made = maker.load(plan.methods["none"], CPU)
+    call = made.__call__
+
+    def reported(_: Pipeline, *given: Any, **more: Any) -> Any:
+        result = call(*given, **more)
+        return replace(result, report=replace(result.report, versions=told))
+
+    monkeypatch.setattr(Pipeline, "__call__", reported)
+    monkeypatch.setattr(maker, "load", lambda *_: made)
+    assert [each.record.measured["versions"] for each in Maker.of(plan, CPU).make(plan.jobs[:2])] == [told, told]
+    monkeypatch.setattr(Pipeline, "__call__", None)
+    [fails] = Maker.of(plan, CPU).make(plan.jobs[:1])
+    assert fails.record.error is not None
+    assert fails.record.measured["versions"] == reports.versions()
 
 
 def test_a_run_in_parts_is_the_whole_run(plan: Plan, whole: RunFolder, tmp_path: Path) -> None:
@@ -278,6 +299,45 @@ def test_weights_that_are_not_the_plans_are_refused(plan: Plan) -> None:
     changed = replace(plan, methods={"none": replace(method, described=other)})
     with pytest.raises(ConfigError, match=r"model 'shapeworld-base': not the weights that the plan was made with .other in vae."):
         Maker.of(changed, CPU).make(plan.jobs[:1])
+
+
+@pytest.fixture(scope="module")
+def of_two_models() -> Plan:
+    """One scene, and a method that renders with a model of its own."""
+    spec = MethodSpec("lsregen", model="shapeworld-base", steps=2, sets=("guidance.small.extractor.source.steps=2",))
+    return make_plan(read_source("shapeworld", Asked(count=1)), {"ours": spec}, device="cpu")[0]
+
+
+def other_weights(described: dict[str, Any]) -> dict[str, Any]:
+    parts = described["components"]
+    return {**described, "components": {**parts, "unet": {**parts["unet"], "sha256": {"a.safetensors": "0" * 64}}}}
+
+
+def test_a_model_that_renders_is_compared_too(of_two_models: Plan) -> None:
+    method = of_two_models.methods["ours"]
+    changed = replace(method, models={name: other_weights(each) for name, each in method.models.items()})
+    with pytest.raises(ConfigError, match=r"model 'shapeworld-gligen': not the weights .* .other in unet."):
+        Maker.of(replace(of_two_models, methods={"ours": changed}), CPU).make(of_two_models.jobs)
+
+
+def test_a_model_that_renders_may_be_elsewhere(of_two_models: Plan, tmp_path: Path) -> None:
+    [here] = Maker.of(of_two_models, CPU).make(of_two_models.jobs)
+    place = tmp_path / "elsewhere"
+    place.symlink_to(discover().embedded_models()["shapeworld-gligen"][0])
+    [there] = Maker.of(of_two_models, Workshop("cpu", models={"shapeworld-gligen": str(place)})).make(of_two_models.jobs)
+    assert here.record.error is None
+    assert there.record.image == here.record.image
+    with pytest.raises(ConfigError, match=r"model 'shapeworld-large': not the weights that the plan was made with"):
+        Maker.of(of_two_models, Workshop("cpu", models={"shapeworld-gligen": "shapeworld-large"})).make(of_two_models.jobs)
+
+
+def test_a_model_that_segments_is_compared_too() -> None:
+    specs = {"it": MethodSpec("segmenter@shapeworld", steps=2)}
+    plan, _ = make_plan(read_source("shapeworld", Asked(count=1)), specs, device="cpu")
+    method = plan.methods["it"]
+    other = {"shapeworld-segmenter": {"name": "other", "sha256": {"model.safetensors": "0" * 64}}}
+    with pytest.raises(ConfigError, match=r"model 'shapeworld-segmenter': not the weights .* .other in sha256."):
+        Maker.of(replace(plan, methods={"it": replace(method, models=other)}), CPU).make(plan.jobs)
 
 
 def test_a_model_may_be_elsewhere(plan: Plan, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,88 @@
+"""Other models that a configuration names: what renders for an extractor, and what looks at pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from .config import Config, expanded, load_guidance, merge, validate
+from .errors import ConfigError, LsregenError
+from .options import convert, key_of
+
+if TYPE_CHECKING:
+    from .plugins import Plugins
+
+DEFAULT_MODEL = "shapeworld-base"
+DEEPEST = 4  # renders within renders
+
+Find: TypeAlias = Callable[[str], Path]
+"""Where the folder of a model is that an option names, and that only its plugin can load."""
+
+Change: TypeAlias = Callable[[str, "Find | None"], str]
+"""What a model is to be called, by its name and, unless it makes images as the main one does, by what finds its folder."""
+
+
+def with_models(config: Mapping[str, Any], plugins: Plugins, change: Change, depth: int = 0) -> Config:
+    """The same configuration with every model that its terms name called as `change` says; the main one is left alone.
+
+    Options that name a model say so themselves (`option(..., model=...)`). What a render's source leaves to a preset, to a file
+    or to defaults is written out. `config` must have passed `validate`.
+
+    Raises:
+        ConfigError: a source cannot be used; and what `change` raises.
+    """
+    result = expanded(config)
+    for term in cast("dict[str, Config]", result.get("guidance", {})).values():
+        for kind in ("extractor", "distance"):
+            values = cast("Config", term[kind])
+            for field in fields(plugins.find(kind, values["name"]).cls):
+                find, key = field.metadata.get("model"), key_of(field)
+                if find == "source":
+                    values[key] = _source(values[key], plugins, change, depth)
+                elif find is not None and values[key]:
+                    values[key] = change(values[key], find)
+    return result
+
+
+def opened(source: Mapping[str, Any]) -> Config:
+    """A render's source with its model named, and with what its preset or file of guidance says; no `guidance` if it names none.
+
+    Without a model it has that of its guidance's preset.
+
+    Raises:
+        ConfigError: no such guidance, or a seed.
+    """
+    given = dict(source)
+    if "seed" in given:
+        raise ConfigError(f"seed: {given['seed']!r}: a render has the seeds of the images it is made for; leave it out")
+    guidance = given.pop("guidance", None)
+    base = {"guidance": cast("object", guidance)} if isinstance(guidance, Mapping) else load_guidance(guidance)
+    name = given.pop("model", None) or base.get("model") or DEFAULT_MODEL
+    empty: Config = {} if guidance is None else {"guidance": {}}
+    settings = {key: value for key, value in base.items() if key not in ("model", "description", "source")}
+    return {**merge(empty, settings, given), "model": convert(name, str, "model")}
+
+
+@contextmanager
+def of_source() -> Generator[None]:
+    """Errors in the block are said to be of a render's source, line by line."""
+    try:
+        yield
+    except LsregenError as error:
+        raise type(error)("\n".join(f"source: {line}" for line in str(error).split("\n"))) from None
+
+
+def _source(source: Mapping[str, Any], plugins: Plugins, change: Change, depth: int) -> Config:
+    """A source with every default filled in but `cfg`, which is its model's; see `with_models`."""
+    with of_source():
+        if depth == DEEPEST:
+            raise ConfigError(f"renders within more than {DEEPEST} renders; does its guidance name itself?")
+        config = opened(source)
+        apart = {key: config.pop(key) for key in ("model", "size") if key in config}
+        resolved = validate(config, plugins).as_dict()
+        left = {"seed"} if "guidance" in config else {"seed", "guidance"}
+        settings = {key: value for key, value in resolved.items() if key not in left}
+    return {**apart, "model": change(apart["model"], None), **with_models(settings, plugins, change, depth + 1)}
