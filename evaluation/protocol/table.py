@@ -184,7 +184,7 @@ def notes_of(result: Mapping[str, Any]) -> list[str]:
         said[-1] += " mAP is at an overlap of 0.5; prompted: objects of classes that have no box in that picture are passed over."
     if (detector := found.get("detector")) is not None:
         said.append(
-            f"Detector: {detector['name']} ({_hashes(detector['sha256'])}), settings {detector['settings'] or 'none'}; objects "
+            f"Detector: {detector['name']} ({_hashes(detector['sha256'])}), settings {_settings(detector['settings'])}; objects "
             f"count as there from a score of {detector['threshold']:g} on."
         )
     if (features := found.get("features")) is not None and any("frechet" in row["metrics"] for row in rows):
@@ -204,6 +204,10 @@ def _number(row: Mapping[str, Any]) -> str:
     boxed = [f"{row['single']} with one box and {row['multi']} with several"] if row["single"] or row["multi"] else []
     without = [f"{_unboxed(row)} without a box"] if _unboxed(row) else []
     return ", ".join([*boxed, *without, f"{row['seeds']:g} of each item"])
+
+
+def _settings(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in settings.items()) or "none"
 
 
 def _hashes(sha256: Mapping[str, str]) -> str:
