@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, TypeAlias, cast
 
 import torch
@@ -266,8 +267,7 @@ class GuidanceRun:
             return _Look(self.run.denoiser.observe(leaf, step, taps), everyone)
         chosen = [i for i in range(len(leaf)) if bool(live[i])]
         some = self.run.denoiser.select(chosen).observe(leaf[chosen], step, taps)
-        places = (live.cumsum(dim=0) - 1).clamp(min=0)  # what the others take counts for nothing
-        return _Look(some.spread(leaf, places), live)
+        return _Look(some.spread(leaf, partial(_taken, live=live)), live)
 
     def _look_at(self, z: Latents, step: Step, prediction: Prediction) -> _Look:
         view = View(z, step, Taps(()), self.run.denoiser.layers, prediction, self.run.model.decode)
@@ -312,15 +312,15 @@ class GuidanceRun:
         return Prediction(seen.view.eps.detach(), seen.view.z0.detach()), shifts, [pull.settled() for pull in pulls]
 
     def _pulls(self, seen: _Look, pending: Sequence[_Pending], step: Step) -> list[_Pull]:
-        energies = [self._energy(active, seen, step) for active, _ in pending]
+        energies = [self._energy(active, seen, step, seen.samples & progress.updated) for active, progress in pending]
         return [
             _Pull(active, progress, energy, progress.minimised(energy), seen.samples)
             for (active, progress), energy in zip(pending, energies, strict=True)
         ]
 
-    def _energy(self, term: _ActiveTerm, seen: _Look, step: Step) -> Energy:
+    def _energy(self, term: _ActiveTerm, seen: _Look, step: Step, counted: Tensor) -> Energy:
         energy = term.energy(seen.view)
-        if not bool((torch.isfinite(energy.value) & torch.isfinite(energy.watch))[seen.samples].all()):
+        if not bool((torch.isfinite(energy.value) & torch.isfinite(energy.watch))[counted].all()):
             values = [float(value) for value in energy.value.detach()]
             raise NonFiniteError(
                 f"term {term.term.name!r} at step {step.index} (t={step.t}): its energy is {values}, with the network in "
@@ -349,7 +349,10 @@ class GuidanceRun:
         gradient = None if constant else self._backward(energies, leaf, keep_graph=keep_graph)
         if gradient is None:
             raise ConfigError(f"term {constant or names}: its energy does not depend on the latent, so there is nothing to pull")
-        broken = broken_samples(gradient)
+        # Zero times an infinite slope is not zero: the gradient of a sample that is done may be anything.
+        moved = torch.stack([pull.progress.updated for pull in group]).any(dim=0)
+        broken = broken_samples(gradient) & moved
+        gradient = torch.where((moved & ~broken).reshape(-1, 1, 1, 1), gradient, torch.zeros_like(gradient))
         if not bool(broken.any()):
             return gradient
         if any(pull.schedule.non_finite == "error" for pull in group):
@@ -359,7 +362,7 @@ class GuidanceRun:
             )
         self.skipped += int(broken.sum())
         self._left_out.update((pull.name, broken) for pull in group)
-        return torch.where(broken.reshape(-1, 1, 1, 1), torch.zeros_like(gradient), gradient)
+        return gradient
 
     def _advance(self, pulls: Sequence[_Pull], step: Step) -> None:
         """Write down the updates just made, and let the stop rules look at them."""
@@ -378,6 +381,12 @@ class GuidanceRun:
                 )
             )
             pull.active.stopped |= pull.progress.advance(watch)
+
+
+def _taken(value: Tensor, live: Tensor) -> Tensor:
+    """What was computed for the `live` samples alone, for all `[b]`; what the others take counts for nothing, backward too."""
+    copies = value[(live.cumsum(dim=0) - 1).clamp(min=0)]
+    return torch.where(live.reshape(-1, *[1] * (value.ndim - 1)), copies, copies.detach())
 
 
 def _shift_noise(prediction: Prediction, shift: Tensor, step: Step) -> Prediction:

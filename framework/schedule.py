@@ -61,7 +61,9 @@ class Schedule:
     final_update: bool = option(True, "make the ordinary updates after a refinement too")
     normalise: str = option("none", f"divide each sample's gradient by its size: {', '.join(NORMALISATIONS)}")
     non_finite: str = option(
-        "error", "a sample's gradient that is not finite is an error, or its update (by all terms summed) skipped"
+        "error",
+        "a sample's gradient that is not finite is an error, or its update by all terms of that backward skipped; an energy that "
+        "is not finite is an error always",
     )
     site: str = option("before", f"where the pull is applied: {', '.join(SITES)}")
 

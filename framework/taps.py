@@ -6,7 +6,7 @@ were asked for, and dies with the call.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -97,10 +97,10 @@ class Taps:
         left = self.wanted - self._recorded.keys()
         return Taps(wanted, full=self.full or not left or not left <= wanted)
 
-    def spread(self, places: Tensor) -> Taps:
-        """What was recorded, for other samples `[b]`: each takes that of the sample at its place."""
+    def spread(self, taken: Callable[[Tensor], Tensor]) -> Taps:
+        """What was recorded, for other samples: `taken` gives each of them what it takes of a tensor `[b ...]`."""
         spread = Taps(self.wanted, full=self.full)
-        spread._recorded = {point: value[places] for point, value in self._recorded.items()}
+        spread._recorded = {point: taken(value) for point, value in self._recorded.items()}
         return spread
 
 

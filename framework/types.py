@@ -142,11 +142,12 @@ class View:
             self._image = self._decode(self.z0)
         return self._image
 
-    def spread(self, z: Latents, places: Tensor) -> View:
-        """This look at some samples as one at the whole batch `z`: sample `i` takes what was seen of sample `places[i]`."""
+    def spread(self, z: Latents, taken: Callable[[Tensor], Tensor]) -> View:
+        """This look at some samples as one at the whole batch `z`: `taken` gives each what it takes of a tensor `[b ...]`."""
         known = self._prediction
-        prediction = None if known is None else Prediction(known.eps[places], known.z0[places])
-        return View(z, self.step, self.taps.spread(places), self.layers, prediction, self._decode)
+        prediction = None if known is None else Prediction(taken(known.eps), taken(known.z0))
+        decode = None if self._decode is None else lambda _: taken(self.image())  # only what was seen is decoded
+        return View(z, self.step, self.taps.spread(taken), self.layers, prediction, decode)
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from lsregen.distances.box_energy import BoxEnergy
 from lsregen.extractors.cross_attention import CrossAttention
-from lsregen.framework.guidance import Guidance, GuidanceRun, Term
+from lsregen.framework.guidance import Guidance, GuidanceRun, Term, _taken
 from lsregen.framework.layout import Layout
 from lsregen.framework.loop import sample
 from lsregen.framework.schedule import Schedule
 from lsregen.framework.taps import Taps
 from lsregen.framework.types import Prediction, Step, View
 
-from ..toys import UNetDenoiser, draw, make_run
+from ..toys import LinearDenoiser, Look, Measure, ToyModel, UNetDenoiser, draw, make_run, mean_square
 
 PROMPTS = ("a cat and a dog", "a dog", "one red car", "a small cat")
 LAYOUTS = tuple(
@@ -94,3 +94,45 @@ def test_a_term_that_needs_the_prediction_may_go_on_with_some() -> None:
     schedule = Schedule(gamma=5, until=0.2, repeats=2, stop_below=1e-3)
     sample(run, Guidance([Term(Noise(layers=("all",)), BoxEnergy(), schedule)]))
     assert denoiser.sizes == [4, 2]
+
+
+def norm(maps: Tensor) -> Tensor:
+    """Its slope at 0, where it sends a sample, is infinite."""
+    return maps.square().flatten(1).sum(dim=1).sqrt()
+
+
+@pytest.mark.parametrize("policy", ["error", "skip"])
+def test_the_slope_of_a_sample_that_is_done_is_nobodys_affair(policy: str) -> None:
+    guidance = Guidance([Term(Look(), Measure(norm), Schedule(gamma=1, repeats=3, stop_below=1, non_finite=policy))])
+    z = torch.tensor([1.0, 10.0, 10.0]).reshape(3, 1, 1, 1)
+    run = make_run(LinearDenoiser(), z)
+    pull = guidance.start(run)
+    together = pull.before(z, run.steps[0])
+    assert together.flatten().tolist() == [0, 7, 7]
+    assert pull.skipped == 0
+    assert [entry.updated for entry in pull.log] == [(True, True, True), (False, True, True), (False, True, True)]
+    alone = make_run(LinearDenoiser(), z[:1])
+    assert torch.equal(guidance.start(alone).before(z[:1], alone.steps[0]), together[:1])
+
+
+def test_what_is_made_up_for_a_sample_that_left_reaches_nobody() -> None:
+    value = torch.tensor([[2.0], [3.0]], requires_grad=True)
+    copies = _taken(value, torch.tensor([True, False, True, False]))
+    assert copies.flatten().tolist() == [2, 2, 3, 3]
+    copies.backward(torch.tensor([[1.0], [math.nan], [1.0], [math.nan]]))
+    assert value.grad is not None
+    assert value.grad.flatten().tolist() == [1, 1]
+
+
+def test_only_those_that_go_on_are_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    decoded: list[int] = []
+    decode = ToyModel.decode
+    monkeypatch.setattr(ToyModel, "decode", lambda self, z: decoded.append(len(z)) or decode(self, z))
+    z = draw(3, 4, 3, 2, 2)
+    z[1:] = -9  # dark already
+    guidance = Guidance([Term(Look("image"), Measure(mean_square), Schedule(gamma=1, repeats=3, stop_below=0.01))])
+    run = make_run(LinearDenoiser(prompts=("toy",) * 4), z)
+    moved = guidance.start(run).before(z, run.steps[0])
+    assert decoded == [4, 1, 1]
+    alone = make_run(LinearDenoiser(), z[:1])
+    torch.testing.assert_close(guidance.start(alone).before(z[:1], alone.steps[0]), moved[:1])
