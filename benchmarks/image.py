@@ -31,7 +31,7 @@ def by_preset(pipeline: Pipeline, names: Sequence[str], repeats: int) -> list[Ro
         work.setdefault(_plain(steps), lambda steps=steps: _image(pipeline, None, steps=steps))
     timings = alternating(work, repeats, pipeline.model.device)
     subject, rows = pipeline.model.name, list[Row]()
-    rows += [Row(subject, f"{name}, an image", timing.median, "s") for name, timing in timings.items()]
+    rows += [Row(subject, f"{name}, an image", timing.median, "s", of=tuple(timing.seconds)) for name, timing in timings.items()]
     for name in names:
         plain = timings[_plain(pipeline.resolve(name)[0].steps)]
         rows.append(Row(subject, f"{name} / plain", quotient(timings[name], plain)))

@@ -18,7 +18,8 @@ PACKAGES = ("torch", "diffusers", "transformers")
 
 @dataclass(frozen=True)
 class Row:
-    """One figure. `goal`: what it should be at most, or at least if `more_is_better`; None where there is none."""
+    """One figure. `goal`: what it should be at most, or at least if `more_is_better`; None where there is none. `of`: the
+    repetitions that it is the median of."""
 
     subject: str
     quantity: str
@@ -26,6 +27,7 @@ class Row:
     unit: str = ""
     goal: float | None = None
     more_is_better: bool = False
+    of: tuple[float, ...] = ()
 
     @property
     def met(self) -> bool | None:
@@ -61,7 +63,7 @@ class Record:
     @classmethod
     def read(cls, path: Path) -> Record:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        return cls(**{**values, "rows": tuple(Row(**row) for row in values["rows"])})
+        return cls(**{**values, "rows": tuple(Row(**{**row, "of": tuple(row.get("of", ()))}) for row in values["rows"])})
 
 
 def device_name(device: torch.device) -> str:

@@ -70,6 +70,7 @@ def _theirs(subject: Subject, model: LatentDiffusion) -> dict[str, Callable[[], 
     def guided_step() -> None:
         explicit.gradient(z, t)
         explicit.predict(z, t)  # the graph is still alive, as it is there
+        explicit.store.maps.clear()  # and gone before the next piece, whose peak is its own
 
     return {PLAIN_THERE: lambda: plain.predict(z, t), GUIDED_THERE: guided_step}
 
@@ -77,7 +78,7 @@ def _theirs(subject: Subject, model: LatentDiffusion) -> dict[str, Callable[[], 
 def rows(subject: Subject, timings: dict[str, Timing]) -> list[Row]:
     """Medians, peaks where they were measured, and ratios."""
     name, plain = str(subject), timings[PLAIN]
-    found = [Row(name, f"{what} step", timing.median, "s") for what, timing in timings.items()]
+    found = [Row(name, f"{what} step", timing.median, "s", of=tuple(timing.seconds)) for what, timing in timings.items()]
     found += [Row(name, f"{what} step, slowest / fastest repetition", timing.spread) for what, timing in timings.items()]
     found += [Row(name, f"{what} step, peak", timing.peak / GIB, "GiB") for what, timing in timings.items() if timing.peak]
     for what in (*filter(timings.__contains__, map(guided, MODES)), SHARED_PASS):
