@@ -146,8 +146,12 @@ class View:
         """This look at some samples as one at the whole batch `z`: `taken` gives each what it takes of a tensor `[b ...]`."""
         known = self._prediction
         prediction = None if known is None else Prediction(taken(known.eps), taken(known.z0))
-        decode = None if self._decode is None else lambda _: taken(self.image())  # only what was seen is decoded
-        return View(z, self.step, self.taps.spread(taken), self.layers, prediction, decode)
+
+        def decode(_: Latents) -> Image:
+            return taken(self.image())  # only what was seen is decoded
+
+        decoder = None if self._decode is None else decode
+        return View(z, self.step, self.taps.spread(taken), self.layers, prediction, decoder)
 
 
 @dataclass(frozen=True)

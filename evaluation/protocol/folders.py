@@ -58,7 +58,22 @@ def load_part(what: str, folder: Path, name: str, expected: str, **how: Any) -> 
     import transformers
 
     try:
-        return getattr(transformers, name).from_pretrained(folder, local_files_only=True, **how)
+        part = getattr(transformers, name).from_pretrained(folder, local_files_only=True, **how)
     except Exception as error:  # transformers checks folders in its own ways, by version
         first = next((line for line in str(error).splitlines() if line.strip()), "")
         raise CheckpointError(f"{what} {folder}: cannot be loaded ({type(error).__name__}: {first[:300]}); {expected}") from None
+    if (names := getattr(part, "vocab_files_names", None)) is not None:
+        _check_vocabulary(what, folder, dict(names), expected)
+    return part
+
+
+def _check_vocabulary(what: str, folder: Path, names: dict[str, str], expected: str) -> None:
+    """Without its vocabulary transformers makes a tokenizer that knows no word, and says nothing.
+
+    Raises:
+        CheckpointError: the folder has neither a whole tokenizer nor all of its pieces.
+    """
+    whole = names.pop("tokenizer_file", "tokenizer.json")
+    lacking = [name for name in names.values() if not (folder / name).is_file()]
+    if not (folder / whole).is_file() and (lacking or not names):
+        raise CheckpointError(f"{what} {folder}: has no vocabulary, neither {whole} nor {', '.join(lacking)}; {expected}")

@@ -77,6 +77,14 @@ def test_what_is_no_clip(tmp_path: Path, folder: Path) -> None:
         load_clip(tmp_path, "cpu")
 
 
+def test_a_clip_without_its_vocabulary_is_refused(tmp_path: Path, folder: Path) -> None:
+    for file in folder.iterdir():
+        if not file.name.startswith(("tokenizer", "vocab", "merges", "special")):
+            (tmp_path / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(CheckpointError, match=r"has no vocabulary, neither tokenizer\.json nor vocab\.json, merges\.txt"):
+        load_clip(tmp_path, "cpu")
+
+
 def test_features_of_an_encoder_are_each_pictures_own(folder: Path) -> None:
     network = load_features(str(folder), "cpu")
     pictures = [PICTURE, Image.new("RGB", (64, 64)), PICTURE]
