@@ -37,11 +37,12 @@ def pieces(
 ) -> dict[str, Callable[[], object]]:
     """The steps that are timed, by name. `modes` of memory beside `fast`, which is always timed."""
     model = with_random_weights(subject, device)
-    theirs = _theirs(subject, model) if reference else {}
-    ours = {guided(mode): _step(model, "layout-guidance", ONE_UPDATE, mode) for mode in MODES if mode in (MODES[0], *modes)}
-    # What is compared stands side by side.
-    plain = {PLAIN: _step(model, None)} | {name: theirs[name] for name in (PLAIN_THERE,) if name in theirs}
-    return plain | ours | {SHARED_PASS: _step(model, "layout-guidance", SHARED)} | theirs
+    work = {PLAIN: _step(model, None)}
+    if reference:
+        work |= _theirs(subject, model)  # in between: what is compared stands side by side
+    work |= {guided(mode): _step(model, "layout-guidance", ONE_UPDATE, mode) for mode in MODES if mode in (MODES[0], *modes)}
+    work[SHARED_PASS] = _step(model, "layout-guidance", SHARED)
+    return work
 
 
 def _step(

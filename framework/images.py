@@ -32,7 +32,7 @@ def from_pil(pictures: Sequence[PILImage.Image], size: tuple[int, int]) -> Image
     """Pictures as `[b 3 H W]` in [0, 1], resized (bicubic) to a width and height of the same proportions.
 
     Raises:
-        ConfigError: a picture of other proportions, or of more than 8 bits.
+        ConfigError: a picture of other proportions, of more than 8 bits, or with transparent parts.
     """
     tensors: list[torch.Tensor] = []
     for picture in pictures:

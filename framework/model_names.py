@@ -47,7 +47,7 @@ def with_models(config: Mapping[str, Any], plugins: Plugins, change: Change, dep
     return result
 
 
-def opened(source: Mapping[str, Any]) -> Config:
+def source_settings(source: Mapping[str, Any]) -> Config:
     """A render's source with its model named, and with what its preset or file of guidance says; no `guidance` if it names none.
 
     Without a model it has that of its guidance's preset.
@@ -80,7 +80,7 @@ def _source(source: Mapping[str, Any], plugins: Plugins, change: Change, depth: 
     with of_source():
         if depth == DEEPEST:
             raise ConfigError(f"renders within more than {DEEPEST} renders; does its guidance name itself?")
-        config = opened(source)
+        config = source_settings(source)
         apart = {key: config.pop(key) for key in ("model", "size") if key in config}
         resolved = validate(config, plugins).as_dict()
         left = {"seed"} if "guidance" in config else {"seed", "guidance"}

@@ -29,7 +29,7 @@ def checked_picture(image: object, phrase: str) -> Image:
     """A region's picture in RGB, copied: a frozen region must not change when its maker's picture does.
 
     Raises:
-        LayoutError: it is no picture of PIL's, or one of more than 8 bits.
+        LayoutError: no picture of PIL's, or one of more than 8 bits or with transparent parts.
     """
     from PIL import Image
 

@@ -21,7 +21,7 @@ from .images import beginning, checked_strength, entered, pictures_of, to_pil
 from .items import SEEDS
 from .layout import Layout
 from .loop import OnStep, sample
-from .model_names import DEFAULT_MODEL, of_source, opened
+from .model_names import DEFAULT_MODEL, of_source, source_settings
 from .options import convert
 from .plugins import Plugins, discover
 from .report import Report, Result, versions
@@ -133,13 +133,12 @@ class Pipeline:
         pictures = None if init_image is None else pictures_of(init_image, len(batch.prompts))
         strength = checked_strength(strength, pictures, resolved.steps)
         run = self._start(resolved, batch, size or (pictures[0].size if pictures else self.model.default_size))
-        whole = len(run.steps)
         if pictures is not None:
             run = entered(run, pictures, strength)
         run, renders = _keeping_renders(run)
         _check_phrases(run)
         cfg = cast("float", resolved.cfg)
-        for sentence in said_in_vain(run, whole, guidance, bool(terms.terms), batch.negatives, cfg):
+        for sentence in said_in_vain(run, guidance, bool(terms.terms), batch.negatives, cfg):
             log.warning("%s", sentence)
         tracer = self._tracer(run, trace)
         clock.lap("prepare")
@@ -213,14 +212,14 @@ class Pipeline:
 
         Args:
             wanted: the size of this pipeline's images; a source that names no size renders at its model's, in these proportions.
-            source: see `opened`.
+            source: see `source_settings`.
         """
         if (release := getattr(self.model, "release", None)) is not None:
             release()
         precision = str(self.model.dtype).removeprefix("torch.")
         options: dict[str, Any] = {"device": str(self.model.device), "dtype": precision, "plugins": self.plugins}
         with of_source():
-            settings = opened(source)
+            settings = source_settings(source)
             name, size = settings.pop("model"), settings.pop("size", None)
             other = Pipeline.load(name, **options)
             if (

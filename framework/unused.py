@@ -8,12 +8,11 @@ from pathlib import Path
 from .types import Run
 
 
-def said_in_vain(run: Run, count: int, guidance: object, pulled: bool, negatives: Sequence[str], cfg: float) -> Iterator[str]:
+def said_in_vain(run: Run, guidance: object, pulled: bool, negatives: Sequence[str], cfg: float) -> Iterator[str]:
     """A sentence for each thing that changes nothing.
 
     Args:
         run: from the step at which it is entered.
-        count: of steps in the whole walk.
         guidance: as it was given; a mapping says in so many words what pulls, so it is not asked about.
         pulled: whether any term pulls.
     """
@@ -21,13 +20,12 @@ def said_in_vain(run: Run, count: int, guidance: object, pulled: bool, negatives
         yield "at cfg 1 a negative prompt changes nothing: raise cfg, or leave the negative prompt out"
     if pulled or not any(layout.boxed for layout in run.layouts):
         return
-    share: float | None = run.model.describe().get("grounding")
-    entry = count - len(run.steps)
-    if share is not None:
-        if 0 < (grounded := int(share * count)) <= entry:
+    if "grounding" in run.model.describe():
+        first, grounded = run.steps[0], int(getattr(run.denoiser, "grounded_steps", 0))
+        if 0 < grounded <= first.index:
             yield (
-                f"image-to-image enters at step {entry} of {count}, and {run.model.name} sees the boxes in the first {grounded}: "
-                "the layout changes nothing; raise strength, or the model's option grounding"
+                f"image-to-image enters at step {first.index} of {first.count}, and {run.model.name} sees the boxes in the first "
+                f"{grounded}: the layout changes nothing; raise strength, or the model's option grounding"
             )
     elif guidance is None:
         yield "a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant"

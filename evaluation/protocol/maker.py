@@ -58,6 +58,7 @@ class Maker:
         self.workshop = workshop
         self._loaded: tuple[tuple[str, str], Pipeline] | None = None
         self._settings: dict[str, Config] = {}
+        self._known: dict[str, dict[str, Any]] = {}  # what the methods' other models are, by place
 
     @classmethod
     def of(cls, plan: Plan, workshop: Workshop) -> Maker:
@@ -121,7 +122,7 @@ class Maker:
         """Once for each method: this version, and the models besides the main one, before that is loaded."""
         if name not in self._settings:
             check_version(self.lsregen)
-            self._settings[name] = settings_at(self.methods[name], self.workshop.models)
+            self._settings[name] = settings_at(self.methods[name], self.workshop.models, self._known)
 
     def _pipeline(self, method: Method) -> Pipeline:
         key = method.model, method.dtype

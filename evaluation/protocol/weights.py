@@ -34,19 +34,18 @@ def with_described(
     found: dict[str, dict[str, Any]] = {}
 
     def note(name: str, find: Find | None) -> str:
-        if name not in known:
-            known[name] = describe(name, find)
-        found[name] = known[name]
+        found[name] = _described(known, name, find)
         return name
 
     return with_models(config, plugins, note), found
 
 
-def settings_at(method: Method, places: Mapping[str, str]) -> Config:
+def settings_at(method: Method, places: Mapping[str, str], known: dict[str, dict[str, Any]]) -> Config:
     """The configuration of a method with its models at other places, all of them but the main one compared with the plan's.
 
     Args:
         places: by what the plan calls a model.
+        known: descriptions by place, to which those that were not there are added.
 
     Raises:
         ConfigError: a model is not there, or its weights are others.
@@ -57,10 +56,17 @@ def settings_at(method: Method, places: Mapping[str, str]) -> Config:
 
     def moved(name: str, find: Find | None) -> str:
         place = places.get(name, name)
-        check_same(place, method.models.get(name, {}), describe(place, find))
+        check_same(place, method.models.get(name, {}), _described(known, place, find))
         return place
 
     return with_models(method.config, discover(), moved)
+
+
+def _described(known: dict[str, dict[str, Any]], place: str, find: Find | None) -> dict[str, Any]:
+    """A model at a place, described once however many methods name it: that may load gigabytes."""
+    if place not in known:
+        known[place] = describe(place, find)
+    return known[place]
 
 
 def describe(place: str, find: Find | None) -> dict[str, Any]:

@@ -10,7 +10,7 @@ import pytest
 
 from lsregen.framework.config import load_guidance, validate
 from lsregen.framework.errors import ConfigError
-from lsregen.framework.model_names import Find, opened, with_models
+from lsregen.framework.model_names import Find, source_settings, with_models
 from lsregen.framework.plugins import discover
 
 
@@ -42,14 +42,14 @@ def named(config: Mapping[str, Any]) -> list[tuple[str, bool]]:
     ],
 )
 def test_a_source_without_a_model_has_that_of_its_preset(source: Mapping[str, Any], model: str) -> None:
-    assert opened(source)["model"] == model
+    assert source_settings(source)["model"] == model
     assert named(resolved(source)) == [(model, False)]
 
 
 def test_a_source_keeps_whether_it_has_a_guidance() -> None:
     """A model that does not see boxes is refused only where none was named."""
-    assert "guidance" not in opened({"model": "shapeworld-base"})
-    assert opened({"guidance": "none"})["guidance"] == {}
+    assert "guidance" not in source_settings({"model": "shapeworld-base"})
+    assert source_settings({"guidance": "none"})["guidance"] == {}
     plain = with_models(resolved({"model": "a", "size": [32, 32]}), discover(), lambda name, _: name)
     assert plain["guidance"]["small"]["extractor"]["source"] == {
         "model": "a", "size": [32, 32], "steps": 50, "cfg": None, "sampler": validate({}, discover()).as_dict()["sampler"],
