@@ -12,6 +12,8 @@ from ...framework.errors import ConfigError
 MEASURED_BY = ("detector", "features", "clip")
 SPLITS = {"_single": "Single object", "_multi": "Multi objects"}
 SHORT = 12  # digits of a hash, in a note
+TOLD = (".safetensors", ".pt", "tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", ".model")
+"""How the files end whose hashes a note has: weights, and what makes tokens of words."""
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 
 def _hashes(sha256: Mapping[str, str]) -> str:
-    weights = {name: value for name, value in sha256.items() if name.endswith((".safetensors", ".pt"))} or sha256
+    weights = {name: value for name, value in sha256.items() if name.endswith(TOLD)} or sha256
     return ", ".join(f"{name} {value[:SHORT]}" for name, value in weights.items())
 
 
