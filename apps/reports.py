@@ -68,27 +68,39 @@ def table(
 
     FILES are results of `lsregen evaluate`, or folders of runs that were scored.
     """
-    from ..evaluation.protocol.table import markdown as in_paper
-    from ..evaluation.tables import markdown
-
     results = read_results(files)
-    scores = all("protocol" in result for result in results) and metrics is None and part is None
-    if layout is None:
-        layout = "paper" if scores else "full"
     if layout == "paper" and (metrics or part):
         raise ConfigError("--metrics and --part are of --layout full")
     if html is not None:
         check_page(html)
-    made = in_layout_of_paper(results) if layout == "paper" or html is not None else None
-    if html is not None and made is not None:
+        made = in_layout_of_paper(results)
         rows = list(zip(made.methods, made.cells, strict=True))
         write_page(html, "table.html", title="Comparison of methods", table=made, rows=rows)
-    if layout == "paper" and made is not None:
-        click.echo(in_paper(made), nl=False)
-    else:
-        click.echo(markdown(results, metrics, (part,) if part else PARTS), nl=False)
+    click.echo(printed(results, metrics, part, layout), nl=False)
     if html is not None:
         click.echo(click.format_filename(html), err=True)
+
+
+def printed(
+    results: Sequence[Mapping[str, Any]],
+    metrics: Sequence[str] | None = None,
+    part: str | None = None,
+    layout: str | None = None,
+) -> str:
+    """Results as Markdown; without a `layout` scores are in the paper's, unless some metrics or a part are asked for.
+
+    Raises:
+        ConfigError: they cannot stand in one table, or have no such metric.
+    """
+    from ..evaluation.protocol.table import markdown as in_paper
+    from ..evaluation.tables import markdown
+
+    if layout is None:
+        scores = all("protocol" in result for result in results) and metrics is None and part is None
+        layout = "paper" if scores else "full"
+    if layout == "paper":
+        return in_paper(in_layout_of_paper(results))
+    return markdown(results, metrics, (part,) if part else PARTS)
 
 
 def in_layout_of_paper(results: Sequence[Mapping[str, Any]]) -> Table:

@@ -110,15 +110,13 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
     """The table of results of `lsregen evaluate score` that passed `check_comparable`.
 
     Raises:
-        ConfigError: two have a method of one name, or they have nothing that the table shows.
+        ConfigError: two have a method of one name.
     """
     rows = [row for result in results for row in result["rows"]]
     names = [row["guidance"] for row in rows]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"method {twice[0]!r} stands in two results; score their runs together")
     columns = tuple(column for column in COLUMNS if any(_is_told(column, row) for row in rows))
-    if not columns:
-        raise ConfigError("these results have none of the table's metrics; see them with --layout full")
     said = tuple(note for result in results for note in notes_of(result))
     return Table(
         columns, tuple((row["guidance"], row["count"]) for row in rows), cells_of(columns, rows), tuple(dict.fromkeys(said))

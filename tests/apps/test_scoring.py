@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -154,7 +155,7 @@ def test_several_seeds_are_resampled_by_item_and_counted_as_visor_does(run: Call
 def test_a_visor_n_that_cannot_be_given_is_said(run: Call, tmp_path: Path) -> None:
     drawn.run(tmp_path / "run", drawn.plan(("some",), items=3, seeds=2), {"some": drawn.true}, broken=[1])
     result = run("evaluate", "score", "run", "--detector", "shapeworld")
-    assert "visor_n of some: some items have 1 pictures and some 2, so it is left out" in result.stderr
+    assert "visor_n of some: some items have 1 pictures and some 2, so it is left out" in result.stdout
     assert "visor_1" not in values(tmp_path / "run" / "scores" / "result.json")["some"]
 
 
@@ -211,10 +212,10 @@ def test_the_versions_that_made_the_pictures_are_told(run: Call, tmp_path: Path)
 
     of("2.13.0", 0, 1, 2)
     first = run("evaluate", "score", "run", "--detector", "shapeworld")
-    assert (first.exit_code, "versions" in first.stderr) == (0, False)
+    assert (first.exit_code, "several versions" in first.stdout) == (0, False)
     of("2.14.0", 2)
     second = run("evaluate", "score", "run", "--detector", "shapeworld")
-    assert "pictures were made by several versions: torch 2.13.0 (2) and 2.14.0 (1)" in second.stderr
+    assert "pictures were made by several versions: torch 2.13.0 (2) and 2.14.0 (1)" in second.stdout
     (plan,) = json.loads((tmp_path / "run" / "scores" / "result.json").read_text())["protocol"]["plans"]
     assert plan["made_by"] == [
         {"images": 2, "versions": {"lsregen": "0.1.0", "torch": "2.13.0"}},
@@ -231,7 +232,7 @@ def test_a_method_that_has_no_picture_yet_is_left_out_of_a_part(run: Call, tmp_p
     data = json.loads((tmp_path / "run" / "scores" / "result.json").read_text())
     assert [(row["guidance"], row["count"]) for row in data["rows"]] == [("right", 4), ("mirrored", 2)]
     assert [(each["first"], each["second"], each["count"]) for each in data["differences"]] == [("right", "mirrored", 2)]
-    assert "left out, since no picture of it is finished: empty" in result.stderr
+    assert "left out, since no picture of it is finished: empty" in result.stdout
     drawn.run(tmp_path / "bad", plan, METHODS, broken=range(12))
     assert "no pictures by right, mirrored, empty" in run("evaluate", "score", "bad", "--clip", "x", "--partial").stderr
 
@@ -241,7 +242,7 @@ def test_too_few_pictures_for_a_frechet_distance_is_said(run: Call, tmp_path: Pa
     real = str(reference(tmp_path / "real"))
     result = run("evaluate", "score", "run", "--features", "shapeworld", "--reference", real)
     assert result.exit_code == 0
-    assert "frechet: too few pictures of right (5); 64 features need more pictures than that" in result.stderr
+    assert "frechet: too few pictures of right (5); 64 features need more pictures than that" in result.stdout
     assert "frechet" not in values(tmp_path / "run" / "scores" / "result.json")["right"]
 
 
@@ -251,7 +252,7 @@ def test_attributes_are_told_from_crops_where_the_detector_knows_nouns_only(run:
     options = ("--detector", str(folder), "--threshold", "0.1")
     result = run("evaluate", "score", "run", *options)
     assert result.exit_code == 0, result.output
-    assert "attribute_rate: the detector does not know the phrases" in result.stderr
+    assert "attribute_rate: the detector does not know the phrases" in result.stdout
     assert run("evaluate", "score", "run", *options, "--clip", str(clip)).exit_code == 0
     assert 0 <= values(tmp_path / "run" / "scores" / "result.json")["right"]["attribute_rate"] <= 1
 
@@ -305,8 +306,29 @@ def test_an_attribute_that_is_told_from_no_other_is_left_out(
 ) -> None:
     result = run(*of_crops)
     assert result.exit_code == 0, result.output
-    assert "attribute_rate: left out: wooden, since no attribute of its kind is there to tell it from" in result.stderr
+    assert "attribute_rate: left out: wooden, since no attribute of its kind is there to tell it from" in result.stdout
     assert all(len(texts) == 11 and texts[-1] == "a photo of a gray circle" for texts in asked)
+
+
+def test_another_result_is_kept_beside_the_new_one(run: Call, tmp_path: Path) -> None:
+    """And the table that is printed is that of `lsregen evaluate table`."""
+    drawn.run(tmp_path / "run", drawn.plan(("right",), items=2), METHODS)
+    scores, clip = tmp_path / "run" / "scores", str(networks.clip(tmp_path / "clip"))
+
+    def held() -> list[str]:
+        return sorted(path.name for path in scores.glob("*.json"))
+
+    for _ in range(2):
+        assert "another result" not in run("evaluate", "score", "run", "--detector", "shapeworld").stderr
+    assert held() == ["result.json"]
+    first = (scores / "result.json").read_bytes()
+    result = run("evaluate", "score", "run", "--clip", clip)
+    assert "run/scores/result.json held another result, which is kept as run/scores/result-1.json" in result.stderr
+    assert held() == ["result-1.json", "result.json"]
+    assert (scores / "result-1.json").read_bytes() == first
+    assert set(values(scores / "result.json")["right"]) == {"clip", "clip_multi"}
+    assert result.stdout == run("evaluate", "table", "run").stdout
+    assert re.search(r"clip \(model.safetensors \w{12}, tokenizer.json \w{12}\)", result.stdout)
 
 
 def test_a_damaged_or_exchanged_picture_is_said(run: Call, tmp_path: Path) -> None:
