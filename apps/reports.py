@@ -126,13 +126,14 @@ def page(
 ) -> None:
     """Make one HTML page of runs: for every item its prompt, its boxes, and the pictures of all methods side by side.
 
-    The page is a single file that needs nothing else: no network, no script.
+    Runs stand together as they do in a score: of the same methods, asked for the same of an item. The page is a single file that
+    needs nothing else: no network, no script.
     """
-    from ..evaluation.protocol.run_folder import RunFolder
+    from ..evaluation.protocol.entrants import opened
     from .samples import samples_page
 
     path = out or runs[0] / "samples.html"
-    folders = [RunFolder.open(folder) for folder in runs]
+    folders = opened(runs)
     check_page(path)
     size = write_page(path, "samples.html", **samples_page(folders, count, items, methods))
     click.echo(f"{click.format_filename(path)}  {size / 1e3:.0f} kB")

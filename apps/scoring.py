@@ -82,14 +82,11 @@ def measure(
 ) -> dict[str, Any]:
     """The whole result; everything is opened and loaded before the first picture is looked at."""
     from ..evaluation.protocol import passes, scores
-    from ..evaluation.protocol.entrants import entrants_of
+    from ..evaluation.protocol.entrants import entrants_of, opened
     from ..evaluation.protocol.looks import by_crops, labels, look
-    from ..evaluation.protocol.run_folder import RunFolder
     from .comparison import progress
 
-    runs = [RunFolder.open(folder) for folder in folders]
-    if len({run.path.resolve() for run in runs}) < len(runs):
-        raise ConfigError("a run is given twice")
+    runs = opened(folders)
     entrants = entrants_of(runs, partial)
     check_result(result)
     tools = instruments(**given)

@@ -182,10 +182,32 @@ def test_runs_of_the_same_items_stand_side_by_side(run: Call, tmp_path: Path) ->
     drawn.run(tmp_path / "a", drawn.plan(("ours",), items=2), {"ours": drawn.true})
     drawn.run(tmp_path / "b", drawn.plan(("theirs",), items=3), {"theirs": drawn.empty})
     assert shown("a", "b") == (3, 5, 1)
-    drawn.run(tmp_path / "other", drawn.plan(("theirs",), items=2, objects=1), {"theirs": drawn.empty})
-    assert shown("a", "other") == (4, 4, 4)  # the names are the same, what was asked for is not
+
+
+@pytest.mark.parametrize("command", [("page",), ("score", "--detector", "shapeworld")], ids=["page", "score"])
+def test_runs_that_are_not_alike_do_not_stand_together(run: Call, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A page is as strict as a score."""
+    name, *options = command
+    drawn.run(tmp_path / "a", drawn.plan(("ours",), items=2), {"ours": drawn.true})
+    drawn.run(tmp_path / "asked", drawn.plan(("theirs",), items=2, objects=1), {"theirs": drawn.empty})
     drawn.run(tmp_path / "again", drawn.plan(("ours",), items=2), {"ours": drawn.true})
-    assert shown("a", "again") == (4, 4, 0)
+    drawn.run(tmp_path / "changed", drawn.plan(("ours",), items=2, name="more", gammas=[3.0]), {"ours": drawn.true})
+    exchanged = drawn.run(tmp_path / "exchanged", drawn.plan(("ours",), items=2), {"ours": drawn.true})
+    exchanged.image_path(1).write_bytes(exchanged.image_path(0).read_bytes())
+
+    def said(*runs: str) -> str:
+        result = run("evaluate", name, *runs, *options)
+        assert result.exit_code == 2, result.output
+        return result.stderr
+
+    assert "item 'scene-0' is not the same in a and asked: another prompt" in said("a", "asked")
+    assert "item 'scene-0' with seed 0 by 'ours' stands in both a and again; use these runs one by one" in said("a", "again")
+    assert "method 'ours' is not the same in a and changed: config.guidance" in said("a", "changed")
+    assert "a run is given twice" in said("a", "a")
+    cure = "remove it, and `lsregen evaluate run exchanged/plan.jsonl --out exchanged` makes it again"
+    assert f"000001.png: not the picture that the run made; {cure}" in said("exchanged")
+    exchanged.image_path(1).write_bytes(b"")
+    assert f"; {cure}" in said("exchanged")
 
 
 def test_pictures_of_another_shape_keep_it(run: Call, tmp_path: Path) -> None:
