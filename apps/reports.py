@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..evaluation.tables import PARTS
-from ..framework.errors import ConfigError
+from ..framework.errors import ConfigError, nearest
 from .comparison import check_plot
 from .output import prepare_folder, write_file
 from .scoring import RESULT
@@ -142,9 +142,12 @@ def page(
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @click.option("--metrics", callback=names, required=True, metavar="NAMES", help="What to plot, one chart for each.")
+@click.option("--methods", callback=names, metavar="NAMES", help="Only these methods, separated by commas.")
 @click.option("--against", metavar="KEY", help="A setting, such as guidance.layout.gamma. [default: the one that varies]")
 @click.option("--out", type=PATH, required=True, metavar="FILE", help="The picture: .png, .svg or .pdf.")
-def plot(files: tuple[Path, ...], metrics: tuple[str, ...], against: str | None, out: Path) -> None:
+def plot(
+    files: tuple[Path, ...], metrics: tuple[str, ...], methods: tuple[str, ...] | None, against: str | None, out: Path
+) -> None:
     """Draw metrics against a setting that varies over the rows of results, with intervals: an ablation.
 
     Methods without that setting, such as none, are drawn as level lines.
@@ -156,6 +159,12 @@ def plot(files: tuple[Path, ...], metrics: tuple[str, ...], against: str | None,
     from ..evaluation.protocol.plots import draw
 
     rows: list[Mapping[str, Any]] = [row for result in read_results(files) for row in result["rows"]]
+    known = list(dict.fromkeys(row["guidance"] for row in rows))
+    if unknown := [name for name in methods or () if name not in known]:
+        raise ConfigError(
+            f"method {unknown[0]!r}: not in these results{nearest(unknown[0], known)}; they have {', '.join(known)}"
+        )
+    rows = [row for row in rows if methods is None or row["guidance"] in methods]
     data = draw(rows, metrics, against, kind)
     prepare_folder(out.parent)
     write_file(out, data)

@@ -125,6 +125,7 @@ def test_results_that_were_measured_otherwise_are_not_pooled(
     (tmp_path / "one.json").write_text(json.dumps(data))
     for row in data["rows"]:
         row["guidance"] += " 2"
+        row["model"] += " 2"
     (tmp_path / "other.json").write_text(json.dumps(data))
     assert run("evaluate", *command, "one.json", "other.json").exit_code == 0
     change(data["protocol"])
@@ -243,7 +244,19 @@ def test_a_plot_is_drawn_and_is_the_same_again(run: Call, folder: Path, tmp_path
         assert Image.open(BytesIO(first)).width > 1000
 
 
+def test_a_plot_of_methods_that_differ_in_nothing(run: Call, tmp_path: Path) -> None:
+    drawn.run(tmp_path / "run", drawn.plan(tuple(METHODS), items=2, gammas=[30.0, 3.0, 3.0]), METHODS)
+    assert run("evaluate", "score", "run", "--detector", "shapeworld").exit_code == 0
+    command = ("evaluate", "plot", "run", "--metrics", "map50", "--out", "x.png")
+    result = run(*command)
+    assert result.exit_code == 2
+    assert "methods 'mirrored' and 'empty' are the same in every setting, guidance.layout.gamma 3 among them" in result.stderr
+    assert run(*command, "--methods", "right,empty").exit_code == 0
+    assert (tmp_path / "x.png").is_file()
+
+
 BAD = {
+    "a method": (("--metrics", "map50", "--methods", "rigt", "--out", "x.png"), "method 'rigt': not in these results (did you"),
     "a metric": (("--metrics", "map", "--out", "x.png"), "metric 'map': not in these results (did you mean 'map50'?)"),
     "a setting": (
         ("--metrics", "map50", "--against", "guidance.layout.gama", "--out", "x.png"),
