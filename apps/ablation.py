@@ -8,9 +8,19 @@ from typing import Any
 
 import click
 
-from .comparison import Settings, check, check_plot, check_result, compare, comparison_options, require_extra, write_sheet
+from .comparison import (
+    Settings,
+    check,
+    check_plot,
+    check_result,
+    compare,
+    comparison_options,
+    require_extra,
+    write_result,
+    write_sheet,
+)
 from .model_options import PATH
-from .output import claim, write_file, write_json
+from .output import claim, write_file
 
 
 def _list(ctx: click.Context, param: click.Parameter, value: bool) -> None:
@@ -54,7 +64,7 @@ def ablation(name: str, picture: Path | None, result: Path, **given: Any) -> Non
     points = chosen.points(made)
     about = {"name": name, "says": chosen.says, "axis": chosen.axis, "metrics": list(chosen.metrics), "points": points}
     data = {**comparison.to_json(), "ablation": about}
-    write_json(result, data)
+    write_result(result, data)
     click.echo(markdown([data], parts=("rows",)), nl=False)
     write_file(plotted, draw(chosen, points, kind))
     click.echo(f"The plot: {plotted}")

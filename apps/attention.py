@@ -20,10 +20,11 @@ from .comparison import (
     comparison_options,
     progress,
     require_extra,
+    write_result,
     write_sheet,
 )
 from .model_options import PATH
-from .output import claim, write_json
+from .output import claim
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -81,7 +82,7 @@ def attention(models: tuple[str, ...], guidance: str | None, picture: Path | Non
         comparison = compare(settings, _rows(guidance, models[-1], _choices(found[models[-1]])))
         data |= comparison.to_json()
         click.echo(markdown([data]), nl=False)
-    write_json(result, data)
+    write_result(result, data)
 
 
 def _choices(pointing: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ from ..evaluation.tables import FORMAT
 from ..framework.errors import ConfigError
 from .checks import check_folder, check_model, memory_errors
 from .cli import INTERRUPTED
-from .output import SOFTWARE, OutputError, claim, reason, write_file
+from .output import SOFTWARE, OutputError, claim, reason, write_file, write_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -101,6 +101,12 @@ def check_result(path: Path) -> None:
     probe = path.with_name(f".{path.name[-80:]}.probe")
     write_file(probe, b"")
     probe.unlink()
+
+
+def write_result(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a result; another one that was there is kept beside it, and that is said."""
+    if (aside := write_json(path, data, keep=True)) is not None:
+        click.echo(f"{path} held another result, which is kept as {aside}", err=True)
 
 
 def check_plot(path: Path, asked: str, kinds: Sequence[str] = PLOTS) -> str:

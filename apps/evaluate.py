@@ -13,9 +13,17 @@ from .ablation import ablation
 from .attention import attention
 from .checks import parse_size
 from .cli import NamingGroup
-from .comparison import Settings, check, check_result, compare, comparison_options, diagnostics, require_extra
+from .comparison import (
+    Settings,
+    check,
+    check_result,
+    compare,
+    comparison_options,
+    diagnostics,
+    require_extra,
+    write_result,
+)
 from .datasets import caption, export
-from .output import write_json
 from .protocol import plan, run, status
 from .reports import names, page, plot, table
 from .scoring import score
@@ -77,7 +85,7 @@ def shapeworld(
     check(settings, wanted)
     comparison = compare(settings, wanted)
     data = {**comparison.to_json(), "diagnostics": diagnostics(comparison) if diagnosed else {}}
-    write_json(result, data)
+    write_result(result, data)
     from ..evaluation.shapeworld.classifier import FEATURES
     from ..evaluation.tables import markdown
 

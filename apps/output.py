@@ -134,9 +134,16 @@ def write_file(path: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write JSON for people too; whole or not at all, and raises as `write_file`."""
-    write_file(path, (json.dumps(data, indent=2) + "\n").encode())
+def write_json(path: Path, data: Mapping[str, Any], *, keep: bool = False) -> Path | None:
+    """Write JSON for people too; whole or not at all, and raises as `write_file`.
+
+    Args:
+        keep: whether what was there, if it is something else, is kept aside; returns where.
+    """
+    made = (json.dumps(data, indent=2) + "\n").encode()
+    aside = keep_aside(path) if keep and path.is_file() and path.read_bytes() != made else None
+    write_file(path, made)
+    return aside
 
 
 def reason(error: OSError) -> str:

@@ -186,7 +186,7 @@ def run(plan_file: Path, folder: Path, retry_failed: bool, **given: Any) -> None
     place = RunFolder.begin(folder, found)
     try:
         with progress(len(found.jobs), folder.name) as on_done, memory_errors("to load a model", "choose another --device"):
-            outcome = runner.run(place, engine, retry_failed=retry_failed, on_done=on_done)
+            outcome = runner.run(place, engine, retry_failed=retry_failed, on_done=on_done, say=partial(click.echo, err=True))
     except KeyboardInterrupt:
         click.echo(f"Interrupted; finished images are kept in {folder}: the same command goes on from there.", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
@@ -224,8 +224,8 @@ def report(outcome: Outcome, total: int) -> None:
     click.echo(f"{total} images: {outcome.found} were finished before, {outcome.made} made, {len(outcome.failed)} of them failed")
     if outcome.unlike:
         click.echo(
-            f"Warning: {len(outcome.unlike)} pictures that were kept are unlike those made again beside others of their batch; "
-            f"the first is job {outcome.unlike[0]}: were they made on another device, or with other --threads?",
+            f"Warning: {len(outcome.unlike)} pictures, made again, are unlike those that their records tell of; the first is of "
+            f"job {outcome.unlike[0]}: were they made on another device, or with other --threads?",
             err=True,
         )
     if outcome.failed:

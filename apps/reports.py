@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..evaluation.tables import PARTS
-from ..framework.errors import ConfigError
+from ..framework.errors import ConfigError, nearest
 from .comparison import check_plot
 from .output import prepare_folder, write_file
 from .scoring import RESULT
@@ -68,27 +68,39 @@ def table(
 
     FILES are results of `lsregen evaluate`, or folders of runs that were scored.
     """
-    from ..evaluation.protocol.table import markdown as in_paper
-    from ..evaluation.tables import markdown
-
     results = read_results(files)
-    scores = all("protocol" in result for result in results) and metrics is None and part is None
-    if layout is None:
-        layout = "paper" if scores else "full"
     if layout == "paper" and (metrics or part):
         raise ConfigError("--metrics and --part are of --layout full")
     if html is not None:
         check_page(html)
-    made = in_layout_of_paper(results) if layout == "paper" or html is not None else None
-    if html is not None and made is not None:
+        made = in_layout_of_paper(results)
         rows = list(zip(made.methods, made.cells, strict=True))
         write_page(html, "table.html", title="Comparison of methods", table=made, rows=rows)
-    if layout == "paper" and made is not None:
-        click.echo(in_paper(made), nl=False)
-    else:
-        click.echo(markdown(results, metrics, (part,) if part else PARTS), nl=False)
+    click.echo(printed(results, metrics, part, layout), nl=False)
     if html is not None:
         click.echo(click.format_filename(html), err=True)
+
+
+def printed(
+    results: Sequence[Mapping[str, Any]],
+    metrics: Sequence[str] | None = None,
+    part: str | None = None,
+    layout: str | None = None,
+) -> str:
+    """Results as Markdown; without a `layout` scores are in the paper's, unless some metrics or a part are asked for.
+
+    Raises:
+        ConfigError: they cannot stand in one table, or have no such metric.
+    """
+    from ..evaluation.protocol.table import markdown as in_paper
+    from ..evaluation.tables import markdown
+
+    if layout is None:
+        scores = all("protocol" in result for result in results) and metrics is None and part is None
+        layout = "paper" if scores else "full"
+    if layout == "paper":
+        return in_paper(in_layout_of_paper(results))
+    return markdown(results, metrics, (part,) if part else PARTS)
 
 
 def in_layout_of_paper(results: Sequence[Mapping[str, Any]]) -> Table:
@@ -114,13 +126,14 @@ def page(
 ) -> None:
     """Make one HTML page of runs: for every item its prompt, its boxes, and the pictures of all methods side by side.
 
-    The page is a single file that needs nothing else: no network, no script.
+    Runs stand together as they do in a score: of the same methods, asked for the same of an item. The page is a single file that
+    needs nothing else: no network, no script.
     """
-    from ..evaluation.protocol.run_folder import RunFolder
+    from ..evaluation.protocol.entrants import opened
     from .samples import samples_page
 
     path = out or runs[0] / "samples.html"
-    folders = [RunFolder.open(folder) for folder in runs]
+    folders = opened(runs)
     check_page(path)
     size = write_page(path, "samples.html", **samples_page(folders, count, items, methods))
     click.echo(f"{click.format_filename(path)}  {size / 1e3:.0f} kB")
@@ -129,9 +142,12 @@ def page(
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @click.option("--metrics", callback=names, required=True, metavar="NAMES", help="What to plot, one chart for each.")
+@click.option("--methods", callback=names, metavar="NAMES", help="Only these methods, separated by commas.")
 @click.option("--against", metavar="KEY", help="A setting, such as guidance.layout.gamma. [default: the one that varies]")
 @click.option("--out", type=PATH, required=True, metavar="FILE", help="The picture: .png, .svg or .pdf.")
-def plot(files: tuple[Path, ...], metrics: tuple[str, ...], against: str | None, out: Path) -> None:
+def plot(
+    files: tuple[Path, ...], metrics: tuple[str, ...], methods: tuple[str, ...] | None, against: str | None, out: Path
+) -> None:
     """Draw metrics against a setting that varies over the rows of results, with intervals: an ablation.
 
     Methods without that setting, such as none, are drawn as level lines.
@@ -143,6 +159,12 @@ def plot(files: tuple[Path, ...], metrics: tuple[str, ...], against: str | None,
     from ..evaluation.protocol.plots import draw
 
     rows: list[Mapping[str, Any]] = [row for result in read_results(files) for row in result["rows"]]
+    known = list(dict.fromkeys(row["guidance"] for row in rows))
+    if unknown := [name for name in methods or () if name not in known]:
+        raise ConfigError(
+            f"method {unknown[0]!r}: not in these results{nearest(unknown[0], known)}; they have {', '.join(known)}"
+        )
+    rows = [row for row in rows if methods is None or row["guidance"] in methods]
     data = draw(rows, metrics, against, kind)
     prepare_folder(out.parent)
     write_file(out, data)

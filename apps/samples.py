@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BytesIO
 from math import ceil
 from typing import Any
 
 from PIL import Image
 
-from ..evaluation.protocol.entrants import read_picture
-from ..evaluation.protocol.plan import Job
+from ..evaluation.protocol.entrants import Entry, Together, methods_of
 from ..evaluation.protocol.run_folder import RunFolder
 from ..framework.errors import ConfigError, nearest
 from ..framework.layout import Layout
@@ -68,9 +67,10 @@ def samples_page(
         methods: which of them, in this order; all by default.
 
     Raises:
-        ConfigError: no item or method is of such a name, or nothing is finished.
+        ConfigError: no item or method is of such a name, or nothing is finished; the runs cannot stand beside each other, or a
+            picture is not the one that was made.
     """
-    known = list(dict.fromkeys(name for run in runs for name in run.plan.methods))
+    known = list(methods_of(runs))
     listed = list(dict.fromkeys(run.plan.named(number)[1] for run in runs for number in range(len(run.plan.jobs))))
     for what, asked, there in (("item", items, listed), ("method", methods, known)):
         if unknown := [name for name in asked or () if name not in there]:
@@ -80,7 +80,7 @@ def samples_page(
     finished = {id(run): run.finished() for run in runs}
     if not any(finished.values()):
         raise ConfigError(f"{runs[0].path}: nothing is finished; make it with `lsregen evaluate run`")
-    samples = [_sample(made, columns, finished) for made in _alike(runs, chosen)]
+    samples = [_sample(made, columns, finished) for made in _beside(runs, chosen)]
     return {
         "samples": samples,
         "methods": columns,
@@ -90,23 +90,18 @@ def samples_page(
     }
 
 
-def _alike(runs: Sequence[RunFolder], items: Container[str]) -> list[dict[str, tuple[Job, RunFolder]]]:
-    """The jobs of some items by method, those of all runs together that have one item, seed, prompt and layout.
-
-    Where a method made the same thing in two runs, the second begins a sample of its own.
-    """
-    found: dict[tuple[str, int, str, Layout], list[dict[str, tuple[Job, RunFolder]]]] = {}
+def _beside(runs: Sequence[RunFolder], items: Container[str]) -> list[dict[str, Entry]]:
+    """The pictures of some items by method, those of one item and seed together, made or not. Raises as `Together.add`."""
+    found: dict[tuple[str, int], dict[str, Entry]] = {}
+    together = Together()
     for run in runs:
         for job in (run.plan.jobs[i] for i in range(len(run.plan.jobs)) if run.plan.named(i)[1] in items):
-            same = found.setdefault((job.item, job.seed, job.prompt, job.layout), [{}])
-            if all(job.method in made for made in same):
-                same.append({})
-            next(made for made in same if job.method not in made)[job.method] = job, run
-    return [made for same in found.values() for made in same]
+            found.setdefault((job.item, job.seed), {})[job.method] = together.add(Entry(run, job))
+    return list(found.values())
 
 
-def _sample(made: Mapping[str, tuple[Job, RunFolder]], columns: Sequence[str], finished: Mapping[int, Container[int]]) -> Sample:
-    job = next(iter(made.values()))[0]
+def _sample(made: Mapping[str, Entry], columns: Sequence[str], finished: Mapping[int, Container[int]]) -> Sample:
+    job = next(iter(made.values())).job
     pictures = tuple(_made(i, name, made.get(name), finished) for i, name in enumerate(columns))
     return Sample(job.item, job.seed, job.prompt, phrases_of(job.layout), outlines(job.layout), pictures)
 
@@ -134,16 +129,15 @@ def outlines(layout: Layout) -> tuple[Outline, ...]:
     )
 
 
-def _made(number: int, name: str, of: tuple[Job, RunFolder] | None, finished: Mapping[int, Container[int]]) -> Made:
+def _made(number: int, name: str, of: Entry | None, finished: Mapping[int, Container[int]]) -> Made:
     if of is None:
         return Made(number, name, missing="Not in the plan.")
-    job, run = of
-    if job.number not in finished[id(run)]:
+    if of.job.number not in finished[id(of.run)]:
         return Made(number, name, missing="Not made yet.")
-    record = run.record(job.number)
+    record = of.run.record(of.job.number)
     if record.error is not None:
         return Made(number, name, missing=f"{record.error.type}: {record.error.message}")
-    picture = read_picture(run.image_path(job))
+    picture = replace(of, image=record.image or "").picture()
     return Made(number, name, data_uri(picture), pixelated=min(picture.size) < SMALL)
 
 

@@ -10,7 +10,6 @@ import click
 
 from ..framework.errors import ConfigError
 from .cli import INTERRUPTED
-from .output import write_json
 
 if TYPE_CHECKING:
     from ..evaluation.protocol.looks import Instruments
@@ -50,12 +49,13 @@ def score(runs: tuple[Path, ...], out: Path | None, partial: bool, batch: int, *
     """Measure the pictures of finished runs, and print the table of the result.
 
     RUNS are folders of `lsregen evaluate run`. Methods of the same name are pooled: the splits of the paper may be runs of their
-    own. What was seen in a picture is kept in scores/ of its run: interrupt and repeat at will.
+    own. What was seen in a picture is kept in scores/ of its run: interrupt and repeat at will. Another result that the file
+    held is kept beside it, such as result-1.json.
 
     \b
     lsregen evaluate score run --detector detr/ --clip clip/ --features inception.pt --reference val2017/
     """
-    from .comparison import check_result, require_extra
+    from .comparison import check_result, require_extra, write_result
 
     require_extra(EXTRA)
     result = out or runs[0] / "scores" / RESULT
@@ -70,12 +70,10 @@ def score(runs: tuple[Path, ...], out: Path | None, partial: bool, batch: int, *
     except KeyboardInterrupt:
         click.echo("Interrupted; what was seen is kept in scores/: the same command goes on from there.", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
-    write_json(result, data)
-    from ..evaluation.tables import markdown
+    write_result(result, data)
+    from .reports import printed
 
-    click.echo(markdown([data], parts=("rows",)), nl=False)
-    for note in data["protocol"]["notes"]:
-        click.echo(note, err=True)
+    click.echo(printed([data]), nl=False)
     click.echo(f"{click.format_filename(result)}", err=True)
 
 
@@ -84,14 +82,11 @@ def measure(
 ) -> dict[str, Any]:
     """The whole result; everything is opened and loaded before the first picture is looked at."""
     from ..evaluation.protocol import passes, scores
-    from ..evaluation.protocol.entrants import entrants_of
+    from ..evaluation.protocol.entrants import entrants_of, opened
     from ..evaluation.protocol.looks import by_crops, labels, look
-    from ..evaluation.protocol.run_folder import RunFolder
     from .comparison import progress
 
-    runs = [RunFolder.open(folder) for folder in folders]
-    if len({run.path.resolve() for run in runs}) < len(runs):
-        raise ConfigError("a run is given twice")
+    runs = opened(folders)
     entrants = entrants_of(runs, partial)
     check_result(result)
     tools = instruments(**given)

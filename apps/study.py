@@ -9,7 +9,7 @@ import click
 
 from ..framework.errors import ConfigError, nearest
 from .cli import NamingGroup
-from .output import claim, write_json
+from .output import claim
 from .show import check_page
 
 if TYPE_CHECKING:
@@ -132,12 +132,12 @@ def score(files: tuple[Path, ...], partial: bool, out: Path | None) -> None:
     FILES are what the page saved, one of each rater.
     """
     from ..evaluation.protocol.study import markdown, read_answers, scored
-    from .comparison import require_extra
+    from .comparison import require_extra, write_result
 
     require_extra({"scipy": "scipy"})
     if out is not None:
         claim([out], RESULT, "choose another --json")
     result = scored(read_answers(files, partial))
     if out is not None:
-        write_json(out, {"format": RESULT, **result})
+        write_result(out, {"format": RESULT, **result})
     click.echo(markdown(result), nl=False)

@@ -15,14 +15,16 @@ from .detectors import shown
 from .plan import Job, Method
 from .run_folder import RunFolder
 
+APART = "use these runs one by one"
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A finished picture of a run; `image`: the hash of its pixels; `versions`: of the packages that made it."""
+    """A picture of a run; `image`: the hash of its pixels, once it is finished; `versions`: of the packages that made it."""
 
     run: RunFolder
     job: Job
-    image: str
+    image: str = ""
     versions: tuple[tuple[str, str], ...] = ()
 
     @property
@@ -35,14 +37,15 @@ class Entry:
         Raises:
             ConfigError: it is gone, damaged or another one.
         """
-        picture = read_picture(self.path)
+        remedy = f"remove it, and {self.run.remedy}"
+        picture = read_picture(self.path, remedy)
         if fingerprint(picture) != self.image:
-            raise ConfigError(f"{self.path}: not the picture that the run made; remove its record and run the plan again")
+            raise ConfigError(f"{self.path}: not the picture that the run made; {remedy}")
         return picture
 
 
-def read_picture(path: Path) -> Image.Image:
-    """A picture in RGB.
+def read_picture(path: Path, remedy: str) -> Image.Image:
+    """A picture in RGB. `remedy`: how to mend it, in words.
 
     Raises:
         ConfigError: it cannot be read.
@@ -52,7 +55,7 @@ def read_picture(path: Path) -> Image.Image:
             return picture.convert("RGB")
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         why = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise ConfigError(f"{path}: cannot be read as a picture ({why})") from None
+        raise ConfigError(f"{path}: cannot be read as a picture ({why}); {remedy}") from None
 
 
 @dataclass(frozen=True)
@@ -75,37 +78,77 @@ def entrants_of(runs: Sequence[RunFolder], partial: bool = False) -> list[Entran
         ConfigError: a run is not finished, or there are no pictures; two runs differ in a method, hold the same picture, or
             asked for different things under the name of one item.
     """
-    methods, entries, failed = dict[str, tuple[Method, RunFolder]](), dict[str, list[Entry]](), dict[str, int]()
-    items = dict[str, Entry]()
-    taken: dict[tuple[str, str, int], RunFolder] = {}
+    methods, together = methods_of(runs), Together()
+    entries, failed = dict[str, list[Entry]](), dict[str, int]()
     kinds: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = {}  # of versions, each held once
     for run in runs:
         _check_finished(run, partial)
-        for name, method in run.plan.methods.items():
-            other = methods.setdefault(name, (method, run))
-            if fault := _differing(other[0], method):
-                raise ConfigError(
-                    f"method {name!r} is not the same in {other[1].path} and {run.path}: {fault}; score these runs one by one"
-                )
         for record in run.records():
             if record.error is not None:
                 failed[record.method] = failed.get(record.method, 0) + 1
                 continue
-            key = record.method, record.item, record.seed
-            if key in taken:
-                raise ConfigError(
-                    f"item {record.item!r} with seed {record.seed} by {record.method!r} stands in both {taken[key].path} and "
-                    f"{run.path}; score these runs one by one"
-                )
-            taken[key] = run
             used = tuple(dict[str, str](record.measured.get("versions", {})).items())
             entry = Entry(run, run.plan.jobs[record.job], record.image or "", kinds.setdefault(used, used))
-            first = items.setdefault(record.item, entry)
-            entries.setdefault(record.method, []).append(_paired(first, entry))
-    found = [Entrant(name, methods[name][0], tuple(entries.get(name, ())), failed.get(name, 0)) for name in methods]
+            entries.setdefault(record.method, []).append(together.add(entry))
+    found = [Entrant(name, methods[name], tuple(entries.get(name, ())), failed.get(name, 0)) for name in methods]
     if (empty := [each.name for each in found if not each.entries]) and (len(empty) == len(found) or not partial):
         raise ConfigError(f"{runs[0].path}: no pictures by {shown(empty)}; see its records for the errors")
     return [each for each in found if each.entries]
+
+
+def opened(folders: Sequence[Path]) -> list[RunFolder]:
+    """The runs of some folders.
+
+    Raises:
+        ConfigError: a folder holds none, or is given twice.
+    """
+    runs = [RunFolder.open(folder) for folder in folders]
+    if len({run.path.resolve() for run in runs}) < len(runs):
+        raise ConfigError("a run is given twice")
+    return runs
+
+
+def methods_of(runs: Sequence[RunFolder]) -> dict[str, Method]:
+    """The methods of some runs by name.
+
+    Raises:
+        ConfigError: runs differ in one.
+    """
+    found: dict[str, tuple[Method, RunFolder]] = {}
+    for run in runs:
+        for name, method in run.plan.methods.items():
+            first, where = found.setdefault(name, (method, run))
+            if fault := _differing(first, method):
+                raise ConfigError(f"method {name!r} is not the same in {where.path} and {run.path}: {fault}; {APART}")
+    return {name: method for name, (method, _) in found.items()}
+
+
+class Together:
+    """Pictures of several runs, put beside each other by item, seed and method."""
+
+    def __init__(self) -> None:
+        self._items: dict[str, Entry] = {}
+        self._taken: dict[tuple[str, str, int], RunFolder] = {}
+
+    def add(self, entry: Entry) -> Entry:
+        """One more; returns it with what it has in common with the others of its item held once: there may be a million.
+
+        Raises:
+            ConfigError: it is there already, or the others of its item were asked for otherwise.
+        """
+        job = entry.job
+        key = job.method, job.item, job.seed
+        if key in self._taken:
+            raise ConfigError(
+                f"item {job.item!r} with seed {job.seed} by {job.method!r} stands in both {self._taken[key].path} and "
+                f"{entry.run.path}; {APART}"
+            )
+        self._taken[key] = entry.run
+        first = self._items.setdefault(job.item, entry)
+        check_alike(first, entry)
+        one = first.job
+        shared = {"item": one.item, "prompt": one.prompt, "negative": one.negative, "layout": one.layout, "expects": one.expects}
+        return entry if first is entry else replace(entry, job=replace(job, **shared))
 
 
 def check_alike(first: Entry, second: Entry) -> None:
@@ -123,16 +166,6 @@ def check_alike(first: Entry, second: Entry) -> None:
             f"item {one.item!r} is not the same in {first.run.path} and {second.run.path}: another {said[0]}; compare runs of "
             "one source, and give the items of unlike lists names of their own"
         )
-
-
-def _paired(first: Entry, second: Entry) -> Entry:
-    """The second, checked, with what the two have in common held once: there may be a million jobs. Raises as `check_alike`."""
-    if first is second:
-        return second
-    check_alike(first, second)
-    one = first.job
-    job = replace(second.job, item=one.item, prompt=one.prompt, negative=one.negative, layout=one.layout, expects=one.expects)
-    return replace(second, job=job)
 
 
 def _check_finished(run: RunFolder, partial: bool) -> None:

@@ -208,10 +208,11 @@ def reference_features(folder: Path, network: FeatureNetwork, keep: Path, *, bat
     kept = Records(keep, "reference", settings, key="file")
     known = {number: _unpacked(each["said"]) for number, each in kept.read().items()}
     waiting = [i for i in range(len(paths)) if i not in known]
+    mend = "remove it from --reference, or put one there that can"
     on_done(len(paths) - len(waiting))
     for first in range(0, len(waiting), batch):
         chosen = waiting[first : first + batch]
-        rows = network([read_picture(paths[i]) for i in chosen])
+        rows = network([read_picture(paths[i], mend) for i in chosen])
         packed = [_packed(row) for row in rows]
         kept.append([{"file": i, "said": text} for i, text in zip(chosen, packed, strict=True)])
         known.update(zip(chosen, map(_unpacked, packed), strict=True))

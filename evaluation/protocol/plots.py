@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from ...framework.errors import ConfigError, nearest
 from ..plots import Chart, Point, Series, draw_charts
@@ -53,7 +53,7 @@ def series_of(rows: Sequence[Mapping[str, Any]], metric: str, setting: str) -> l
     """The lines of a chart; rows without the metric are left out.
 
     Raises:
-        ConfigError: no row has the metric.
+        ConfigError: no row has the metric, or two that differ in nothing would stand in one place.
     """
     having = [row for row in rows if metric in row["metrics"]]
     if not having:
@@ -68,8 +68,12 @@ def series_of(rows: Sequence[Mapping[str, Any]], metric: str, setting: str) -> l
         if not is_number(at):
             levels.append(Series(row["guidance"], (Point(0, found["value"], found["low"], found["high"]),), level=True))
             continue
-        key = (("model", str(row.get("model"))), ("size", str(row.get("size"))), *((k, str(v)) for k, v in sorted(flat.items())))
-        groups.setdefault(key, []).append((Point(float(at), found["value"], found["low"], found["high"]), row["guidance"]))
+        of = {name: row.get(name) for name in ("model", "size", "objects", "seed")}
+        key = tuple((name, str(value)) for name, value in (*of.items(), *sorted(flat.items())))
+        line = groups.setdefault(key, [])
+        if twin := next((name for point, name in line if point.at == at), None):
+            _refuse_twins(twin, row["guidance"], f"{setting} {at:g}")
+        line.append((Point(float(at), found["value"], found["low"], found["high"]), row["guidance"]))
     common = set[tuple[str, str]].intersection(*map(set, groups)) if groups else set[tuple[str, str]]()
     lines: list[Series] = []
     for key, points in groups.items():
@@ -77,6 +81,15 @@ def series_of(rows: Sequence[Mapping[str, Any]], metric: str, setting: str) -> l
         name = points[0][1] if len(points) == 1 else ", ".join(own)
         lines.append(Series(name, tuple(sorted((point for point, _ in points), key=lambda point: point.at))))
     return [*lines, *levels]
+
+
+def _refuse_twins(first: str, second: str, at: str) -> NoReturn:
+    if first == second:
+        raise ConfigError(f"method {first!r} stands in two results, with {at} in both; give one of them")
+    raise ConfigError(
+        f"methods {first!r} and {second!r} are the same in every setting, {at} among them: they would stand in one place; leave "
+        "one of them out (--methods)"
+    )
 
 
 def draw(rows: Sequence[Mapping[str, Any]], metrics: Sequence[str], against: str | None, kind: str) -> bytes:

@@ -5,8 +5,9 @@ One process writes to the folder, whatever the engine: no machine but the driver
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypeAlias
 
 from .maker import Made, check_version
@@ -22,7 +23,7 @@ class Outcome:
     """What became of a run.
 
     `found`: how many jobs were finished before. `made`: by it. `failed`: those of them that ended with an error. `unlike`: jobs
-    finished before of which the picture, made once more beside others of its batch, is not the one that was kept.
+    of which the picture, made once more since it was lost or beside others of its batch, is not that of its record.
     """
 
     found: int = 0
@@ -37,14 +38,17 @@ def run(
     *,
     retry_failed: bool = False,
     on_done: Callable[[int], None] = lambda count: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
     """Make and keep every job that is not finished. However this ends, what was finished stays.
 
-    A batch of which some jobs are finished is made whole, as the plan says, and only the others are kept.
+    A batch of which some jobs are finished is made whole, as the plan says, and only the others are kept. Jobs whose picture is
+    lost are among them. Those whose record is damaged follow at the end: to read all records of a million jobs takes minutes.
 
     Args:
         retry_failed: make the jobs that ended with an error again too.
-        on_done: is told how many more jobs are finished, those found on disk included.
+        on_done: is told how many more jobs are finished, those found on disk included; less than none where one was damaged.
+        say: is told in words what was lost or damaged, before it is made again.
 
     Raises:
         ConfigError: the plan is of another version of lsregen, another run is at work in the folder, or it cannot be written.
@@ -53,22 +57,41 @@ def run(
     check_version(folder.plan.lsregen)
     with folder.held():
         done = folder.finished()
+        if lost := folder.recorded() - done:
+            say(f"made again, since the picture is lost: {_named(map(folder.image_path, sorted(lost)))}")
         if retry_failed:
             done -= {record.job for record in folder.failed()}
         outcome = Outcome(found=len(done))
         on_done(len(done))
-        batches = [numbers for numbers in folder.plan.batches() if not done.issuperset(numbers)]
-        for made in engine(folder.plan, batches) if batches else ():
-            _keep(folder, made, done, outcome)
-            on_done(sum(each.record.job not in done for each in made))
+        _make(folder, engine, done, outcome, on_done)
+        if damaged := {number for number in done if folder.intact(number) is None}:
+            say(f"made again, since the record is damaged: {_named(map(folder.record_path, sorted(damaged)))}")
+            outcome.found -= len(damaged)
+            on_done(-len(damaged))
+            _make(folder, engine, set(range(len(folder.plan.jobs))) - damaged, outcome, on_done)
     return outcome
+
+
+def _named(paths: Iterable[Path]) -> str:
+    """The first of some paths, and how many more there are."""
+    first, *others = paths
+    return f"{first}{f' and {len(others)} more' if others else ''}"
+
+
+def _make(folder: RunFolder, engine: Engine, done: set[int], outcome: Outcome, on_done: Callable[[int], None]) -> None:
+    """Make and keep what is not done."""
+    batches = [numbers for numbers in folder.plan.batches() if not done.issuperset(numbers)]
+    for made in engine(folder.plan, batches) if batches else ():
+        _keep(folder, made, done, outcome)
+        on_done(sum(each.record.job not in done for each in made))
 
 
 def _keep(folder: RunFolder, made: Sequence[Made], done: set[int], outcome: Outcome) -> None:
     for each in made:
+        kept = folder.intact(each.record.job)
+        if kept is not None and kept.alone == each.record.alone and kept.image not in (None, each.record.image):
+            outcome.unlike.append(each.record.job)
         if each.record.job not in done:
             folder.keep(each.record, each.image)
             outcome.made += 1
             outcome.failed += [each.record] if each.record.error else []
-        elif (kept := folder.record(each.record.job)).alone == each.record.alone and kept.image not in (None, each.record.image):
-            outcome.unlike.append(each.record.job)

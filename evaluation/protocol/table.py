@@ -12,6 +12,8 @@ from ...framework.errors import ConfigError
 MEASURED_BY = ("detector", "features", "clip")
 SPLITS = {"_single": "Single object", "_multi": "Multi objects"}
 SHORT = 12  # digits of a hash, in a note
+TOLD = (".safetensors", ".pt", "tokenizer.json", "vocab.json", "vocab.txt", "merges.txt", ".model")
+"""How the files end whose hashes a note has: weights, and what makes tokens of words."""
 
 
 @dataclass(frozen=True)
@@ -108,15 +110,13 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
     """The table of results of `lsregen evaluate score` that passed `check_comparable`.
 
     Raises:
-        ConfigError: two have a method of one name, or they have nothing that the table shows.
+        ConfigError: two have a method of one name.
     """
     rows = [row for result in results for row in result["rows"]]
     names = [row["guidance"] for row in rows]
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"method {twice[0]!r} stands in two results; score their runs together")
     columns = tuple(column for column in COLUMNS if any(_is_told(column, row) for row in rows))
-    if not columns:
-        raise ConfigError("these results have none of the table's metrics; see them with --layout full")
     said = tuple(note for result in results for note in notes_of(result))
     return Table(
         columns, tuple((row["guidance"], row["count"]) for row in rows), cells_of(columns, rows), tuple(dict.fromkeys(said))
@@ -211,7 +211,7 @@ def _settings(settings: Mapping[str, Any]) -> str:
 
 
 def _hashes(sha256: Mapping[str, str]) -> str:
-    weights = {name: value for name, value in sha256.items() if name.endswith((".safetensors", ".pt"))} or sha256
+    weights = {name: value for name, value in sha256.items() if name.endswith(TOLD)} or sha256
     return ", ".join(f"{name} {value[:SHORT]}" for name, value in weights.items())
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from lsregen.apps.metadata import encode_png
-from lsregen.apps.output import OutputError, check_name, claim, keep_aside, prepare_folder, read_own, slug, write_file
+from lsregen.apps.output import OutputError, check_name, claim, keep_aside, prepare_folder, read_own, slug, write_file, write_json
 
 
 @pytest.mark.parametrize(
@@ -89,6 +90,16 @@ def test_json_of_another_format_is_not_own(tmp_path: Path) -> None:
     assert claim([path], "lsregen-evaluation") == [path]
     with pytest.raises(OutputError, match=r"not made by lsregen \(no lsregen-report\); choose another --json, or move it away"):
         claim([path], cure="choose another --json")
+
+
+def test_what_json_replaces_is_kept_if_it_is_something_else(tmp_path: Path) -> None:
+    path = tmp_path / "result.json"
+    assert write_json(path, {"rows": [1]}, keep=True) is None
+    assert write_json(path, {"rows": [1]}, keep=True) is None
+    assert write_json(path, {"rows": [2]}, keep=True) == tmp_path / "result-1.json"
+    assert [json.loads(each.read_text())["rows"] for each in (path, tmp_path / "result-1.json")] == [[2], [1]]
+    assert write_json(path, {"rows": [3]}) is None
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["result-1.json", "result.json"]
 
 
 def test_kept_aside_under_the_first_free_name(tmp_path: Path) -> None:

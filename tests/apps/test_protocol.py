@@ -95,6 +95,24 @@ def test_failed_jobs_make_the_exit_code_1_and_are_shown(run: Run, monkeypatch: p
 
 
 @pytest.mark.usefixtures("planned")
+def test_what_is_made_again_is_said(run: Run) -> None:
+    command = ("evaluate", "run", "plan.jsonl", "--out", "run", "--device", "cpu")
+    assert run(*command).exit_code == 0
+    place = RunFolder.open(Path("run"))
+    place.image_path(0).unlink()
+    place.record_path(1).write_text("")
+    said = run("evaluate", "status", "run")
+    assert said.exit_code == 2
+    assert f"{place.record_path(1)}: cannot be read" in said.stderr
+    assert "`lsregen evaluate run run/plan.jsonl --out run` makes it again" in said.stderr
+    again = run(*command)
+    assert (again.exit_code, again.stdout) == (0, "2 images: 0 were finished before, 2 made, 0 of them failed\n")
+    assert f"made again, since the picture is lost: {place.image_path(0)}\n" in again.stderr
+    assert f"made again, since the record is damaged: {place.record_path(1)}\n" in again.stderr
+    assert "2 finished" in run("evaluate", "status", "run").stdout
+
+
+@pytest.mark.usefixtures("planned")
 def test_ctrl_c_keeps_what_is_finished(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     make, calls = Maker.make, list[Any]()
 

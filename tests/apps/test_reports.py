@@ -125,6 +125,7 @@ def test_results_that_were_measured_otherwise_are_not_pooled(
     (tmp_path / "one.json").write_text(json.dumps(data))
     for row in data["rows"]:
         row["guidance"] += " 2"
+        row["model"] += " 2"
     (tmp_path / "other.json").write_text(json.dumps(data))
     assert run("evaluate", *command, "one.json", "other.json").exit_code == 0
     change(data["protocol"])
@@ -182,10 +183,32 @@ def test_runs_of_the_same_items_stand_side_by_side(run: Call, tmp_path: Path) ->
     drawn.run(tmp_path / "a", drawn.plan(("ours",), items=2), {"ours": drawn.true})
     drawn.run(tmp_path / "b", drawn.plan(("theirs",), items=3), {"theirs": drawn.empty})
     assert shown("a", "b") == (3, 5, 1)
-    drawn.run(tmp_path / "other", drawn.plan(("theirs",), items=2, objects=1), {"theirs": drawn.empty})
-    assert shown("a", "other") == (4, 4, 4)  # the names are the same, what was asked for is not
+
+
+@pytest.mark.parametrize("command", [("page",), ("score", "--detector", "shapeworld")], ids=["page", "score"])
+def test_runs_that_are_not_alike_do_not_stand_together(run: Call, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """A page is as strict as a score."""
+    name, *options = command
+    drawn.run(tmp_path / "a", drawn.plan(("ours",), items=2), {"ours": drawn.true})
+    drawn.run(tmp_path / "asked", drawn.plan(("theirs",), items=2, objects=1), {"theirs": drawn.empty})
     drawn.run(tmp_path / "again", drawn.plan(("ours",), items=2), {"ours": drawn.true})
-    assert shown("a", "again") == (4, 4, 0)
+    drawn.run(tmp_path / "changed", drawn.plan(("ours",), items=2, name="more", gammas=[3.0]), {"ours": drawn.true})
+    exchanged = drawn.run(tmp_path / "exchanged", drawn.plan(("ours",), items=2), {"ours": drawn.true})
+    exchanged.image_path(1).write_bytes(exchanged.image_path(0).read_bytes())
+
+    def said(*runs: str) -> str:
+        result = run("evaluate", name, *runs, *options)
+        assert result.exit_code == 2, result.output
+        return result.stderr
+
+    assert "item 'scene-0' is not the same in a and asked: another prompt" in said("a", "asked")
+    assert "item 'scene-0' with seed 0 by 'ours' stands in both a and again; use these runs one by one" in said("a", "again")
+    assert "method 'ours' is not the same in a and changed: config.guidance" in said("a", "changed")
+    assert "a run is given twice" in said("a", "a")
+    cure = "remove it, and `lsregen evaluate run exchanged/plan.jsonl --out exchanged` makes it again"
+    assert f"000001.png: not the picture that the run made; {cure}" in said("exchanged")
+    exchanged.image_path(1).write_bytes(b"")
+    assert f"; {cure}" in said("exchanged")
 
 
 def test_pictures_of_another_shape_keep_it(run: Call, tmp_path: Path) -> None:
@@ -221,7 +244,19 @@ def test_a_plot_is_drawn_and_is_the_same_again(run: Call, folder: Path, tmp_path
         assert Image.open(BytesIO(first)).width > 1000
 
 
+def test_a_plot_of_methods_that_differ_in_nothing(run: Call, tmp_path: Path) -> None:
+    drawn.run(tmp_path / "run", drawn.plan(tuple(METHODS), items=2, gammas=[30.0, 3.0, 3.0]), METHODS)
+    assert run("evaluate", "score", "run", "--detector", "shapeworld").exit_code == 0
+    command = ("evaluate", "plot", "run", "--metrics", "map50", "--out", "x.png")
+    result = run(*command)
+    assert result.exit_code == 2
+    assert "methods 'mirrored' and 'empty' are the same in every setting, guidance.layout.gamma 3 among them" in result.stderr
+    assert run(*command, "--methods", "right,empty").exit_code == 0
+    assert (tmp_path / "x.png").is_file()
+
+
 BAD = {
+    "a method": (("--metrics", "map50", "--methods", "rigt", "--out", "x.png"), "method 'rigt': not in these results (did you"),
     "a metric": (("--metrics", "map", "--out", "x.png"), "metric 'map': not in these results (did you mean 'map50'?)"),
     "a setting": (
         ("--metrics", "map50", "--against", "guidance.layout.gama", "--out", "x.png"),

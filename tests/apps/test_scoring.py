@@ -1,8 +1,9 @@
-"""`lsregen evaluate score`: known pictures get their known scores, twice the same, and bad input is said before any work."""
+"""`lsregen evaluate score`: known pictures get their known scores, twice the same."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -154,7 +155,7 @@ def test_several_seeds_are_resampled_by_item_and_counted_as_visor_does(run: Call
 def test_a_visor_n_that_cannot_be_given_is_said(run: Call, tmp_path: Path) -> None:
     drawn.run(tmp_path / "run", drawn.plan(("some",), items=3, seeds=2), {"some": drawn.true}, broken=[1])
     result = run("evaluate", "score", "run", "--detector", "shapeworld")
-    assert "visor_n of some: some items have 1 pictures and some 2, so it is left out" in result.stderr
+    assert "visor_n of some: some items have 1 pictures and some 2, so it is left out" in result.stdout
     assert "visor_1" not in values(tmp_path / "run" / "scores" / "result.json")["some"]
 
 
@@ -211,10 +212,10 @@ def test_the_versions_that_made_the_pictures_are_told(run: Call, tmp_path: Path)
 
     of("2.13.0", 0, 1, 2)
     first = run("evaluate", "score", "run", "--detector", "shapeworld")
-    assert (first.exit_code, "versions" in first.stderr) == (0, False)
+    assert (first.exit_code, "several versions" in first.stdout) == (0, False)
     of("2.14.0", 2)
     second = run("evaluate", "score", "run", "--detector", "shapeworld")
-    assert "pictures were made by several versions: torch 2.13.0 (2) and 2.14.0 (1)" in second.stderr
+    assert "pictures were made by several versions: torch 2.13.0 (2) and 2.14.0 (1)" in second.stdout
     (plan,) = json.loads((tmp_path / "run" / "scores" / "result.json").read_text())["protocol"]["plans"]
     assert plan["made_by"] == [
         {"images": 2, "versions": {"lsregen": "0.1.0", "torch": "2.13.0"}},
@@ -231,7 +232,7 @@ def test_a_method_that_has_no_picture_yet_is_left_out_of_a_part(run: Call, tmp_p
     data = json.loads((tmp_path / "run" / "scores" / "result.json").read_text())
     assert [(row["guidance"], row["count"]) for row in data["rows"]] == [("right", 4), ("mirrored", 2)]
     assert [(each["first"], each["second"], each["count"]) for each in data["differences"]] == [("right", "mirrored", 2)]
-    assert "left out, since no picture of it is finished: empty" in result.stderr
+    assert "left out, since no picture of it is finished: empty" in result.stdout
     drawn.run(tmp_path / "bad", plan, METHODS, broken=range(12))
     assert "no pictures by right, mirrored, empty" in run("evaluate", "score", "bad", "--clip", "x", "--partial").stderr
 
@@ -241,7 +242,7 @@ def test_too_few_pictures_for_a_frechet_distance_is_said(run: Call, tmp_path: Pa
     real = str(reference(tmp_path / "real"))
     result = run("evaluate", "score", "run", "--features", "shapeworld", "--reference", real)
     assert result.exit_code == 0
-    assert "frechet: too few pictures of right (5); 64 features need more pictures than that" in result.stderr
+    assert "frechet: too few pictures of right (5); 64 features need more pictures than that" in result.stdout
     assert "frechet" not in values(tmp_path / "run" / "scores" / "result.json")["right"]
 
 
@@ -251,7 +252,7 @@ def test_attributes_are_told_from_crops_where_the_detector_knows_nouns_only(run:
     options = ("--detector", str(folder), "--threshold", "0.1")
     result = run("evaluate", "score", "run", *options)
     assert result.exit_code == 0, result.output
-    assert "attribute_rate: the detector does not know the phrases" in result.stderr
+    assert "attribute_rate: the detector does not know the phrases" in result.stdout
     assert run("evaluate", "score", "run", *options, "--clip", str(clip)).exit_code == 0
     assert 0 <= values(tmp_path / "run" / "scores" / "result.json")["right"]["attribute_rate"] <= 1
 
@@ -305,89 +306,29 @@ def test_an_attribute_that_is_told_from_no_other_is_left_out(
 ) -> None:
     result = run(*of_crops)
     assert result.exit_code == 0, result.output
-    assert "attribute_rate: left out: wooden, since no attribute of its kind is there to tell it from" in result.stderr
+    assert "attribute_rate: left out: wooden, since no attribute of its kind is there to tell it from" in result.stdout
     assert all(len(texts) == 11 and texts[-1] == "a photo of a gray circle" for texts in asked)
 
 
-def test_a_damaged_or_exchanged_picture_is_said(run: Call, tmp_path: Path) -> None:
-    made = drawn.run(tmp_path / "run", drawn.plan(("right",), items=2), METHODS)
-    made.image_path(1).write_bytes(made.image_path(0).read_bytes())
-    result = run("evaluate", "score", "run", "--detector", "shapeworld")
-    assert result.exit_code == 2
-    assert "000001.png: not the picture that the run made" in result.stderr
-    made.image_path(1).write_bytes(b"")
-    assert "cannot be read as a picture" in run("evaluate", "score", "run", "--detector", "shapeworld").stderr
+def test_another_result_is_kept_beside_the_new_one(run: Call, tmp_path: Path) -> None:
+    """And the table that is printed is that of `lsregen evaluate table`."""
+    drawn.run(tmp_path / "run", drawn.plan(("right",), items=2), METHODS)
+    scores, clip = tmp_path / "run" / "scores", str(networks.clip(tmp_path / "clip"))
 
+    def held() -> list[str]:
+        return sorted(path.name for path in scores.glob("*.json"))
 
-def unknown_class(folder: Path) -> tuple[str, ...]:
-    return ("run", "--detector", str(networks.yolos(folder / "yolos", ("cat", "dog"))))
-
-
-BAD: dict[str, tuple[Callable[[Path], tuple[str, ...]], str]] = {
-    "nothing to measure": (lambda _: ("run",), "nothing measures: give --detector, --clip, or --features with --reference"),
-    "no run": (lambda _: (".", "--detector", "shapeworld"), "no plan.jsonl in it; expected the folder of a run"),
-    "no such run": (lambda _: ("nowhere", "--detector", "shapeworld"), "no plan.jsonl in it"),
-    "unfinished": (lambda _: ("half", "--detector", "shapeworld"), "2 of its 3 jobs are not finished; go on with"),
-    "empty": (lambda _: ("none", "--detector", "shapeworld"), "none of its 3 jobs is finished; make them with"),
-    "all failed": (lambda _: ("failed", "--detector", "shapeworld"), "no pictures by right; see its records"),
-    "twice": (lambda _: ("run", "run", "--detector", "shapeworld"), "a run is given twice"),
-    "same items": (lambda _: ("run", "copy", "--detector", "shapeworld"), "item 'scene-0' with seed 0 by 'right' stands in both"),
-    "another method": (lambda _: ("run", "other", "--detector", "shapeworld"), "method 'right' is not the same in run and other"),
-    "no such detector": (lambda _: ("run", "--detector", "shapewrld"), "did you mean 'shapeworld'?"),
-    "no detector's folder": (
-        lambda _: ("run", "--detector", "run"),
-        "no folder with a config.json; expected a detector of transformers",
-    ),
-    "lacks the classes": (unknown_class, "classes that the plan asks for: "),
-    "no such option": (
-        lambda _: ("run", "--detector", "shapeworld", "--detector-option", "x=1"),
-        "x: no such option for detector",
-    ),
-    "an option of nothing": (lambda _: ("run", "--class", "cat=dog"), "are of a detector; name one (--detector)"),
-    "not a pair": (lambda _: ("run", "--detector", "shapeworld", "--class", "cat"), "'cat': expected CLASS=LABEL"),
-    "no reference": (lambda _: ("run", "--features", "shapeworld"), "--features and --reference belong together"),
-    "no such reference": (lambda _: ("run", "--features", "shapeworld", "--reference", "x"), "no such folder; expected a folder"),
-    "empty reference": (lambda _: ("run", "--features", "shapeworld", "--reference", "empty"), "no pictures in it"),
-    "no inception": (lambda _: ("run", "--features", "inception.pt", "--reference", "run"), "no such file or folder; expected"),
-    "no TorchScript": (lambda _: ("run", "--features", "weights.pt", "--reference", "run"), "not a TorchScript file"),
-    "no encoder": (
-        lambda _: ("run", "--features", "run", "--reference", "run"),
-        "features 'run': no folder with a config.json; expected",
-    ),
-    "no clip": (lambda _: ("run", "--clip", "clip"), "clip 'clip': no folder with a config.json; expected a folder of CLIP"),
-    "no device": (lambda _: ("run", "--clip", "run", "--device", "abacus"), "device 'abacus': not a device of torch"),
-    "a folder for a result": (lambda _: ("run", "--detector", "shapeworld", "--json", "run"), "is a folder; expected a file"),
-}
-
-
-@pytest.mark.parametrize(("options", "said"), BAD.values(), ids=list(BAD))
-def test_bad_input_is_said_before_any_picture_is_looked_at(
-    run: Call, tmp_path: Path, options: Callable[[Path], tuple[str, ...]], said: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    plan = drawn.plan(("right",), items=3)
-    drawn.run(tmp_path / "run", plan, METHODS)
-    drawn.run(tmp_path / "copy", plan, METHODS)
-    drawn.run(tmp_path / "half", plan, METHODS, but=[1, 2])
-    drawn.run(tmp_path / "none", plan, METHODS, but=[0, 1, 2])
-    drawn.run(tmp_path / "failed", plan, METHODS, broken=[0, 1, 2])
-    drawn.run(tmp_path / "other", drawn.plan(("right",), items=3, name="more", gammas=[3.0]), METHODS)
-    (tmp_path / "empty").mkdir()
-    (tmp_path / "weights.pt").write_bytes(b"PK nothing")
-
-    def refuse(*_: object) -> None:
-        raise AssertionError("a picture was looked at")
-
-    monkeypatch.setattr(_ShapeWorld, "__call__", refuse)
-    result = run("evaluate", "score", *options(tmp_path))
-    assert result.exit_code == 2, result.output
-    assert said in " ".join(result.stderr.split())
-
-
-def test_a_run_in_which_a_package_is_missing_is_not_begun(run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lsregen.apps.scoring.EXTRA", {"no_such_module": "no-such-package"})
-    result = run("evaluate", "score", "run", "--detector", "shapeworld")
-    assert result.exit_code == 2
-    assert "evaluation needs no-such-package; install them with: pip install no-such-package" in result.stderr
+    for _ in range(2):
+        assert "another result" not in run("evaluate", "score", "run", "--detector", "shapeworld").stderr
+    assert held() == ["result.json"]
+    first = (scores / "result.json").read_bytes()
+    result = run("evaluate", "score", "run", "--clip", clip)
+    assert "run/scores/result.json held another result, which is kept as run/scores/result-1.json" in result.stderr
+    assert held() == ["result-1.json", "result.json"]
+    assert (scores / "result-1.json").read_bytes() == first
+    assert set(values(scores / "result.json")["right"]) == {"clip", "clip_multi"}
+    assert result.stdout == run("evaluate", "table", "run").stdout
+    assert re.search(r"clip \(model.safetensors \w{12}, tokenizer.json \w{12}\)", result.stdout)
 
 
 def test_inception_is_a_file_of_torchscript(run: Call, tmp_path: Path) -> None:

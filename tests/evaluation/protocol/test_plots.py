@@ -35,6 +35,21 @@ def test_rows_are_ordered_by_their_setting_and_others_are_level() -> None:
     assert (level.name, level.level, level.points[0].value) == ("none", True, 1)
 
 
+def test_methods_that_differ_in_nothing_are_refused() -> None:
+    twin = row("c", 4.0, steps=10, guidance={"layout": {"gamma": 3.0}})
+    said = r"methods 'a' and 'c' are the same in every setting, guidance.layout.gamma 3 among them: .* \(--methods\)"
+    with pytest.raises(ConfigError, match=said):
+        series_of([*ROWS, twin], "clip", "guidance.layout.gamma")
+    with pytest.raises(ConfigError, match=r"method 'a' stands in two results, with guidance.layout.gamma 3 in both; give one"):
+        series_of([*ROWS, ROWS[1]], "clip", "guidance.layout.gamma")
+    others = [{**each, "objects": 3} for each in ROWS[:2]]
+    assert [each.name for each in series_of([*ROWS, *others], "clip", "guidance.layout.gamma")] == [
+        "objects None",
+        "objects 3",
+        "none",
+    ]
+
+
 def test_rows_that_differ_in_more_are_lines_of_their_own() -> None:
     others = [row(name, value, steps=20, guidance={"layout": {"gamma": value}}) for name, value in (("c", 3.0), ("d", 9.0))]
     more = [*ROWS, *others]

@@ -185,7 +185,7 @@ def test_a_part_that_a_crash_left_is_no_job(tmp_path: Path, small: Small) -> Non
     [
         ("{", "cannot be read"),
         ("[]", "not a record"),
-        ("{}", "a record of the plan None"),
+        ("{}", "not a record"),
         ("few", "method: missing"),
         ("other", "the record of another job"),
     ],
@@ -198,8 +198,27 @@ def test_a_damaged_record_is_named(tmp_path: Path, small: Small, content: str, w
     few = json.dumps({"plan": plan.digest, "job": 0})
     data = folder.record_path(1).read_bytes() if content == "other" else {"few": few}.get(content, content).encode()
     folder.record_path(0).write_bytes(data)
-    with pytest.raises(ConfigError, match=rf"000000.json: .*{why}"):
+    with pytest.raises(
+        ConfigError, match=rf"000000.json: .*{why}.*; `lsregen evaluate run .*plan.jsonl --out .*` makes it again"
+    ):
         list(folder.records())
+    assert folder.intact(0) is None
+    assert RunFolder.begin(tmp_path, small()).finished() == {0, 1}
+
+
+def test_a_job_is_finished_with_its_picture(tmp_path: Path, small: Small) -> None:
+    """Unless its record tells of an error."""
+    plan = small()
+    folder = RunFolder.begin(tmp_path, plan)
+    for number in (0, 1):
+        kept(folder, number)
+    folder.keep(record(plan, 2, Fault("NonFiniteError", "nan")), None)
+    assert folder.finished() == {0, 1, 2}
+    folder.image_path(1).unlink()
+    assert (folder.finished(), folder.recorded(), folder.missing()) == ({0, 2}, {0, 1, 2}, [1, 3, 4, 5])
+    assert [each.job for each in folder.records()] == [0, 2]
+    folder.record_path(1).write_text("{")
+    assert folder.finished() == {0, 2}
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path, small: Small) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,18 @@ def answered(study: Study, path: Path, rater: int, prefers: Any, **changed: Any)
     data = {"format": ANSWERS, "key": study.key, "id": f"id-{rater}", "rater": f"rater {rater}", "answers": answers, **changed}
     path.write_text(json.dumps(data))
     return path
+
+
+def test_the_file_of_the_documentation_is_one(study: Study, tmp_path: Path) -> None:
+    """But for its key."""
+    page = Path(__file__).parents[3] / "docs" / "protocol.md"
+    [text] = re.findall(r"^```json\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    two = Study("ours", "theirs", study.pairs[:2])
+    data = json.loads(text)
+    assert set(data["answers"]) == {pair.name for pair in two.pairs}
+    (tmp_path / "answers.json").write_text(json.dumps({**data, "key": two.key}))
+    [answers] = read_answers([tmp_path / "answers.json"])
+    assert (answers.rater, answers.count, answers.lefts) == ("Ada", 6, 3)
 
 
 def test_pairs_are_of_one_item_drawn_at_random_and_balanced(entries: tuple[tuple[Entry, ...], tuple[Entry, ...]]) -> None:

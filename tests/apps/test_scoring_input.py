@@ -1,0 +1,87 @@
+"""`lsregen evaluate score`: bad input is said before any picture is looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from lsregen.evaluation.protocol.detectors import _ShapeWorld
+
+from ..evaluation.protocol import drawn, networks
+
+Call = Callable[..., Result]
+METHODS = {"right": drawn.true, "mirrored": drawn.mirrored, "empty": drawn.empty}
+
+
+def unknown_class(folder: Path) -> tuple[str, ...]:
+    return ("run", "--detector", str(networks.yolos(folder / "yolos", ("cat", "dog"))))
+
+
+BAD: dict[str, tuple[Callable[[Path], tuple[str, ...]], str]] = {
+    "nothing to measure": (lambda _: ("run",), "nothing measures: give --detector, --clip, or --features with --reference"),
+    "no run": (lambda _: (".", "--detector", "shapeworld"), "no plan.jsonl in it; expected the folder of a run"),
+    "no such run": (lambda _: ("nowhere", "--detector", "shapeworld"), "no plan.jsonl in it"),
+    "unfinished": (lambda _: ("half", "--detector", "shapeworld"), "2 of its 3 jobs are not finished; go on with"),
+    "empty": (lambda _: ("none", "--detector", "shapeworld"), "none of its 3 jobs is finished; make them with"),
+    "all failed": (lambda _: ("failed", "--detector", "shapeworld"), "no pictures by right; see its records"),
+    "twice": (lambda _: ("run", "run", "--detector", "shapeworld"), "a run is given twice"),
+    "same items": (lambda _: ("run", "copy", "--detector", "shapeworld"), "item 'scene-0' with seed 0 by 'right' stands in both"),
+    "another method": (lambda _: ("run", "other", "--detector", "shapeworld"), "method 'right' is not the same in run and other"),
+    "no such detector": (lambda _: ("run", "--detector", "shapewrld"), "did you mean 'shapeworld'?"),
+    "no detector's folder": (
+        lambda _: ("run", "--detector", "run"),
+        "no folder with a config.json; expected a detector of transformers",
+    ),
+    "lacks the classes": (unknown_class, "classes that the plan asks for: "),
+    "no such option": (
+        lambda _: ("run", "--detector", "shapeworld", "--detector-option", "x=1"),
+        "x: no such option for detector",
+    ),
+    "an option of nothing": (lambda _: ("run", "--class", "cat=dog"), "are of a detector; name one (--detector)"),
+    "not a pair": (lambda _: ("run", "--detector", "shapeworld", "--class", "cat"), "'cat': expected CLASS=LABEL"),
+    "no reference": (lambda _: ("run", "--features", "shapeworld"), "--features and --reference belong together"),
+    "no such reference": (lambda _: ("run", "--features", "shapeworld", "--reference", "x"), "no such folder; expected a folder"),
+    "empty reference": (lambda _: ("run", "--features", "shapeworld", "--reference", "empty"), "no pictures in it"),
+    "no inception": (lambda _: ("run", "--features", "inception.pt", "--reference", "run"), "no such file or folder; expected"),
+    "no TorchScript": (lambda _: ("run", "--features", "weights.pt", "--reference", "run"), "not a TorchScript file"),
+    "no encoder": (
+        lambda _: ("run", "--features", "run", "--reference", "run"),
+        "features 'run': no folder with a config.json; expected",
+    ),
+    "no clip": (lambda _: ("run", "--clip", "clip"), "clip 'clip': no folder with a config.json; expected a folder of CLIP"),
+    "no device": (lambda _: ("run", "--clip", "run", "--device", "abacus"), "device 'abacus': not a device of torch"),
+    "a folder for a result": (lambda _: ("run", "--detector", "shapeworld", "--json", "run"), "is a folder; expected a file"),
+}
+
+
+@pytest.mark.parametrize(("options", "said"), BAD.values(), ids=list(BAD))
+def test_bad_input_is_said_before_any_picture_is_looked_at(
+    run: Call, tmp_path: Path, options: Callable[[Path], tuple[str, ...]], said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = drawn.plan(("right",), items=3)
+    drawn.run(tmp_path / "run", plan, METHODS)
+    drawn.run(tmp_path / "copy", plan, METHODS)
+    drawn.run(tmp_path / "half", plan, METHODS, but=[1, 2])
+    drawn.run(tmp_path / "none", plan, METHODS, but=[0, 1, 2])
+    drawn.run(tmp_path / "failed", plan, METHODS, broken=[0, 1, 2])
+    drawn.run(tmp_path / "other", drawn.plan(("right",), items=3, name="more", gammas=[3.0]), METHODS)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "weights.pt").write_bytes(b"PK nothing")
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("a picture was looked at")
+
+    monkeypatch.setattr(_ShapeWorld, "__call__", refuse)
+    result = run("evaluate", "score", *options(tmp_path))
+    assert result.exit_code == 2, result.output
+    assert said in " ".join(result.stderr.split())
+
+
+def test_a_run_in_which_a_package_is_missing_is_not_begun(run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lsregen.apps.scoring.EXTRA", {"no_such_module": "no-such-package"})
+    result = run("evaluate", "score", "run", "--detector", "shapeworld")
+    assert result.exit_code == 2
+    assert "evaluation needs no-such-package; install them with: pip install no-such-package" in result.stderr
