@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...framework.errors import ConfigError, LayoutError, PhraseError
-from ...framework.items import Dropped, Item, Size
+from ...framework.items import LEAVE_OUT, Dropped, Item, Size
 from ...framework.options import build, option, plain
 from .plan import Job, LazyJobs, Method, Plan, check_names
 from .sources import Entry, Source
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ...framework.types import Model
 
 POLICIES = "model, own, xFACTOR or WIDTHxHEIGHT"
-LEAVE_OUT = "; or leave such items out: --on-bad-box drop"
 SEEDS = 2**32  # of images: every tool takes these
 
 
@@ -119,7 +118,8 @@ def make_plan(
     for name, each in fitted.items():
         for i, why in each.faults.items():
             if source.origin.options.get("on_bad_box") != "drop":
-                raise LayoutError(f"item {source.entries[i].id}: {why} (method {name!r}){LEAVE_OUT}")
+                many = f"{len(each.faults)} of {len(source.entries)} items"
+                raise LayoutError(f"item {source.entries[i].id}: {why} (method {name!r} cannot make {many}); or {LEAVE_OUT}")
             faulty.setdefault(i, why)
     dropped += [Dropped(source.entries[i].id, "item", why) for i, why in sorted(faulty.items())]
     kept = [i for i in range(len(source.entries)) if i not in faulty]
