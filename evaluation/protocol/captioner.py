@@ -125,7 +125,7 @@ def pictures_of(asked: Asked, images: Path, question: str = QUESTION) -> list[Pi
         LayoutError: the annotations cannot be used, or images of the split are missing in the folder.
         ConfigError: a question with other places than `{first}` and `{second}`.
     """
-    found, _ = read_images(asked, largest_first=True)
+    found, _ = read_images(asked, for_captions=True)
     pictures: list[Picture] = []
     for image, _ in found:
         if image.item.name is None:
@@ -136,8 +136,6 @@ def pictures_of(asked: Asked, images: Path, question: str = QUESTION) -> list[Pi
         except (KeyError, IndexError, ValueError):
             raise ConfigError(f"--question {question!r}: expected a text with {{first}} and {{second}} in it") from None
         pictures.append(Picture(image.id, images / image.item.name, said))
-    if not pictures:
-        raise LayoutError(f"{asked.path}: no images in the split {asked.split!r}")
     if missing := [picture.path for picture in pictures if not picture.path.is_file()]:
         raise LayoutError(f"{len(missing)} of {len(pictures)} images are missing; the first is {missing[0]}")
     return pictures

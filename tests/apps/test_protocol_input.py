@@ -54,7 +54,11 @@ FILES: dict[str, tuple[Callable[[], Any], tuple[str, ...], str]] = {
     "unknown categories": (lambda: edited(annotations=annotation(category_id=99)), (), "category_id 99 is none of the file's"),
     "no categories": (lambda: edited(categories=[]), (), "category_id "),
     "an empty split": (lambda: edited(), ("--split", "single"), "a.json: no items (coco, split single)"),
-    "captions of others": (lambda: edited(), ("--captions", "others.jsonl"), "2 of 3 captions are of other images than those of"),
+    "captions of others": (
+        lambda: edited(),
+        ("--captions", "others.jsonl"),
+        "2 of the 3 captions are of other images, the first",
+    ),
     "no caption": (
         lambda: edited(),
         ("--captions", "one.jsonl"),
