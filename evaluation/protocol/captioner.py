@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ...framework.errors import ConfigError, LayoutError
+from ...framework.errors import ConfigError, LayoutError, counted
 from ...framework.items import text_in
 from .captions import parse_lines
 from .folders import load_folder, load_part
@@ -29,7 +29,7 @@ LONGEST = 40  # tokens of a caption
 BEGINNING = b'{"id": '
 """Of every line that is written: what else stands at the end of a file was written by somebody else, and stays."""
 TOKENIZERS = ("tokenizer", "qformer_tokenizer")
-WHAT, EXPECTED = "captioner", "expected an image-to-text model of transformers"
+WHAT, EXPECTED = "--model", "expected an image-to-text model of transformers"
 
 
 @dataclass(frozen=True)
@@ -179,8 +179,8 @@ def write_captions(
         raise ConfigError(f"{path}: captions cannot be written ({error.strerror}); what was written before stays") from None
     if silent:
         raise LayoutError(
-            f"the model said nothing of {len(silent)} images, the first is {silent[0].path}; the others have their captions in "
-            f"{path}: give another --question, or another model, for the rest"
+            f"the model said nothing of {counted(len(silent), 'image')}, the first is {silent[0].path}; the others have their "
+            f"captions in {path}: give another --question, or another model, for the rest"
         )
     return len(missing)
 

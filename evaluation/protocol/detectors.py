@@ -100,7 +100,7 @@ class TransformersDetector:
             CheckpointError: its files are none of an object detector.
         """
         folder = Path(self.model).expanduser()
-        network, processor = load_folder("detector", folder, device, _loaders, EXPECTED)
+        network, processor = load_folder("--detector", folder, device, _loaders, EXPECTED)
         if str(network.config.model_type) in OPEN:
             return _Open(self, network, processor, folder_hashes(folder))
         return _Closed(self, network, processor, folder_hashes(folder))

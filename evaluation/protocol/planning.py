@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ...framework.errors import ConfigError, LayoutError, PhraseError
+from ...framework.errors import ConfigError, LayoutError, PhraseError, told_of
 from ...framework.items import LEAVE_OUT, Dropped, Item, Size
 from ...framework.options import build, option, plain
 from .plan import Job, LazyJobs, Method, Plan, check_names
@@ -172,7 +172,8 @@ def _fit_all(source: Source, specs: Mapping[str, MethodSpec], device: str) -> di
     configs = {name: apply_sets(load_guidance(spec.guidance), spec.sets) for name, spec in specs.items()}
     others: dict[str, dict[str, dict[str, Any]]] = {}
     for name, config in configs.items():
-        whole, others[name] = with_described(validate(config, plugins).as_dict(), plugins, known)
+        with told_of(f"method {name!r}"):
+            whole, others[name] = with_described(validate(config, plugins).as_dict(), plugins, known)
         configs[name] = {**config, "guidance": whole["guidance"]}
     models = {
         name: spec.model or convert(configs[name].get("model"), str | None, "model") or DEFAULT_MODEL
@@ -180,10 +181,12 @@ def _fit_all(source: Source, specs: Mapping[str, MethodSpec], device: str) -> di
     }
     fitted: dict[str, _Fitted] = {}
     for model, dtype in dict.fromkeys((models[name], spec.dtype) for name, spec in specs.items()):
-        pipeline = Pipeline.load(model, device=device, dtype=dtype)
-        for name, spec in specs.items():
-            if (models[name], spec.dtype) == (model, dtype):
-                fitted[name] = _fit(source, spec, configs[name], model, others[name], pipeline)
+        users = [name for name, spec in specs.items() if (models[name], spec.dtype) == (model, dtype)]
+        with told_of(f"method {users[0]!r}"):
+            pipeline = Pipeline.load(model, device=device, dtype=dtype)
+        for name in users:
+            with told_of(f"method {name!r}"):
+                fitted[name] = _fit(source, specs[name], configs[name], model, others[name], pipeline)
         del pipeline  # two models at once may be more than a device holds
     return {name: fitted[name] for name in specs}
 

@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ....framework.annotations import XYWH, Annotated, Annotations, read_annotated
-from ....framework.errors import LayoutError
+from ....framework.errors import LayoutError, counted
 from ....framework.items import Dropped, four, parse_json, read_text
 from ..captions import read_captions
 from ..expects import Expects
@@ -60,9 +60,10 @@ def read_images(asked: Asked, *, for_captions: bool = False) -> tuple[list[tuple
         raise LayoutError(_no_images(asked, Counter(objects.values()), len(reading.dropped)))
     others = [each for each in captions if each not in objects]
     if asked.captions is not None and (missing := [each for each in chosen if each not in captions]):
+        lacking = f"of its {counted(len(chosen), 'image')} {len(missing)} without one"
         raise LayoutError(
             f"{asked.captions}: no caption of image {missing[0]!r}, which is in the split {asked.split!r} of {asked.file} "
-            f"({len(missing)} of its {len(chosen)} images have none); {_of_others(captions, others)}expected one for each image "
+            f"({lacking}); {_of_others(captions, others)}expected one for each image "
             "(lsregen evaluate caption writes them)"
         )
     found = [(image, chosen[image.id]) for image in images]
@@ -80,15 +81,15 @@ def _no_images(asked: Asked, objects: Counter[int], crowds: int) -> str:
             "(instances_*.json), to which captions are given by --captions of lsregen evaluate plan"
         )
     return (
-        f"{asked.file}: no items ({NAME}, split {asked.split}): of its {total} images {one} have exactly one object, "
-        f"{total - none - one} two or more, {none} none ({crowds} crowds are not counted)"
+        f"{asked.file}: no items ({NAME}, split {asked.split}): of its {counted(total, 'image')} {one} with exactly one object, "
+        f"{total - none - one} with two or more, {none} with none (besides {counted(crowds, 'crowd')})"
     )
 
 
 def _of_others(captions: Collection[int | str], others: Sequence[int | str]) -> str:
     if not others:
         return ""
-    return f"{len(others)} of the {len(captions)} captions are of other images, the first has the id {others[0]!r}; "
+    return f"of other images are {len(others)} of the {counted(len(captions), 'caption')}, the first has the id {others[0]!r}; "
 
 
 def objects_of(annotations: Annotations, split: str) -> Annotations | None:

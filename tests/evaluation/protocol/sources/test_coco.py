@@ -190,8 +190,8 @@ def test_a_file_of_something_else(tmp_path: Path, text: str) -> None:
 def test_an_empty_split_is_said(write: Callable[..., Path]) -> None:
     one, crowd = ANNOTATIONS[0], ANNOTATIONS[6]
     said = (
-        r"instances.json: no items \(coco, split multi\): of its 5 images 1 have exactly one object, 0 two or more, 4 none "
-        r"\(1 crowds are not counted\)"
+        r"instances.json: no items \(coco, split multi\): of its 5 images 1 with exactly one object, 0 with two or more, "
+        r"4 with none \(besides 1 crowd\)"
     )
     with pytest.raises(LayoutError, match=said):
         read_source("coco", Asked(write(annotations=[one, crowd]), split="multi"))
@@ -218,7 +218,7 @@ def test_captions_of_images_that_are_not_in_the_file_are_counted(write: Callable
 def test_captions_of_other_images_alone(write: Callable[..., Path], ids: tuple[int | str, ...]) -> None:
     path = write()
     said = captions(path, dict.fromkeys(ids, "a dog"))
-    of_others = rf"no caption of image 11, .* 2 of the 2 captions are of other images, the first has the id {ids[0]!r}; expected"
+    of_others = rf"no caption of image 11, .* of other images are 2 of the 2 captions, the first has the id {ids[0]!r}; expected"
     with pytest.raises(LayoutError, match=of_others):
         read_source("coco", Asked(path, split="single", captions=said))
 
@@ -239,7 +239,7 @@ def test_an_image_without_a_caption(write: Callable[..., Path]) -> None:
     path = write()
     with pytest.raises(
         LayoutError,
-        match=r"no caption of image 14, which is in the split 'single' of .* \(1 of its 2 images have none\); expected",
+        match=r"no caption of image 14, which is in the split 'single' of .* \(of its 2 images 1 without one\); expected",
     ):
         read_source("coco", Asked(path, split="single", captions=captions(path, {11: "a dog"})))
 
