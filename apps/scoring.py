@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..framework.errors import ConfigError, nearest
+from ..framework.errors import ConfigError, nearest, told_of
 from .cli import INTERRUPTED
 from .output import write_json
 
@@ -149,7 +149,8 @@ def instruments(
                     f"{nearest(detector, plugins.detectors)}"
                 )
             values = {"model": detector, **values}
-        plugin = build(plugins.detector(named).cls, values, "", f"detector {named!r}")
+        with told_of("--detector-option"):
+            plugin = build(plugins.detector(named).cls, values, "", f"detector {named!r}")
         loaded, name = plugin.load(device), Path(detector).name if named != detector else named
         package = plugins.versions_of(plugin)
     if reference is not None and not reference.is_dir():

@@ -168,8 +168,10 @@ def _fit_all(source: Source, specs: Mapping[str, MethodSpec], device: str) -> di
     from ...framework.plugins import discover
     from .weights import with_described
 
-    plugins, known = discover(), dict[str, dict[str, Any]]()
-    configs = {name: apply_sets(load_guidance(spec.guidance), spec.sets) for name, spec in specs.items()}
+    plugins, known, configs = discover(), dict[str, dict[str, Any]](), dict[str, dict[str, Any]]()
+    for name, spec in specs.items():
+        with told_of(f"method {name!r}"):
+            configs[name] = apply_sets(load_guidance(spec.guidance), spec.sets)
     others: dict[str, dict[str, dict[str, Any]]] = {}
     for name, config in configs.items():
         with told_of(f"method {name!r}"):

@@ -159,7 +159,10 @@ BAD = {
     "no methods": ((), "expected either --guidance NAME,... or --methods FILE.yaml"),
     "both": (("--guidance", "none", "--methods", "a.yaml"), "and not both"),
     "twice": (("--guidance", "none,none"), "expected different names"),
-    "no preset": (("--guidance", "layout-guidnce"), "did you mean 'layout-guidance'"),
+    "no preset": (
+        ("--guidance", "layout-guidnce"),
+        "method 'layout-guidnce': guidance 'layout-guidnce': no such preset (did you mean",
+    ),
     "dtype": (("--guidance", "none", "--dtype", "auto"), "a plan does not leave it to the machine"),
     "size": (("--guidance", "none", "--size", "3x"), "expected model, own, xFACTOR or WIDTHxHEIGHT"),
     "not its option": (("--guidance", "none", "--split", "single"), "split 'single': not of the source shapeworld"),

@@ -357,7 +357,11 @@ BAD: dict[str, tuple[Callable[[Path], tuple[str, ...]], str]] = {
     ),
     "no such option": (
         lambda _: ("run", "--detector", "shapeworld", "--detector-option", "x=1"),
-        "x: no such option for detector",
+        "--detector-option: x: no such option for detector",
+    ),
+    "no folder's option": (
+        lambda _: ("run", "--detector", "transformers"),
+        "--detector-option: model: missing; detector 'transformers' needs it",
     ),
     "an option of nothing": (lambda _: ("run", "--class", "cat=dog"), "are of a detector; name one (--detector)"),
     "not a pair": (lambda _: ("run", "--detector", "shapeworld", "--class", "cat"), "'cat': expected CLASS=LABEL"),
