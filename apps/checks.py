@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 LONGEST_SHOWN = 80  # characters of a name, in a message
 PIXELS = re.compile(r"; these look like pixels: .*")  # what the framework says to those who write Python or files
-AGAIN = re.compile(r": box \([^()]*\)(?=:)")  # the numbers once more, behind the text that holds them
+AGAIN = re.compile(r": box \[[^][]*\](?=:)")  # the numbers once more, behind the text that holds them
 SAME_SHAPE = 0.02  # a mask whose sides are in another ratio than the picture's, by more than this, is said to be stretched
 HUB_NAME = re.compile(r"[A-Za-z0-9]\w*(?:[.-]+\w+)*/\w+(?:[.-]+\w+)*", re.ASCII)
 MEMORY = ("out of memory", "not enough memory", "can't allocate memory")

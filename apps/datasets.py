@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..framework.errors import ConfigError
+from ..framework.errors import ConfigError, counted
 from .checks import check_folder, memory_errors, parse_size
 from .cli import INTERRUPTED
 
@@ -82,5 +82,5 @@ def caption(
     except KeyboardInterrupt:
         click.echo(f"Interrupted; captions are kept in {out}: the same command goes on from there.", err=True)
         raise click.exceptions.Exit(INTERRUPTED) from None
-    click.echo(f"{len(pictures)} images, {count} of them captioned now")
+    click.echo(f"{counted(len(pictures), 'image')}, {count} captioned now")
     click.echo(out)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..framework.errors import ConfigError, nearest
+from ..framework.errors import ConfigError, counted, nearest
 from .checks import memory_errors
 from .cli import INTERRUPTED
 from .output import OutputError, reason
@@ -137,7 +137,10 @@ def specs_of(given: Mapping[str, Any]) -> dict[str, MethodSpec]:
 def tell(made: Plan, dropped: Sequence[Dropped]) -> None:
     """Say what is in a plan, and what is not and why."""
     items = made.origin.items
-    click.echo(f"{items} items, {len(made.methods)} methods: {len(made.jobs)} images in {len(made.starts)} batches")
+    click.echo(
+        f"{counted(items, 'item')}, {counted(len(made.methods), 'method')}: {counted(len(made.jobs), 'image')} in "
+        f"{counted(len(made.starts), 'batch')}"
+    )
     limit = made.origin.options.get("limit")
     if limit is not None and items + sum(each.what == "item" for each in dropped) < limit:  # crowds and boxes are no items
         click.echo(f"--limit {limit}: the source has no more", err=True)
@@ -221,11 +224,12 @@ def engine_of(given: Mapping[str, Any], planned: Iterable[str]) -> Engine:
 
 def report(outcome: Outcome, total: int) -> None:
     """Say what became of a run; errors of jobs make the exit code 1."""
-    click.echo(f"{total} images: {outcome.found} were finished before, {outcome.made} made, {len(outcome.failed)} of them failed")
+    before = f"{outcome.found} {'was' if outcome.found == 1 else 'were'} finished before"
+    click.echo(f"{counted(total, 'image')}: {before}, {outcome.made} made, {len(outcome.failed)} of them failed")
     if outcome.unlike:
         click.echo(
-            f"Warning: {len(outcome.unlike)} pictures, made again, are unlike those that their records tell of; the first is of "
-            f"job {outcome.unlike[0]}: were they made on another device, or with other --threads?",
+            f"Warning: made again, {counted(len(outcome.unlike), 'picture')} came out unlike what the record tells of; the first "
+            f"is of job {outcome.unlike[0]}: were they made on another device, or with other --threads?",
             err=True,
         )
     if outcome.failed:
@@ -252,6 +256,7 @@ def status(folder: Path) -> None:
     for method in place.plan.methods:
         missing = total[method] - done[method]
         click.echo(
-            f"{method}: {total[method]} images, {done[method]} finished, {failed[method]} of them failed, {missing} missing"
+            f"{method}: {counted(total[method], 'image')}, {done[method]} finished, {failed[method]} of them failed, "
+            f"{missing} missing"
         )
     shown(f"{count} x {fault}" for fault, count in faults.most_common())

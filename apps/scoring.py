@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..framework.errors import ConfigError
+from ..framework.errors import ConfigError, nearest, told_of
 from .cli import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -135,11 +135,17 @@ def instruments(
         values: dict[str, Any] = {}
         for key, value in options.items():
             values |= parse_yaml(f"{key}: {value}", "--detector-option")
-        if detector not in plugins.detectors and Path(detector).expanduser().exists():
-            values, named = {"model": detector, **values}, "transformers"
-        else:
-            named = detector
-        plugin = build(plugins.detector(named).cls, values, "", f"detector {named!r}")
+        named = detector if detector in plugins.detectors else "transformers"
+        if named != detector:
+            if not Path(detector).expanduser().exists():
+                installed = ", ".join(plugins.detectors)
+                raise ConfigError(
+                    f"--detector {detector!r}: neither a detector that is installed ({installed}) nor a folder of transformers"
+                    f"{nearest(detector, plugins.detectors)}"
+                )
+            values = {"model": detector, **values}
+        with told_of("--detector-option"):
+            plugin = build(plugins.detector(named).cls, values, "", f"detector {named!r}")
         loaded, name = plugin.load(device), Path(detector).name if named != detector else named
         package = plugins.versions_of(plugin)
     if reference is not None and not reference.is_dir():

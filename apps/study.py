@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..framework.errors import ConfigError, nearest
+from ..framework.errors import ConfigError, counted, nearest
 from .cli import NamingGroup
 from .output import claim
 from .show import check_page
@@ -76,7 +76,7 @@ def make(runs: tuple[Path, ...], first: str | None, second: str | None, count: i
             "questions": [question.key for question in QUESTIONS],
         },
     )
-    click.echo(f"{click.format_filename(out)}  {size / 1e3:.0f} kB, {count} pairs of {names[0]} and {names[1]}")
+    click.echo(f"{click.format_filename(out)}  {size / 1e3:.0f} kB, {counted(count, 'pair')} of {names[0]} and {names[1]}")
 
 
 def _entries(run: RunFolder, method: str | None, where: str) -> list[Entry]:

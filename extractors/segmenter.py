@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..framework.errors import CheckpointError, ConfigError, PhraseError, nearest
+from ..framework.folders import network_of, without_bars
 from ..framework.types import Image
 
 EMBEDDED: Mapping[str, Path] = MappingProxyType({"shapeworld-segmenter": Path(__file__).parent / "shapeworld-segmenter"})
@@ -71,14 +71,17 @@ def folder_of(name: str) -> Path:
     """The folder of a model, given by its path or by the name of one that ships with the package.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: there is none, or it holds another kind of network.
     """
-    folder = EMBEDDED.get(name) or Path(name)
+    folder, why = EMBEDDED.get(name) or Path(name), ""
     if not (folder / "config.json").is_file():
-        shipped = f"; models that ship: {', '.join(EMBEDDED)}" if EMBEDDED else ""
+        why = "no folder with a config.json"
+    elif (network := network_of(folder)) and not network.endswith("ForSemanticSegmentation"):
+        why = f"it holds a {network}"
+    if why:
         raise ConfigError(
-            f"model: {name!r} is no folder with a config.json; expected a transformers model for semantic segmentation, such as "
-            f"a folder of SegFormer{shipped}"
+            f"model {name!r}: {why}; expected a transformers model for semantic segmentation, such as a folder of SegFormer; "
+            f"models that ship: {', '.join(EMBEDDED)}"
         )
     return folder
 
@@ -95,7 +98,7 @@ def load_segmenter(name: str, device: torch.device) -> Segmenter:
     from transformers import AutoModelForSemanticSegmentation
 
     try:
-        with _no_bar():
+        with without_bars():
             network = cast("Any", AutoModelForSemanticSegmentation).from_pretrained(
                 folder, local_files_only=True, use_safetensors=True
             )
@@ -110,21 +113,6 @@ def load_segmenter(name: str, device: torch.device) -> Segmenter:
     classes: Mapping[int, str] = network.config.id2label
     labels = tuple(str(classes[i]) for i in range(len(classes)))
     return Segmenter(str(folder), network, labels, *settings)
-
-
-@contextmanager
-def _no_bar() -> Generator[None]:
-    """transformers draws no bar in the block, and afterwards if it did before."""
-    from transformers.utils import logging
-
-    says = cast("Any", logging)
-    shown = says.is_progress_bar_enabled()
-    says.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            says.enable_progress_bar()
 
 
 def _settings(path: Path) -> tuple[tuple[float, ...], tuple[float, ...], int]:

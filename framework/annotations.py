@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, TypeAlias, cast
 
 from .errors import ConfigError, LayoutError, PhraseError
-from .items import DROP, Item, Reading, Size, Writing, entries_of, fields, four, parse_json, read_text, size_of, text_of
+from .items import Item, Reading, Size, Writing, entries_of, fields, four, parse_json, read_text, size_of, text_of
 from .layout import Box, Layout, Region
 from .tokens import TokenTable, occurrences
 
@@ -188,7 +188,8 @@ def _untold(reading: Reading, where: str, name: str, prompt: str, image: object)
         f"{spoken(name, prompt)!r} {times} times, and there is not one box for each" if times else "no such words"
     )
     if reading.on_bad_box == "error":
-        raise LayoutError(f"{where}: {why}; say which words are meant ('phrase' in the annotation), or leave it out: {DROP}")
+        cure = reading.dropping("leave it out")
+        raise LayoutError(f"{where}: {why}; say which words are meant ('phrase' in the annotation), or {cure}")
     reading.drop(where, "annotation", why)
 
 

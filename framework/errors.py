@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
+from contextlib import contextmanager
 from difflib import get_close_matches
 
 
@@ -38,3 +39,19 @@ def nearest(given: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` when a known name is close to the given one, else an empty string."""
     close = get_close_matches(given, list(known), n=1, cutoff=0.6)
     return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+@contextmanager
+def told_of(where: str) -> Generator[None]:
+    """Errors in the block are said to be of that place, line by line; nothing is added where it is empty."""
+    try:
+        yield
+    except LsregenError as error:
+        if not where:
+            raise
+        raise type(error)("\n".join(f"{where}: {line}" for line in str(error).split("\n"))) from None
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with what it counts: `1 item`, `2 items`, `2 batches`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith(('s', 'x', 'ch', 'sh')) else 's'}"

@@ -17,7 +17,7 @@ POLICIES = ("error", "drop")
 LONGEST = 99_999  # pixels of a side
 LARGEST = 1e9  # a number of a box, whatever its unit; whole numbers in JSON may have more digits than a float can hold
 DROP = "--on-bad-box drop (on_bad_box='drop')"
-CURE = f"; correct it, or keep the phrase without a place: {DROP}"
+LEAVE_OUT = "leave such items out: --on-bad-box drop"
 
 Size = tuple[int, int]
 
@@ -70,12 +70,16 @@ class Items:
 
 @dataclass
 class Reading:
-    """A file being read: where it is, what was said about it, and what was left out so far."""
+    """A file being read: where it is, what was said about it, and what was left out so far.
+
+    `whole_items`: whether whoever reads it leaves an item out that loses a box or an annotation; it is said in errors.
+    """
 
     path: Path
     size: Size | None = None
     classes: Path | None = None
     on_bad_box: str = "error"
+    whole_items: bool = False
     dropped: list[Dropped] = field(default_factory=list[Dropped])
 
     def __post_init__(self) -> None:
@@ -83,6 +87,10 @@ class Reading:
             raise ConfigError(f"on_bad_box {self.on_bad_box!r}: expected one of {', '.join(POLICIES)}")
         if self.size is not None and min(self.size) < 1:
             raise ConfigError(f"size {self.size}: expected (width, height) in pixels, both at least 1")
+
+    def dropping(self, instead: str) -> str:
+        """How to go on without what cannot be used, for errors. `instead`: what becomes of an item that is not left out."""
+        return LEAVE_OUT if self.whole_items else f"{instead}: {DROP}"
 
     def drop(self, where: str, what: str, why: str) -> None:
         self.dropped.append(Dropped(where, what, why))
@@ -103,7 +111,8 @@ class Reading:
             raise PhraseError(f"{where}: {error}") from None
         except LayoutError as error:
             if self.on_bad_box == "error":
-                raise LayoutError(f"{where}: {error}{CURE}") from None
+                cure = self.dropping("keep the phrase without a place")
+                raise LayoutError(f"{where}: {error}; correct it, or {cure}") from None
             self.drop(where, "box", str(error))
             return Region(phrase)
 

@@ -70,14 +70,16 @@ class Box:
             LayoutError: as `Box`; here the box may leave the image by a rounding error (`ROUNDING`).
         """
         values = _four(box, CORNERS)
-        return cls._converted(_scaled(values, size), f"pixel box {_shown(values)} in an image of {size[0]}x{size[1]}")
+        return cls._converted(values, f"pixel box {_shown(values)}", size)
 
     @classmethod
     def from_xywh(cls, box: Floats, size: tuple[int, int]) -> Box:
-        """From COCO's left, top, width, height in pixels of an image of `size` (width, height). Raises as `from_pixels`."""
+        """From COCO's left, top, width, height in pixels of an image of `size` (width, height). Raises as `from_pixels`.
+
+        Fractions, such as NSR-1K's, are those of an image of 1x1.
+        """
         x, y, w, h = values = _four(box, ("left", "top", "width", "height"))
-        given = f"COCO box {_shown(values)} in an image of {size[0]}x{size[1]}"
-        return cls._converted(_scaled((x, y, x + w, y + h), size), given)
+        return cls._converted((x, y, x + w, y + h), f"box {_shown(values)} (left, top, width, height)", size)
 
     @classmethod
     def from_yolo(cls, box: Floats) -> Box:
@@ -86,10 +88,11 @@ class Box:
         return cls._converted((x - w / 2, y - h / 2, x + w / 2, y + h / 2), f"YOLO box {_shown(values)}")
 
     @classmethod
-    def _converted(cls, values: Floats, given: str) -> Box:
-        values = [min(max(v, 0.0), 1.0) if -ROUNDING <= v <= 1 + ROUNDING else v for v in values]
-        if problem := _problem(values):
-            raise LayoutError(f"{given} is {_shown(values)} as fractions: {problem}")
+    def _converted(cls, corners: Floats, given: str, size: tuple[int, int] = (1, 1)) -> Box:
+        """Of corners in units of which the image has `size`; errors speak of them in these units."""
+        values = [min(max(v, 0.0), 1.0) if -ROUNDING <= v <= 1 + ROUNDING else v for v in _scaled(corners, size)]
+        if problem := _problem(values, size):
+            raise LayoutError(f"{given}: {problem}")
         return cls(*values)
 
 
@@ -106,7 +109,7 @@ def _four(values: object, names: Iterable[str]) -> tuple[float, ...]:
 
 
 def _shown(values: Floats) -> str:
-    return "(" + ", ".join(f"{value:.6g}" for value in values) + ")"
+    return "[" + ", ".join(f"{value:.6g}" for value in values) + "]"
 
 
 def _scaled(values: Floats, size: tuple[int, int]) -> Floats:
@@ -116,18 +119,20 @@ def _scaled(values: Floats, size: tuple[int, int]) -> Floats:
     return [value / side for value, side in zip(values, (width, height, width, height), strict=True)]
 
 
-def _problem(values: Floats) -> str | None:
-    """What is wrong with a normalised box, in words, or None."""
+def _problem(values: Floats, size: tuple[int, int] = (1, 1)) -> str | None:
+    """What is wrong with a normalised box, in words, or None. `size`: of the image in the units in which the words have it."""
     corners = dict(zip(CORNERS, values, strict=True))
-    if bad := [f"{name}={value}" for name, value in corners.items() if not math.isfinite(value)]:
-        return f"{', '.join(bad)} is not finite; expected fractions of the image in [0, 1]"
-    if bad := [f"{name}={value:.6g}" for name, value in corners.items() if not 0 <= value <= 1]:
-        return f"{', '.join(bad)} is out of range; expected fractions of the image in [0, 1]"
+    said = {name: f"{name}={value * side:.6g}" for (name, value), side in zip(corners.items(), size * 2, strict=True)}
+    within = "fractions of the image in [0, 1]" if size == (1, 1) else f"pixels of an image of {size[0]}x{size[1]}"
+    if bad := [said[name] for name, value in corners.items() if not math.isfinite(value)]:
+        return f"{', '.join(bad)} is not finite; expected {within}"
+    if bad := [said[name] for name, value in corners.items() if not 0 <= value <= 1]:
+        return f"{', '.join(bad)} is out of range; expected {within}"
     for low, high in (("left", "right"), ("top", "bottom")):
         if corners[low] > corners[high]:
-            return f"{low}={corners[low]:.6g} > {high}={corners[high]:.6g}; expected {low} < {high}: are the corners swapped?"
+            return f"{said[low]} > {said[high]}; expected {low} < {high}: are the corners swapped?"
         if corners[high] - corners[low] < MIN_SIDE:
-            return f"zero area: {low}={corners[low]:.6g} and {high}={corners[high]:.6g}; expected {low} < {high}"
+            return f"zero area: {said[low]} and {said[high]}; expected {low} < {high}"
     return None
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .config import Config, expanded, load_guidance, merge, validate
-from .errors import ConfigError, LsregenError
+from .errors import ConfigError, told_of
 from .options import convert, key_of
 
 if TYPE_CHECKING:
@@ -32,18 +31,19 @@ def with_models(config: Mapping[str, Any], plugins: Plugins, change: Change, dep
     or to defaults is written out. `config` must have passed `validate`.
 
     Raises:
-        ConfigError: a source cannot be used; and what `change` raises.
+        ConfigError: a source cannot be used; and what `change` raises. Each names the key that names the model.
     """
     result = expanded(config)
-    for term in cast("dict[str, Config]", result.get("guidance", {})).values():
+    for name, term in cast("dict[str, Config]", result.get("guidance", {})).items():
         for kind in ("extractor", "distance"):
             values = cast("Config", term[kind])
             for field in fields(plugins.find(kind, values["name"]).cls):
                 find, key = field.metadata.get("model"), key_of(field)
-                if find == "source":
-                    values[key] = _source(values[key], plugins, change, depth)
-                elif find is not None and values[key]:
-                    values[key] = change(values[key], find)
+                with told_of(f"guidance.{name}.{kind}.{key}"):
+                    if find == "source":
+                        values[key] = _source(values[key], plugins, change, depth)
+                    elif find is not None and values[key]:
+                        values[key] = change(values[key], find)
     return result
 
 
@@ -66,23 +66,13 @@ def source_settings(source: Mapping[str, Any]) -> Config:
     return {**merge(empty, settings, given), "model": convert(name, str, "model")}
 
 
-@contextmanager
-def of_source() -> Generator[None]:
-    """Errors in the block are said to be of a render's source, line by line."""
-    try:
-        yield
-    except LsregenError as error:
-        raise type(error)("\n".join(f"source: {line}" for line in str(error).split("\n"))) from None
-
-
 def _source(source: Mapping[str, Any], plugins: Plugins, change: Change, depth: int) -> Config:
     """A source with every default filled in but `cfg`, which is its model's; see `with_models`."""
-    with of_source():
-        if depth == DEEPEST:
-            raise ConfigError(f"renders within more than {DEEPEST} renders; does its guidance name itself?")
-        config = source_settings(source)
-        apart = {key: config.pop(key) for key in ("model", "size") if key in config}
-        resolved = validate(config, plugins).as_dict()
-        left = {"seed"} if "guidance" in config else {"seed", "guidance"}
-        settings = {key: value for key, value in resolved.items() if key not in left}
+    if depth == DEEPEST:
+        raise ConfigError(f"renders within more than {DEEPEST} renders; does its guidance name itself?")
+    config = source_settings(source)
+    apart = {key: config.pop(key) for key in ("model", "size") if key in config}
+    resolved = validate(config, plugins).as_dict()
+    left = {"seed"} if "guidance" in config else {"seed", "guidance"}
+    settings = {key: value for key, value in resolved.items() if key not in left}
     return {**apart, "model": change(apart["model"], None), **with_models(settings, plugins, change, depth + 1)}

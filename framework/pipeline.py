@@ -15,13 +15,13 @@ from PIL import Image as PILImage
 
 from .checking import remedies
 from .config import ResolvedConfig, apply_sets, load_guidance, merge, validate
-from .errors import ConfigError, LayoutError, NonFiniteError
+from .errors import ConfigError, LayoutError, NonFiniteError, told_of
 from .guidance import Guidance, Term
 from .images import beginning, checked_strength, entered, pictures_of, to_pil
 from .items import SEEDS
 from .layout import Layout
 from .loop import OnStep, sample
-from .model_names import DEFAULT_MODEL, of_source, source_settings
+from .model_names import DEFAULT_MODEL, source_settings
 from .options import convert
 from .plugins import Plugins, discover
 from .report import Report, Result, versions
@@ -218,7 +218,7 @@ class Pipeline:
             release()
         precision = str(self.model.dtype).removeprefix("torch.")
         options: dict[str, Any] = {"device": str(self.model.device), "dtype": precision, "plugins": self.plugins}
-        with of_source():
+        with told_of("source"):
             settings = source_settings(source)
             name, size = settings.pop("model"), settings.pop("size", None)
             other = Pipeline.load(name, **options)

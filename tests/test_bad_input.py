@@ -141,7 +141,7 @@ MISTAKES: dict[str, Mistake] = {
     ),
     "folder that is no segmentation model": changed(
         term(extractor={"name": "segmentation", "model": "nowhere"}, distance="cross_entropy"),
-        "model: 'nowhere' is no folder with a config.json", "SegFormer",
+        "model 'nowhere': no folder with a config.json", "SegFormer",
     ),
     "several at once": changed(
         {"cfg": "much", "stepps": 4, **term(gama=3, distance={"name": "box_enrgy"})},

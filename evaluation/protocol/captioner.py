@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ...framework.errors import ConfigError, LayoutError
+from ...framework.errors import ConfigError, LayoutError, counted
 from ...framework.items import text_in
 from .captions import parse_lines
 from .folders import load_folder, load_part
@@ -29,7 +29,7 @@ LONGEST = 40  # tokens of a caption
 BEGINNING = b'{"id": '
 """Of every line that is written: what else stands at the end of a file was written by somebody else, and stays."""
 TOKENIZERS = ("tokenizer", "qformer_tokenizer")
-WHAT, EXPECTED = "captioner", "expected an image-to-text model of transformers"
+WHAT, EXPECTED = "--model", "expected an image-to-text model of transformers"
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ def pictures_of(asked: Asked, images: Path, question: str = QUESTION) -> list[Pi
         LayoutError: the annotations cannot be used, or images of the split are missing in the folder.
         ConfigError: a question with other places than `{first}` and `{second}`.
     """
-    found, _ = read_images(asked, largest_first=True)
+    found, _ = read_images(asked, for_captions=True)
     pictures: list[Picture] = []
     for image, _ in found:
         if image.item.name is None:
@@ -136,8 +136,6 @@ def pictures_of(asked: Asked, images: Path, question: str = QUESTION) -> list[Pi
         except (KeyError, IndexError, ValueError):
             raise ConfigError(f"--question {question!r}: expected a text with {{first}} and {{second}} in it") from None
         pictures.append(Picture(image.id, images / image.item.name, said))
-    if not pictures:
-        raise LayoutError(f"{asked.path}: no images in the split {asked.split!r}")
     if missing := [picture.path for picture in pictures if not picture.path.is_file()]:
         raise LayoutError(f"{len(missing)} of {len(pictures)} images are missing; the first is {missing[0]}")
     return pictures
@@ -181,8 +179,8 @@ def write_captions(
         raise ConfigError(f"{path}: captions cannot be written ({error.strerror}); what was written before stays") from None
     if silent:
         raise LayoutError(
-            f"the model said nothing of {len(silent)} images, the first is {silent[0].path}; the others have their captions in "
-            f"{path}: give another --question, or another model, for the rest"
+            f"the model said nothing of {counted(len(silent), 'image')}, the first is {silent[0].path}; the others have their "
+            f"captions in {path}: give another --question, or another model, for the rest"
         )
     return len(missing)
 

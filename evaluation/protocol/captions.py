@@ -7,6 +7,7 @@ caption was an answer to. `lsregen evaluate caption` writes such lines.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from ...framework.errors import LayoutError
 from ...framework.items import entries_of, fields, parse_json, read_text, text_of
@@ -25,7 +26,14 @@ def read_captions(path: Path) -> dict[int | str, str]:
         return parse_lines(path, text)
     data = fields(parse_json(text, str(path)), str(path), None, ("annotations",))
     found: dict[int | str, str] = {}
-    for i, entry in enumerate(entries_of(data["annotations"], f"{path}, annotations"), 1):
+    annotations = entries_of(data["annotations"], f"{path}, annotations")
+    keys = {key for each in annotations if isinstance(each, dict) for key in cast("dict[str, object]", each)}
+    if "bbox" in keys and "caption" not in keys:
+        raise LayoutError(
+            f"{path}: a file of instances, without any caption; expected COCO's captions (captions_*.json) or JSON lines, and "
+            "instances as the FILE of lsregen evaluate plan coco FILE"
+        )
+    for i, entry in enumerate(annotations, 1):
         where = f"{path}, annotation {i}"
         annotation = fields(entry, where, None, ("image_id", "caption"))
         found.setdefault(_id(annotation["image_id"], where), _caption(text_of(annotation, "caption", where), where))

@@ -104,10 +104,10 @@ def load_clip(folder: Path, device: str = "auto") -> Clip:
         CheckpointError: its files are none of such an encoder.
     """
     classes = ("AutoModel", "AutoImageProcessor", "AutoTokenizer")
-    network, processor, tokenizer = load_folder("clip", folder, device, classes, EXPECTED)
+    network, processor, tokenizer = load_folder("--clip", folder, device, classes, EXPECTED)
     length = getattr(getattr(network.config, "text_config", None), "max_position_embeddings", None)
     if not (hasattr(network, "get_image_features") and hasattr(network, "get_text_features") and isinstance(length, int)):
-        raise CheckpointError(f"clip {folder}: a {type(network).__name__} does not encode both pictures and texts; {EXPECTED}")
+        raise CheckpointError(f"--clip {folder}: a {type(network).__name__} does not encode both pictures and texts; {EXPECTED}")
     return Clip(folder, network, processor, tokenizer, length, folder_hashes(folder))
 
 

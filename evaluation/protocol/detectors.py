@@ -100,7 +100,7 @@ class TransformersDetector:
             CheckpointError: its files are none of an object detector.
         """
         folder = Path(self.model).expanduser()
-        network, processor = load_folder("detector", folder, device, _loaders, EXPECTED)
+        network, processor = load_folder("--detector", folder, device, _loaders, EXPECTED)
         if str(network.config.model_type) in OPEN:
             return _Open(self, network, processor, folder_hashes(folder))
         return _Closed(self, network, processor, folder_hashes(folder))
@@ -211,23 +211,32 @@ def labels_for(loaded: LoadedDetector, needed: Sequence[str], renamed: Mapping[s
         name: the detector's, for the message.
 
     Raises:
-        ConfigError: it does not know one of them; or a class is renamed that is not needed.
+        ConfigError: it does not know one of them; a class is renamed that is not needed, or to a label that it does not know.
     """
-    if unknown := [each for each in renamed if each.casefold() not in {need.casefold() for need in needed}]:
-        raise ConfigError(
-            f"class {unknown[0]!r} is renamed, and nothing asks for it{nearest(unknown[0], needed)}; asked for: {shown(needed)}"
-        )
+    asked = {need.casefold() for need in needed}
+    for key, label in renamed.items():
+        if key.casefold() not in asked:
+            raise ConfigError(
+                f"--class '{key}={label}': class {key!r} is renamed, and nothing asks for it{nearest(key, needed)}; asked for: "
+                f"{shown(needed)}"
+            )
     given = {key.casefold(): label for key, label in renamed.items()}
     wanted = {need: given.get(need.casefold(), need) for need in needed}
     if loaded.classes is None:
         return wanted
     known = {label.casefold(): label for label in loaded.classes}
+    for key, label in renamed.items():
+        if label.casefold() not in known:
+            near = nearest(label.casefold(), known)
+            raise ConfigError(
+                f"--class '{key}={label}': the detector {name} has no label {label!r}{near}; it knows {shown(loaded.classes)}"
+            )
     if lacking := [need for need, label in wanted.items() if label.casefold() not in known]:
-        first = lacking[0]
+        named = shown([need + nearest(need.casefold(), known) for need in lacking])
         raise ConfigError(
-            f"detector {name}: lacks {len(lacking)} of the {len(needed)} classes that the plan asks for: {shown(lacking)}"
-            f"{nearest(first.casefold(), known)}; take a detector that knows them, or say what it calls them "
-            f"(--class {first!r}=LABEL); it knows {shown(loaded.classes)}"
+            f"detector {name}: lacks {len(lacking)} of the {len(needed)} classes that the plan asks for: {named}; take a "
+            f"detector that knows them, or say what it calls them (--class '{lacking[0]}=LABEL'); it knows "
+            f"{shown(loaded.classes)}"
         )
     return {need: known[label.casefold()] for need, label in wanted.items()}
 

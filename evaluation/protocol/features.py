@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...framework.errors import CheckpointError, ConfigError
+from ...framework.folders import network_of
 from .devices import device_of
 from .folders import load_folder
 from .hashes import file_hash, folder_hashes
@@ -58,7 +59,7 @@ def load_features(name: str, device: str = "auto") -> FeatureNetwork:
         return _encoder(path, device)
     if path.is_file():
         return _inception(path, device_of(device))
-    raise ConfigError(f"features {name!r}: no such file or folder; {EXPECTED}")
+    raise ConfigError(f"--features {name!r}: no such file or folder; {EXPECTED}")
 
 
 def _classifiers_hash() -> dict[str, str]:
@@ -114,8 +115,8 @@ def _inception(path: Path, device: torch.device) -> _Script:
     except Exception as error:  # whatever the reader of an archive says
         first = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"features {path}: not a TorchScript file ({first[:200]}); {EXPECTED}. Weights without their network cannot be used, "
-            "and pickles are not read"
+            f"--features {path}: not a TorchScript file ({first[:200]}); {EXPECTED}. Weights without their network cannot be "
+            "used, and pickles are not read"
         ) from None
     module.eval()
     takes_flag = "return_features" in {argument.name for argument in module.forward.schema.arguments}
@@ -157,7 +158,12 @@ def pooled(output: Any) -> Tensor:
 
 
 def _encoder(folder: Path, device: str) -> _Encoder:
-    network, processor = load_folder("features", folder, device, ("AutoModel", "AutoImageProcessor"), EXPECTED)
+    held = network_of(folder)
+    if "ObjectDetection" in held:  # some load as an encoder, and say something of every picture
+        raise CheckpointError(
+            f"--features {folder}: it holds a {held}, a detector, and no features of whole pictures; {EXPECTED}"
+        )
+    network, processor = load_folder("--features", folder, device, ("AutoModel", "AutoImageProcessor"), EXPECTED)
     size, resample = getattr(processor, "size", None), getattr(processor, "resample", None)
     encoder = _Encoder(
         folder, network, processor, folder_hashes(folder), f"its preprocessor's, {sides(size)}, resample {resample}"
@@ -189,5 +195,5 @@ def _try(network: FeatureNetwork, path: Path) -> None:
     except Exception as error:
         first = str(error).strip().partition("\n")[0]
         raise CheckpointError(
-            f"features {path}: fails on a picture ({type(error).__name__}: {first[:200]}); {EXPECTED}"
+            f"--features {path}: fails on a picture ({type(error).__name__}: {first[:200]}); {EXPECTED}"
         ) from None

@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...framework.errors import CheckpointError, ConfigError
+from ...framework.errors import CheckpointError, ConfigError, counted
+from ...framework.folders import network_of, without_bars
 
 
 def load_folder(
@@ -23,7 +24,7 @@ def load_folder(
     Weights are read from safetensors only, and all must be there: transformers would make up those that are missing.
 
     Args:
-        what: what the network is for, in messages: `detector`, `clip`.
+        what: the option that names the folder, in messages: `--detector`.
         device: as of `device_of`.
         classes: the names of transformers' classes that load it, the network's first; or a function from the type of the model
             (`yolos`) to these names.
@@ -41,11 +42,12 @@ def load_folder(
         raise ConfigError(f"{what} {str(folder)!r}: no folder with a config.json; {expected}")
     if callable(classes):
         classes = classes(str(load_part(what, folder, "AutoConfig", expected).model_type))
+    others = [load_part(what, folder, name, expected) for name in classes[1:]]  # first: they are small, and may not be there
     how = {"use_safetensors": True, "output_loading_info": True, "dtype": dtype}
     network, said = load_part(what, folder, classes[0], expected, **how)
-    others = [load_part(what, folder, name, expected) for name in classes[1:]]
     if missing := sorted(said["missing_keys"]):
-        raise CheckpointError(f"{what} {folder}: {len(missing)} weights are missing, {missing[0]!r} among them; {expected}")
+        lacking = f"lacks {counted(len(missing), 'weight')}, {missing[0]!r} among them"
+        raise CheckpointError(f"{what} {folder}: {lacking}; {_held(folder)}{expected}")
     return network.eval().requires_grad_(False).to(place), *others
 
 
@@ -58,13 +60,20 @@ def load_part(what: str, folder: Path, name: str, expected: str, **how: Any) -> 
     import transformers
 
     try:
-        part = getattr(transformers, name).from_pretrained(folder, local_files_only=True, **how)
+        with without_bars():
+            part = getattr(transformers, name).from_pretrained(folder, local_files_only=True, **how)
     except Exception as error:  # transformers checks folders in its own ways, by version
         first = next((line for line in str(error).splitlines() if line.strip()), "")
-        raise CheckpointError(f"{what} {folder}: cannot be loaded ({type(error).__name__}: {first[:300]}); {expected}") from None
+        why = f"cannot be loaded ({type(error).__name__}: {first[:300]})"
+        raise CheckpointError(f"{what} {folder}: {why}; {_held(folder)}{expected}") from None
     if (names := getattr(part, "vocab_files_names", None)) is not None:
         _check_vocabulary(what, folder, dict(names), expected)
     return part
+
+
+def _held(folder: Path) -> str:
+    network = network_of(folder)
+    return f"it holds a {network}; " if network else ""
 
 
 def _check_vocabulary(what: str, folder: Path, names: dict[str, str], expected: str) -> None:

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field, replace
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
-from ...framework.errors import ConfigError
+from ...framework.errors import ConfigError, told_of
 from .plan import Job, Method, Plan
 from .run_folder import Fault, Record
-from .weights import check_same, settings_at
+from .weights import check_same, moving, settings_at
 
 if TYPE_CHECKING:
     import torch
@@ -122,7 +122,8 @@ class Maker:
         """Once for each method: this version, and the models besides the main one, before that is loaded."""
         if name not in self._settings:
             check_version(self.lsregen)
-            self._settings[name] = settings_at(self.methods[name], self.workshop.models, self._known)
+            with told_of(f"method {name!r}"):
+                self._settings[name] = settings_at(self.methods[name], self.workshop.models, self._known)
 
     def _pipeline(self, method: Method) -> Pipeline:
         key = method.model, method.dtype
@@ -145,10 +146,11 @@ def load(method: Method, workshop: Workshop) -> Pipeline:
     from ...framework.pipeline import Pipeline
 
     place = workshop.models.get(method.model, method.model)
-    pipeline = Pipeline.load(place, device=workshop.device, dtype=method.dtype)
+    with told_of(moving(method.model, place)):
+        pipeline = Pipeline.load(place, device=workshop.device, dtype=method.dtype)
+        check_same(place, method.described, pipeline.model.describe())
     if pipeline.model.device.type == "cpu":
         torch.set_num_threads(workshop.threads)  # sums that are split otherwise are rounded otherwise
-    check_same(place, method.described, pipeline.model.describe())
     return pipeline
 
 

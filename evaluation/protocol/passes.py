@@ -233,5 +233,5 @@ def reference_pictures(folder: Path) -> list[Path]:
     """
     found = sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
     if not found:
-        raise ConfigError(f"reference {folder}: no pictures in it ({', '.join(PICTURES)}); expected a folder of real ones")
+        raise ConfigError(f"--reference {folder}: no pictures in it ({', '.join(PICTURES)}); expected a folder of real ones")
     return found

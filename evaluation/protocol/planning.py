@@ -11,8 +11,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ...framework.errors import ConfigError, LayoutError, PhraseError
-from ...framework.items import Dropped, Item, Size
+from ...framework.errors import ConfigError, LayoutError, PhraseError, told_of
+from ...framework.items import LEAVE_OUT, Dropped, Item, Size
 from ...framework.options import build, option, plain
 from .plan import Job, LazyJobs, Method, Plan, check_names
 from .sources import Entry, Source
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from ...framework.types import Model
 
 POLICIES = "model, own, xFACTOR or WIDTHxHEIGHT"
-LEAVE_OUT = "; or leave such items out: --on-bad-box drop"
 SEEDS = 2**32  # of images: every tool takes these
 
 
@@ -119,7 +118,8 @@ def make_plan(
     for name, each in fitted.items():
         for i, why in each.faults.items():
             if source.origin.options.get("on_bad_box") != "drop":
-                raise LayoutError(f"item {source.entries[i].id}: {why} (method {name!r}){LEAVE_OUT}")
+                many = f"{len(each.faults)} of {len(source.entries)} items"
+                raise LayoutError(f"item {source.entries[i].id}: {why} (method {name!r} cannot make {many}); or {LEAVE_OUT}")
             faulty.setdefault(i, why)
     dropped += [Dropped(source.entries[i].id, "item", why) for i, why in sorted(faulty.items())]
     kept = [i for i in range(len(source.entries)) if i not in faulty]
@@ -168,11 +168,14 @@ def _fit_all(source: Source, specs: Mapping[str, MethodSpec], device: str) -> di
     from ...framework.plugins import discover
     from .weights import with_described
 
-    plugins, known = discover(), dict[str, dict[str, Any]]()
-    configs = {name: apply_sets(load_guidance(spec.guidance), spec.sets) for name, spec in specs.items()}
+    plugins, known, configs = discover(), dict[str, dict[str, Any]](), dict[str, dict[str, Any]]()
+    for name, spec in specs.items():
+        with told_of(f"method {name!r}"):
+            configs[name] = apply_sets(load_guidance(spec.guidance), spec.sets)
     others: dict[str, dict[str, dict[str, Any]]] = {}
     for name, config in configs.items():
-        whole, others[name] = with_described(validate(config, plugins).as_dict(), plugins, known)
+        with told_of(f"method {name!r}"):
+            whole, others[name] = with_described(validate(config, plugins).as_dict(), plugins, known)
         configs[name] = {**config, "guidance": whole["guidance"]}
     models = {
         name: spec.model or convert(configs[name].get("model"), str | None, "model") or DEFAULT_MODEL
@@ -180,10 +183,12 @@ def _fit_all(source: Source, specs: Mapping[str, MethodSpec], device: str) -> di
     }
     fitted: dict[str, _Fitted] = {}
     for model, dtype in dict.fromkeys((models[name], spec.dtype) for name, spec in specs.items()):
-        pipeline = Pipeline.load(model, device=device, dtype=dtype)
-        for name, spec in specs.items():
-            if (models[name], spec.dtype) == (model, dtype):
-                fitted[name] = _fit(source, spec, configs[name], model, others[name], pipeline)
+        users = [name for name, spec in specs.items() if (models[name], spec.dtype) == (model, dtype)]
+        with told_of(f"method {users[0]!r}"):
+            pipeline = Pipeline.load(model, device=device, dtype=dtype)
+        for name in users:
+            with told_of(f"method {name!r}"):
+                fitted[name] = _fit(source, specs[name], configs[name], model, others[name], pipeline)
         del pipeline  # two models at once may be more than a device holds
     return {name: fitted[name] for name in specs}
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from ...framework.errors import ConfigError
+from ...framework.errors import ConfigError, counted
 from ..records import digest
 from .entrants import Entry, check_alike
 
@@ -92,8 +92,13 @@ def pairs_of(first: Sequence[Entry], second: Sequence[Entry], count: int, seed: 
     """
     other = {(each.job.item, each.job.seed): each for each in second}
     shared = [(each, other[key]) for each in first if (key := (each.job.item, each.job.seed)) in other]
+    if not shared:
+        raise ConfigError(_nothing_shared(first, second))
     if len(shared) < count:
-        raise ConfigError(f"{count} pairs: the methods have only {len(shared)} items in common; ask for fewer (--count)")
+        raise ConfigError(
+            f"{counted(count, 'pair')}: the methods have only {counted(len(shared), 'item')} in common; ask for fewer: --count "
+            f"{len(shared)}"
+        )
     for one, two in shared:
         check_alike(one, two)
     stream = random.Random(seed)
@@ -102,6 +107,22 @@ def pairs_of(first: Sequence[Entry], second: Sequence[Entry], count: int, seed: 
     stream.shuffle(sides)
     numbered = enumerate(zip(chosen, sides, strict=True), 1)
     return tuple(Pair(f"pair-{i:03}", one, two, left) for i, ((one, two), left) in numbered)
+
+
+def _nothing_shared(first: Sequence[Entry], second: Sequence[Entry]) -> str:
+    """Why two methods have no pictures of one item and seed, in words."""
+    seeds = [{each.job.item: each.job.seed for each in entries} for entries in (first, second)]
+    names = [f"{entries[0].job.method!r} of {entries[0].run.path}" for entries in (first, second)]
+    if both := [item for item in seeds[0] if item in seeds[1]]:
+        return (
+            f"{names[0]} and {names[1]} have {counted(len(both), 'item')} in common, and none with the same seed: {both[0]!r} "
+            f"has {seeds[0][both[0]]} and {seeds[1][both[0]]}; plan both methods with one --seed"
+        )
+    found = [
+        f"{name} has {counted(len(items), 'item')} such as {next(iter(items))!r}"
+        for name, items in zip(names, seeds, strict=True)
+    ]
+    return f"no item in common: {', '.join(found)}; a study needs pictures of the same items, of one plan or of one source"
 
 
 @dataclass(frozen=True)
@@ -261,7 +282,8 @@ def markdown(result: Mapping[str, Any]) -> str:
     ]
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     counts = " / ".join(str(questions[question.key]["answers"]) for question in QUESTIONS)
+    shown = f"{counted(result['pairs'], 'pair')}, {counted(result['raters'], 'rater')}, {counts} answers"
     return (
-        f"{table}\n\n{result['pairs']} pairs, {result['raters']} raters, {counts} answers. In brackets: 95 % intervals of a "
-        f"binomial share (Wilson). The left picture was preferred in {100 * result['left']:.0f} % of the answers.\n"
+        f"{table}\n\n{shown}. In brackets: 95 % intervals of a binomial share (Wilson). The left picture was preferred in "
+        f"{100 * result['left']:.0f} % of the answers.\n"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...framework.errors import ConfigError
+from ...framework.errors import ConfigError, told_of
 from ...framework.options import plain
 from ...framework.report import weights
 from .hashes import folder_hashes
@@ -56,10 +56,16 @@ def settings_at(method: Method, places: Mapping[str, str], known: dict[str, dict
 
     def moved(name: str, find: Find | None) -> str:
         place = places.get(name, name)
-        check_same(place, method.models.get(name, {}), _described(known, place, find))
+        with told_of(moving(name, place)):
+            check_same(place, method.models.get(name, {}), _described(known, place, find))
         return place
 
     return with_models(method.config, discover(), moved)
+
+
+def moving(planned: str, place: str) -> str:
+    """The option that says where a planned model is, as it was given; empty if it is where the plan says."""
+    return f"--model {planned}={place}" if place != planned else ""
 
 
 def _described(known: dict[str, dict[str, Any]], place: str, find: Find | None) -> dict[str, Any]:

@@ -133,7 +133,7 @@ def test_show(run: Call) -> None:
         "   2  two  64x32  'a bird'",
         "dropped: 1",
     ]
-    assert shown.stdout.splitlines()[-1].startswith("  in.jsonl, line 1, box 2 ('cat'): box: box (1, 0, 0, 1): left=1 > right=0")
+    assert shown.stdout.splitlines()[-1].startswith("  in.jsonl, line 1, box 2 ('cat'): box: box [1, 0, 0, 1]: left=1 > right=0")
     refused(run("layout", "show", "in.jsonl", "--on-bad-box", "error"), "in.jsonl, line 1, box 2", "swapped", "--on-bad-box drop")
 
 

@@ -52,7 +52,7 @@ def test_what_is_left_out_is_counted_and_shown(run: Run) -> None:
     options = ("--guidance", "layout-guidance", "--device", "cpu", "--out", "plan.jsonl")
     assert run("evaluate", "plan", "list", "a.jsonl", *options).exit_code == 2
     dropped = run("evaluate", "plan", "list", "a.jsonl", *options, "--on-bad-box", "drop")
-    assert "1 items, 1 methods: 1 images in 1 batches" in dropped.output
+    assert "1 item, 1 method: 1 image in 1 batch" in dropped.output
     assert "left out: 1 x box that cannot be used" in dropped.output
     assert "left out: 1 x item without all of its boxes" in dropped.output
     assert "n1: item: without all of its boxes" in dropped.output
@@ -177,7 +177,10 @@ BAD = {
     "no methods": ((), "expected either --guidance NAME,... or --methods FILE.yaml"),
     "both": (("--guidance", "none", "--methods", "a.yaml"), "and not both"),
     "twice": (("--guidance", "none,none"), "expected different names"),
-    "no preset": (("--guidance", "layout-guidnce"), "did you mean 'layout-guidance'"),
+    "no preset": (
+        ("--guidance", "layout-guidnce"),
+        "method 'layout-guidnce': guidance 'layout-guidnce': no such preset (did you mean",
+    ),
     "dtype": (("--guidance", "none", "--dtype", "auto"), "a plan does not leave it to the machine"),
     "size": (("--guidance", "none", "--size", "3x"), "expected model, own, xFACTOR or WIDTHxHEIGHT"),
     "not its option": (("--guidance", "none", "--split", "single"), "split 'single': not of the source shapeworld"),
@@ -221,7 +224,8 @@ def test_a_model_that_renders_is_of_the_plan(run: Run) -> None:
     other = run("evaluate", "run", "plan.jsonl", "--out", "run", "--model", "gligen=/there")
     assert "the plan's models are shapeworld-base, shapeworld-gligen" in other.output
     gone = run("evaluate", "run", "plan.jsonl", "--out", "run", "--device", "cpu", "--model", "shapeworld-gligen=/there")
-    assert (gone.exit_code, "model '/there' is neither" in gone.output) == (2, True)
+    moved = "method 'lsregen': guidance.small.extractor.source: --model shapeworld-gligen=/there"
+    assert (gone.exit_code, f"{moved}: model '/there' is neither" in gone.output) == (2, True)
     assert RunFolder.open(Path("run")).finished() == set()
 
 
@@ -278,7 +282,7 @@ def test_a_caption_needs_images_and_a_model(run: Run) -> None:
     instances = "data/annotations/instances_eval.json"
     assert "expected a file that ends in .jsonl" in run("evaluate", "caption", instances, "--images", "data/images", "--model", "m", "--out", "a.txt").output  # fmt: skip  # noqa: E501
     assert "1 of 1 images are missing" in run("evaluate", "caption", instances, "--images", ".", "--model", "m", "--out", "a.jsonl").output  # fmt: skip  # noqa: E501
-    assert "captioner 'm': no folder with a config.json; expected an image-to-text model" in run("evaluate", "caption", instances, "--images", "data/images", "--model", "m", "--out", "a.jsonl").output  # fmt: skip  # noqa: E501
+    assert "--model 'm': no folder with a config.json; expected an image-to-text model" in run("evaluate", "caption", instances, "--images", "data/images", "--model", "m", "--out", "a.jsonl").output  # fmt: skip  # noqa: E501
 
 
 def test_the_sources_of_the_help_are_those_that_are_read() -> None:

@@ -54,7 +54,11 @@ FILES: dict[str, tuple[Callable[[], Any], tuple[str, ...], str]] = {
     "unknown categories": (lambda: edited(annotations=annotation(category_id=99)), (), "category_id 99 is none of the file's"),
     "no categories": (lambda: edited(categories=[]), (), "category_id "),
     "an empty split": (lambda: edited(), ("--split", "single"), "a.json: no items (coco, split single)"),
-    "captions of others": (lambda: edited(), ("--captions", "others.jsonl"), "2 of 3 captions are of other images than those of"),
+    "captions of others": (
+        lambda: edited(),
+        ("--captions", "others.jsonl"),
+        "of other images are 2 of the 3 captions, the first",
+    ),
     "no caption": (
         lambda: edited(),
         ("--captions", "one.jsonl"),
@@ -79,7 +83,7 @@ CAPTIONS = {
     "no images": (("--images", "there", "--out", "a.jsonl"), "2 of 2 images are missing; the first is there/000000000000.png"),
     "no model": (
         ("--images", "world/images", "--out", "a.jsonl"),
-        "captioner 'm': no folder with a config.json; expected an image-to-text",
+        "--model 'm': no folder with a config.json; expected an image-to-text",
     ),
     "no device": (("--images", "world/images", "--out", "a.jsonl", "--device", "gpu"), "device 'gpu': not a device of torch"),
     "no lines": (("--images", "world/images", "--out", "a.json"), "expected a file that ends in .jsonl"),
@@ -190,7 +194,7 @@ def test_a_full_disk(run: Run, planned: Path, monkeypatch: pytest.MonkeyPatch) -
         result = run("evaluate", "run", str(planned), "--out", "run")
         refused(result, "job 1 cannot be written (No space left on device); what was finished before is kept")
     assert RunFolder.open(Path("run")).finished() == {0}
-    assert run("evaluate", "run", str(planned), "--out", "run").output.startswith("2 images: 1 were finished before, 1 made")
+    assert run("evaluate", "run", str(planned), "--out", "run").output.startswith("2 images: 1 was finished before, 1 made")
 
 
 @pytest.mark.parametrize(

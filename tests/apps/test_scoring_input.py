@@ -30,15 +30,35 @@ BAD: dict[str, tuple[Callable[[Path], tuple[str, ...]], str]] = {
     "twice": (lambda _: ("run", "run", "--detector", "shapeworld"), "a run is given twice"),
     "same items": (lambda _: ("run", "copy", "--detector", "shapeworld"), "item 'scene-0' with seed 0 by 'right' stands in both"),
     "another method": (lambda _: ("run", "other", "--detector", "shapeworld"), "method 'right' is not the same in run and other"),
-    "no such detector": (lambda _: ("run", "--detector", "shapewrld"), "did you mean 'shapeworld'?"),
+    "no such detector": (
+        lambda _: ("run", "--detector", "shapewrld"),
+        "--detector 'shapewrld': neither a detector that is installed (shapeworld, transformers) nor a folder of transformers "
+        "(did you mean 'shapeworld'?)",
+    ),
     "no detector's folder": (
         lambda _: ("run", "--detector", "run"),
         "no folder with a config.json; expected a detector of transformers",
     ),
     "lacks the classes": (unknown_class, "classes that the plan asks for: "),
+    "lacks the label": (
+        lambda folder: (*unknown_class(folder), "--class", f"{drawn.plan(('right',)).jobs[0].layout.phrases[0]}=dgo"),
+        "=dgo': the detector yolos has no label 'dgo' (did you mean 'dog'?); it knows cat, dog",
+    ),
+    "a detector for features": (
+        lambda folder: ("run", "--features", unknown_class(folder)[2], "--reference", "run"),
+        "it holds a YolosForObjectDetection, a detector, and no features of whole pictures; expected 'shapeworld'",
+    ),
+    "a detector for a CLIP": (
+        lambda folder: ("run", "--clip", unknown_class(folder)[2]),
+        "it holds a YolosForObjectDetection; expected a folder of CLIP",
+    ),
     "no such option": (
         lambda _: ("run", "--detector", "shapeworld", "--detector-option", "x=1"),
-        "x: no such option for detector",
+        "--detector-option: x: no such option for detector",
+    ),
+    "no folder's option": (
+        lambda _: ("run", "--detector", "transformers"),
+        "--detector-option: model: missing; detector 'transformers' needs it",
     ),
     "an option of nothing": (lambda _: ("run", "--class", "cat=dog"), "are of a detector; name one (--detector)"),
     "not a pair": (lambda _: ("run", "--detector", "shapeworld", "--class", "cat"), "'cat': expected CLASS=LABEL"),
@@ -49,9 +69,9 @@ BAD: dict[str, tuple[Callable[[Path], tuple[str, ...]], str]] = {
     "no TorchScript": (lambda _: ("run", "--features", "weights.pt", "--reference", "run"), "not a TorchScript file"),
     "no encoder": (
         lambda _: ("run", "--features", "run", "--reference", "run"),
-        "features 'run': no folder with a config.json; expected",
+        "--features 'run': no folder with a config.json; expected",
     ),
-    "no clip": (lambda _: ("run", "--clip", "clip"), "clip 'clip': no folder with a config.json; expected a folder of CLIP"),
+    "no clip": (lambda _: ("run", "--clip", "clip"), "--clip 'clip': no folder with a config.json; expected a folder of CLIP"),
     "no device": (lambda _: ("run", "--clip", "run", "--device", "abacus"), "device 'abacus': not a device of torch"),
     "a folder for a result": (lambda _: ("run", "--detector", "shapeworld", "--json", "run"), "is a folder; expected a file"),
 }

@@ -182,6 +182,14 @@ BAD = {
     "one method twice": (("run", "--first", "ours", "--second", "ours"), "are both 'ours' of run; expected two methods"),
     "three runs": (("run", "run", "run"), "3 runs; expected one or two"),
     "too few items": (("run", "--first", "ours", "--second", "theirs", "--count", "9"), "have only 5 items in common"),
+    "no items": (
+        ("run", "more", "--first", "ours", "--second", "theirs"),
+        "'theirs' of more has 5 items such as 'more-0'; a study",
+    ),
+    "no seeds": (
+        ("run", "seeds", "--first", "ours", "--second", "theirs"),
+        "'ours' of run and 'theirs' of seeds have 5 items in common, and none with the same seed: 'scene-0' has 0 and 1;",
+    ),
     "unfinished": (("empty", "--first", "ours", "--second", "theirs"), "no pictures by 'ours' are finished"),
     "no run": ((".", "--first", "ours"), "no plan.jsonl in it"),
 }
@@ -192,6 +200,8 @@ def test_bad_input(run: Call, tmp_path: Path, options: tuple[str, ...], said: st
     plan = drawn.plan(tuple(METHODS), items=5)
     drawn.run(tmp_path / "run", plan, METHODS)
     drawn.run(tmp_path / "empty", plan, METHODS, but=range(10))
+    drawn.run(tmp_path / "more", drawn.plan(tuple(METHODS), items=5, name="more"), METHODS)
+    drawn.run(tmp_path / "seeds", drawn.plan(tuple(METHODS), items=5, seeds=2), METHODS, but=range(0, 20, 2))
     result = run("study", "make", "--count", "2", "--out", "study.html", *options)
     assert result.exit_code == 2
     assert said in result.stderr

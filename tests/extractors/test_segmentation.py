@@ -199,10 +199,13 @@ def test_a_label_that_the_model_lacks_is_refused_with_those_it_has(folder: Path)
 
 def test_what_is_no_such_model_is_refused(tmp_path: Path) -> None:
     device = torch.device("cpu")
-    with pytest.raises(ConfigError, match=r"model: '.*nowhere' is no folder with a config.json"):
+    with pytest.raises(ConfigError, match=r"model '.*nowhere': no folder with a config.json"):
         load_segmenter(str(tmp_path / "nowhere"), device)
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
     with pytest.raises(CheckpointError, match="cannot be loaded"):
+        load_segmenter(str(tmp_path), device)
+    (tmp_path / "config.json").write_text('{"architectures": ["YolosForObjectDetection"]}')
+    with pytest.raises(ConfigError, match=r"it holds a YolosForObjectDetection; expected a .* for semantic segmentation"):
         load_segmenter(str(tmp_path), device)
 
 

@@ -184,7 +184,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "sides": ({"images": [{"id": 9, "width": 0, "height": 4}, {"id": 4}]}, r"image 9: size \[0, 4\]"),
     "outside": (
         {"annotations": [{"image_id": 9, "category_id": 18, "bbox": [600, 0, 66, 480]}]},
-        r"annotation 1 \('dog'\): COCO box \(600, 0, 66, 480\) in an image of 640x480.*out of range.*--on-bad-box drop",
+        r"annotation 1 \('dog'\): box \[600, 0, 66, 480\] .*right=666 is out of range.*640x480.*--on-bad-box drop",
     ),
 }
 
@@ -270,7 +270,7 @@ def test_yolo_without_certain_classes_is_refused(tmp_path: Path) -> None:
         ("dog 0.5 0.5 1 1\n", "line 1: 'dog 0.5 0.5 1 1'"),
         ("2 0.5 0.5 1 1\n", "class 2: expected one of the 2 named classes, counted from 0"),
         ("-1 0.5 0.5 1 1\n", "class -1"),
-        ("\n1 0.5 0.5 2 1\n", r"line 2 \('dog'\): YOLO box \(0.5, 0.5, 2, 1\) is .*out of range"),
+        ("\n1 0.5 0.5 2 1\n", r"line 2 \('dog'\): YOLO box \[0.5, 0.5, 2, 1\]: .*out of range"),
         ("1 nan 0.5 1 1\n", "not finite"),
     ],
 )

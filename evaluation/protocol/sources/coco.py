@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from ....framework.annotations import XYWH, Annotated, Annotations, read_annotated
-from ....framework.errors import LayoutError
-from ....framework.items import Dropped, Reading, four, read_text
+from ....framework.errors import LayoutError, counted
+from ....framework.items import Dropped, four, parse_json, read_text
 from ..captions import read_captions
 from ..expects import Expects
 from .face import Asked, Entry, Source, finished, whole
@@ -26,7 +27,7 @@ def read(asked: Asked) -> Source:
     return finished(NAME, asked, entries, dropped=dropped, files=files, options={"split": asked.split}, size="x3")
 
 
-def read_images(asked: Asked, *, largest_first: bool = False) -> tuple[list[tuple[Annotated, int]], list[Dropped]]:
+def read_images(asked: Asked, *, for_captions: bool = False) -> tuple[list[tuple[Annotated, int]], list[Dropped]]:
     """The first `limit` images of the split, each with how many objects were chosen of it, and what was left out.
 
     Crowds are left out first; then `single` are the images with exactly one object, `multi` those with two or more, of which the
@@ -34,37 +35,61 @@ def read_images(asked: Asked, *, largest_first: bool = False) -> tuple[list[tupl
     that of the box where there is none. The prompt is the caption of `captions`, else the file's own, else composed: `a dog and a
     cat`. A bad box, or an object that the caption does not name or not as often as there are such objects, is an error, or is
     left out (`on_bad_box`). Nothing but its crowds is looked at in an image beyond the limit, which needs no caption either.
+    Captions of images that the file does not have are left out, and counted.
 
     Args:
-        largest_first: in every split, and not in `multi` alone.
+        for_captions: the largest object comes first in every split, and an image that loses a box is none to be left out.
 
     Raises:
-        LayoutError: not COCO, an image or a category that is not there, captions of other images, or none for an image.
+        LayoutError: not COCO, an image or a category that is not there, no image in the split, or no caption of one.
     """
-    reading = Reading(asked.file, on_bad_box=asked.on_bad_box)
+    reading = asked.reading(whole_items=not for_captions)
     captions = read_captions(asked.captions) if asked.captions is not None else {}
-    every, chosen = set[int | str](), dict[int | str, int]()
+    objects, chosen = dict[int | str, int](), dict[int | str, int]()
 
     def select(image: Mapping[str, Any], annotations: Annotations) -> Annotations | None:
-        every.add(image["id"])
+        objects[image["id"]] = len(annotations)
         found = None if len(chosen) == asked.limit else objects_of(annotations, asked.split)
         if found is None:
             return None
         chosen[image["id"]] = len(found)
-        return by_area(found) if largest_first and len(found) > 1 else found
+        return by_area(found) if for_captions and len(found) > 1 else found
 
     images = read_annotated(reading, read_text(asked.file), captions, select)
-    if others := [each for each in captions if each not in every]:
-        raise LayoutError(
-            f"{asked.captions}: {len(others)} of {len(captions)} captions are of other images than those of {asked.file}: the "
-            f"first has the id {others[0]!r}"
-        )
+    if not chosen:
+        raise LayoutError(_no_images(asked, Counter(objects.values()), len(reading.dropped)))
+    others = [each for each in captions if each not in objects]
     if asked.captions is not None and (missing := [each for each in chosen if each not in captions]):
+        lacking = f"of its {counted(len(chosen), 'image')} {len(missing)} without one"
         raise LayoutError(
-            f"{asked.captions}: no caption of image {missing[0]!r}, which is in the split {asked.split!r} of {asked.file}; "
-            "expected one for each image (lsregen evaluate caption writes them)"
+            f"{asked.captions}: no caption of image {missing[0]!r}, which is in the split {asked.split!r} of {asked.file} "
+            f"({lacking}); {_of_others(captions, others)}expected one for each image "
+            "(lsregen evaluate caption writes them)"
         )
-    return [(image, chosen[image.id]) for image in images], reading.dropped
+    found = [(image, chosen[image.id]) for image in images]
+    for each in others:
+        reading.drop(f"{asked.captions}, image {each!r}", "caption", f"of no image in {asked.file.name}")
+    return found, reading.dropped
+
+
+def _no_images(asked: Asked, objects: Counter[int], crowds: int) -> str:
+    """Why the split is empty. `objects`: how many images have so many."""
+    none, one, total = objects[0], objects[1], objects.total()
+    if none == total and any("caption" in each for each in parse_json(read_text(asked.file), "")["annotations"]):
+        return (
+            f"{asked.file}: a file of captions, in which no image has an object; expected COCO's instances "
+            "(instances_*.json), to which captions are given by --captions of lsregen evaluate plan"
+        )
+    return (
+        f"{asked.file}: no items ({NAME}, split {asked.split}): of its {counted(total, 'image')} {one} with exactly one object, "
+        f"{total - none - one} with two or more, {none} with none (besides {counted(crowds, 'crowd')})"
+    )
+
+
+def _of_others(captions: Collection[int | str], others: Sequence[int | str]) -> str:
+    if not others:
+        return ""
+    return f"of other images are {len(others)} of the {counted(len(captions), 'caption')}, the first has the id {others[0]!r}; "
 
 
 def objects_of(annotations: Annotations, split: str) -> Annotations | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ....framework.errors import ConfigError, LayoutError
-from ....framework.items import POLICIES, Dropped, Item
+from ....framework.items import LEAVE_OUT, POLICIES, Dropped, Item, Reading
 from ..expects import Expects
 from ..hashes import file_hash
 from ..plan import Origin
@@ -18,7 +18,6 @@ from ..plan import Origin
 __all__ = ["POLICIES", "SPLITS", "Asked", "Entry", "Reader", "Source", "finished", "hashes_of", "whole"]
 
 SPLITS = ("single", "multi", "all")
-LEAVE_OUT = "; correct it, or leave such items out: --on-bad-box drop (on_bad_box='drop')"
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,10 @@ class Asked:
         if self.path is None:
             raise ConfigError("this source reads a file: name it")
         return self.path
+
+    def reading(self, whole_items: bool = True) -> Reading:
+        """The file, to be read for a source, which leaves an item out that loses a box."""
+        return Reading(self.file, on_bad_box=self.on_bad_box, whole_items=whole_items)
 
 
 @dataclass(frozen=True)
@@ -98,8 +101,10 @@ def finished(
     if twice is not None:
         raise LayoutError(f"{where}: the item {twice!r} stands twice; expected a different name for each item")
     found, left_out = tuple(entries[: asked.limit]), tuple(dropped)
+    counts = Counter(_kind(each) for each in left_out)
     if not found:
-        why = f", {len(left_out)} things were left out: the first is {left_out[0]}" if left_out else ""
+        listed = ", ".join(f"{times} x {kind}" for kind, times in counts.items())
+        why = f"; left out: {listed}; the first is {left_out[0]}" if left_out else ""
         asked_for = "".join(f", {key} {value}" for key, value in (options or {}).items())
         raise LayoutError(f"{where}: no items ({name}{asked_for}){why}")
     origin = Origin(
@@ -107,7 +112,7 @@ def finished(
         hashes_of(files),
         {"on_bad_box": asked.on_bad_box, "limit": asked.limit, **(options or {})},
         len(found),
-        dict(Counter(_kind(each) for each in left_out)),
+        dict(counts),
     )
     return Source(origin, found, left_out, size)
 
@@ -123,7 +128,9 @@ def whole(asked: Asked, entries: Sequence[tuple[Entry, bool]], dropped: list[Dro
         if complete:
             kept.append(entry)
         elif asked.on_bad_box == "error":
-            raise LayoutError(f"{entry.id} lost a box; {len(before)} boxes cannot be used, the first is {before[0]}{LEAVE_OUT}")
+            raise LayoutError(
+                f"{entry.id} lost a box; {len(before)} boxes cannot be used, the first is {before[0]}; correct it, or {LEAVE_OUT}"
+            )
         else:
             dropped.append(Dropped(entry.id, "item", "without all of its boxes"))
     return kept

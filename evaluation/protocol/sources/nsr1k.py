@@ -9,7 +9,7 @@ from typing import Any
 
 from ....framework.errors import LayoutError, nearest
 from ....framework.formats import open_layouts
-from ....framework.items import Item, Reading, entries_of, parse_json, read_text, text_of
+from ....framework.items import Item, entries_of, parse_json, read_text, text_of
 from ..expects import Expects, Relation
 from .face import Asked, Entry, Source, finished, whole
 
@@ -24,7 +24,7 @@ def read(asked: Asked) -> Source:
     Raises:
         LayoutError: not NSR-1K, or a box cannot be used.
     """
-    reading = Reading(asked.file, on_bad_box=asked.on_bad_box)
+    reading = asked.reading()
     items, _ = open_layouts(reading, NAME)
     data = entries_of(parse_json(read_text(asked.file), str(asked.file)), str(asked.file))
     entries: list[tuple[Entry, bool]] = []

@@ -42,7 +42,7 @@ def read(asked: Asked) -> Source:
     Raises:
         LayoutError: a line, row or value that cannot be used; names the file and the line.
     """
-    reading = Reading(asked.file, on_bad_box=asked.on_bad_box)
+    reading = asked.reading()
     if asked.file.suffix == ".csv":
         found = _entries(reading, _csv_lines(asked.file))
     elif asked.file.suffix in (".jsonl", ".ndjson"):

@@ -134,7 +134,9 @@ def test_weights_that_are_missing(tmp_path: Path) -> None:
     weights = load_file(folder / "model.safetensors")
     removed = next(key for key in weights if key.startswith("bbox_predictor"))
     save_file({key: value for key, value in weights.items() if key != removed}, folder / "model.safetensors", {"format": "pt"})
-    with pytest.raises(CheckpointError, match=r"1 weights are missing, 'bbox_predictor[\w.]*' among them"):
+    with pytest.raises(
+        CheckpointError, match=r"lacks 1 weight, 'bbox_predictor[\w.]*' among them; it holds a YolosForObjectDetection; "
+    ):
         TransformersDetector(str(folder)).load("cpu")
 
 
@@ -151,13 +153,20 @@ def test_classes_are_matched_whatever_their_case() -> None:
 
 def test_a_class_that_is_lacking_is_named_with_the_nearest() -> None:
     said = (
-        r"detector x: lacks 2 of the 3 classes that the plan asks for: zebras, unicorn \(did you mean 'zebra'\?\); .*"
-        r"\(--class 'zebras'=LABEL\); it knows cat, zebra"
+        r"detector x: lacks 2 of the 3 classes that the plan asks for: zebras \(did you mean 'zebra'\?\), unicorn; .*"
+        r"\(--class 'zebras=LABEL'\); it knows cat, zebra"
     )
     with pytest.raises(ConfigError, match=said):
         labels_for(Knows(("cat", "zebra")), ["cat", "zebras", "unicorn"], {}, "x")  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match="class 'dgo' is renamed, and nothing asks for it"):
+    with pytest.raises(ConfigError, match="--class 'dgo=cat': class 'dgo' is renamed, and nothing asks for it"):
         labels_for(Knows(("cat",)), ["cat"], {"dgo": "cat"}, "x")  # type: ignore[arg-type]
+
+
+def test_a_label_that_the_detector_lacks_is_named_with_its_option_and_the_nearest() -> None:
+    said = r"--class 'tv=TV monitr': the detector x has no label 'TV monitr' \(did you mean 'tv monitor'\?\); it knows TV monitor"
+    with pytest.raises(ConfigError, match=said):
+        labels_for(Knows(("TV monitor",)), ["tv"], {"tv": "TV monitr"}, "x")  # type: ignore[arg-type]
+    assert labels_for(Knows(None), ["tv"], {"tv": "television"}, "x") == {"tv": "television"}  # type: ignore[arg-type]
 
 
 def test_a_device_that_is_not_there() -> None:

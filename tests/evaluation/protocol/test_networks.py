@@ -102,6 +102,18 @@ def test_features_of_the_shape_world_are_its_classifiers() -> None:
     assert np.allclose(load_features("shapeworld")([PICTURE]), image_features([PICTURE]), atol=1e-5)
 
 
+def test_nothing_is_drawn_while_a_folder_is_loaded(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    load_clip(folder, "cpu")
+    assert "Loading weights" not in capsys.readouterr().err
+
+
+def test_a_detector_is_no_network_of_features(tmp_path: Path) -> None:
+    """A DETR would load, and its first query would stand for the picture."""
+    detector = networks.yolos(tmp_path, ("cat",))
+    with pytest.raises(CheckpointError, match=r"--features .*: it holds a YolosForObjectDetection, a detector, .*; expected"):
+        load_features(str(detector), "cpu")
+
+
 def test_features_of_what_is_none(tmp_path: Path, folder: Path) -> None:
     broken = tmp_path / "broken"
     broken.mkdir()

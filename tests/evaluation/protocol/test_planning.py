@@ -93,15 +93,19 @@ def test_all_models_of_a_method_are_described_with_what_a_source_leaves_open(sce
 @pytest.mark.parametrize(
     ("spec", "why"),
     [
-        (replace(LSREGEN, sets=("guidance.small.extractor.source.model=/nowhere",)), "model '/nowhere' is neither a model that"),
+        (
+            replace(LSREGEN, sets=("guidance.small.extractor.source.model=/nowhere",)),
+            "method 'it': guidance.small.extractor.source: model '/nowhere' is neither",
+        ),
         (
             replace(LSREGEN, sets=("guidance.small.extractor.source.stesp=3",)),
             "source: stesp: no such setting .did you mean 'steps'",
         ),
         (
             MethodSpec("segmenter@shapeworld", sets=("guidance.segments.extractor.model=/nowhere",)),
-            "model: '/nowhere' is no folder with a config.json",
+            "method 'it': guidance.segments.extractor.model: model '/nowhere': no folder with a config.json",
         ),
+        (MethodSpec(model="/nowhere"), "method 'it': model '/nowhere' is neither"),
     ],
 )
 def test_other_models_that_cannot_be_used_are_refused(spec: MethodSpec, why: str) -> None:
@@ -199,7 +203,7 @@ FAULTY = {
 def test_items_that_a_method_cannot_make(name: str) -> None:
     faulty, method, why = FAULTY[name]
     specs = {"none": MethodSpec(), "it": MethodSpec(method)}
-    with pytest.raises(LayoutError, match=rf"item item-1: .*{why}.*--on-bad-box drop"):
+    with pytest.raises(LayoutError, match=rf"item item-1: .*{why}.* cannot make 1 of 2 items\); or .*--on-bad-box drop"):
         make_plan(items(item(), faulty), specs, device="cpu")
     plan, dropped = make_plan(items(item(), faulty, on_bad_box="drop"), specs, device="cpu")
     assert [(job.method, job.item) for job in plan.jobs] == [("none", "item-0"), ("it", "item-0")]

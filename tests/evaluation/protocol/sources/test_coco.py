@@ -148,7 +148,9 @@ def test_an_object_that_the_caption_does_not_name(write: Callable[..., Path]) ->
 
 def test_a_bad_box_leaves_its_item_out_and_is_counted(write: Callable[..., Path]) -> None:
     path = write(annotations=[*ANNOTATIONS, thing(15, 18, [150, 0, 100, 50]), thing(15, 17, [0, 0, 0, 9])])
-    with pytest.raises(LayoutError, match=r"annotation 9 \('dog'\): COCO box .*--on-bad-box drop"):
+    with pytest.raises(
+        LayoutError, match=r"annotation 9 \('dog'\): box .*; correct it, or leave such items out: --on-bad-box drop$"
+    ):
         read_source("coco", Asked(path, split="multi"))
     source = read_source("coco", Asked(path, "drop", split="multi"))
     assert list(shown(source)) == ["coco-12", "coco-13"]
@@ -186,20 +188,59 @@ def test_a_file_of_something_else(tmp_path: Path, text: str) -> None:
 
 
 def test_an_empty_split_is_said(write: Callable[..., Path]) -> None:
-    with pytest.raises(LayoutError, match=r"instances.json: no items \(coco, split multi\)"):
-        read_source("coco", Asked(write(annotations=ANNOTATIONS[:1]), split="multi"))
+    one, crowd = ANNOTATIONS[0], ANNOTATIONS[6]
+    said = (
+        r"instances.json: no items \(coco, split multi\): of its 5 images 1 with exactly one object, 0 with two or more, "
+        r"4 with none \(besides 1 crowd\)"
+    )
+    with pytest.raises(LayoutError, match=said):
+        read_source("coco", Asked(write(annotations=[one, crowd]), split="multi"))
 
 
-def test_captions_of_other_images(write: Callable[..., Path]) -> None:
+def test_what_was_left_out_of_an_empty_source_is_counted(write: Callable[..., Path]) -> None:
+    path = write(annotations=[thing(11, 18, [0, 0, 0, 9]), thing(12, 18, [0, 0, 0, 9])])
+    left = r"no items \(coco, split all\); left out: 2 x box that cannot be used, 2 x item without all of its boxes; the first is"
+    with pytest.raises(LayoutError, match=left):
+        read_source("coco", Asked(path, "drop"))
+
+
+def test_captions_of_images_that_are_not_in_the_file_are_counted(write: Callable[..., Path]) -> None:
+    """Such as those of the whole data set, beside a part of its instances."""
     path = write()
-    said = captions(path, {11: "a dog", 14: "a dog", 77: "a cat", 78: "a cat"})
-    with pytest.raises(LayoutError, match=r"2 of 4 captions are of other images .* the first has the id 77"):
+    said = captions(path, {11: "a dog", 12: "a cat", 14: "a dog", 77: "a cat", 78: "a cat"})
+    source = read_source("coco", Asked(path, split="single", captions=said))
+    assert [entry.item.prompt for entry in source.entries] == ["a dog", "a dog"]
+    assert source.origin.dropped == {"crowd": 1, "caption of no image in instances.json": 2}
+    assert str(source.dropped[-1]) == f"{said}, image 78: caption: of no image in instances.json"
+
+
+@pytest.mark.parametrize("ids", [(77, 78), ("11", "14")])
+def test_captions_of_other_images_alone(write: Callable[..., Path], ids: tuple[int | str, ...]) -> None:
+    path = write()
+    said = captions(path, dict.fromkeys(ids, "a dog"))
+    of_others = rf"no caption of image 11, .* of other images are 2 of the 2 captions, the first has the id {ids[0]!r}; expected"
+    with pytest.raises(LayoutError, match=of_others):
         read_source("coco", Asked(path, split="single", captions=said))
+
+
+def test_captions_where_instances_are_expected_and_the_reverse(write: Callable[..., Path], tmp_path: Path) -> None:
+    path, said = write(), tmp_path / "captions.json"
+    entries = [{"image_id": 11, "id": 1, "caption": "a dog"}]
+    said.write_text(json.dumps({"images": IMAGES, "annotations": entries}))
+    with pytest.raises(LayoutError, match=r"captions.json: a file of captions, .* expected COCO's instances .*--captions of"):
+        read_source("coco", Asked(said, split="single"))
+    with pytest.raises(
+        LayoutError, match=r"instances.json: a file of instances, without any caption; .* evaluate plan coco FILE"
+    ):
+        read_source("coco", Asked(path, split="single", captions=path))
 
 
 def test_an_image_without_a_caption(write: Callable[..., Path]) -> None:
     path = write()
-    with pytest.raises(LayoutError, match=r"no caption of image 14, which is in the split 'single'"):
+    with pytest.raises(
+        LayoutError,
+        match=r"no caption of image 14, which is in the split 'single' of .* \(of its 2 images 1 without one\); expected",
+    ):
         read_source("coco", Asked(path, split="single", captions=captions(path, {11: "a dog"})))
 
 

@@ -77,6 +77,16 @@ def test_nsr1ks_zeros_are_bad_boxes(tmp_path: Path) -> None:
         read_source("nsr1k", Asked(write(tmp_path / "a.json", NSR)))
 
 
+def test_nsr1ks_boxes_are_fractions_in_errors_too(tmp_path: Path) -> None:
+    wide = [{**NSR[0], "obj1": ["dog", [0.6, 0, 0.5, 1]]}]
+    said = (
+        r"entry 1, object 1 .*box \[0.6, 0, 0.5, 1\] \(left, top, width, height\): right=1.1 is out of range; expected fractions "
+        r".*; correct it, or leave such items out: --on-bad-box drop$"
+    )
+    with pytest.raises(LayoutError, match=said):
+        read_source("nsr1k", Asked(write(tmp_path / "a.json", wide)))
+
+
 def test_nsr1k_is_not_looked_at_beyond_the_limit(tmp_path: Path) -> None:
     [entry] = read_source("nsr1k", Asked(write(tmp_path / "a.json", NSR), limit=1)).entries
     assert entry.id == "nsr1k-3"
