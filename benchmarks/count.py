@@ -38,25 +38,24 @@ class Ours:
     def gradient(self, memory: str = "fast", sets: Sequence[str] = ()) -> Cost:
         """One update by layout-guidance: its pass and the backward, before the denoising pass."""
         set_memory(self.model.unet, memory)
-        run, terms = one_run(self.model, "layout-guidance", sets=(*ONE_UPDATE, *sets))
+        run, terms = self._run("layout-guidance", sets=(*ONE_UPDATE, *sets))
         return self._cost(run, terms, lambda pull: pull.before(run.z_T, run.steps[0]))
 
     def plain(self) -> Cost:
         """The denoising pass of a step, classifier-free guidance inside."""
-        run, terms = one_run(self.model)
+        run, terms = self._run()
         return self._cost(run, terms, lambda pull: pull.predict(run.z_T, run.steps[0]))
 
     def shared(self, sets: Sequence[str] = ()) -> Cost:
         """A whole step whose denoising and guidance share the conditional pass."""
         set_memory(self.model.unet, "fast")
-        run, terms = one_run(self.model, "layout-guidance", sets=(*SHARED, *sets))
+        run, terms = self._run("layout-guidance", sets=(*SHARED, *sets))
         return self._cost(run, terms, lambda pull: pull.predict(run.z_T, run.steps[0]))
 
     def latents(self) -> Cost:
         """A whole step pulled by `lsregen`; its target, of a fixed picture instead of a render, is made before and not in it."""
-        run, terms = one_run(self.model, "lsregen", sets=ONE_STEP)
-        z_T = self.model.unet.conv_in.weight.new_zeros(run.z_T.shape, dtype=run.z_T.dtype)  # as the target: without numbers
-        run = replace(run, renderer=lambda _: torch.zeros(1, 3, 64, 64), z_T=z_T)
+        run, terms = self._run("lsregen", sets=ONE_STEP)
+        run = replace(run, renderer=lambda _: torch.zeros(1, 3, 64, 64))
         return self._cost(run, terms, lambda pull: pull.predict(pull.before(run.z_T, run.steps[0]), run.steps[0]))
 
     def image(self) -> tuple[int, int]:
@@ -64,6 +63,11 @@ class Ours:
         run, terms = one_run(self.model, "layout-guidance")
         (term,) = terms.terms
         return len(run.steps), sum(term.schedule.repeats for step in run.steps if term.schedule.active(step))
+
+    def _run(self, guidance: str | None = None, sets: Sequence[str] = ()) -> tuple[Run, Guidance]:
+        """A run whose first latent is without numbers, as the network is."""
+        run, terms = one_run(self.model, guidance, sets=sets)
+        return replace(run, z_T=self.model.unet.conv_in.weight.new_zeros(run.z_T.shape, dtype=run.z_T.dtype)), terms
 
     def _cost(self, run: Run, terms: Guidance, work: Callable[[GuidanceRun], object]) -> Cost:
         pull = terms.start(run)
