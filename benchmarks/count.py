@@ -6,16 +6,14 @@ Ours is the production path, `GuidanceRun` over the networks at full size; what 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar
 
 import click
 import torch
 
-from lsregen.distances.l2 import L2
-from lsregen.framework import Features, Guidance, GuidanceRun, Needs, Run, Schedule, Term, View
+from lsregen.framework import Guidance, GuidanceRun, Run
 from lsregen.models.memory import MEMORY, set_memory
 
 from .outline import Cost, counted
@@ -26,6 +24,8 @@ from .subjects import Subject, one_run, outlined
 GIB = 2**30
 MODES = tuple(MEMORY)
 ONE_UPDATE = ("guidance.layout.repeats=1",)
+ONE_STEP = ("steps=1",)  # a target is made for each
+ALL_LAYERS = ("guidance.layout.extractor.layers=[all]",)
 SHARED = (*ONE_UPDATE, "guidance.layout.site=after")
 
 
@@ -35,31 +35,28 @@ class Ours:
     def __init__(self, subject: Subject) -> None:
         self.model = outlined(subject)
 
-    def gradient(self, memory: str = "fast") -> Cost:
+    def gradient(self, memory: str = "fast", sets: Sequence[str] = ()) -> Cost:
         """One update by layout-guidance: its pass and the backward, before the denoising pass."""
         set_memory(self.model.unet, memory)
-        run, terms = one_run(self.model, "layout-guidance", sets=ONE_UPDATE)
+        run, terms = self._run("layout-guidance", sets=(*ONE_UPDATE, *sets))
         return self._cost(run, terms, lambda pull: pull.before(run.z_T, run.steps[0]))
 
     def plain(self) -> Cost:
         """The denoising pass of a step, classifier-free guidance inside."""
-        run, terms = one_run(self.model)
+        run, terms = self._run()
         return self._cost(run, terms, lambda pull: pull.predict(run.z_T, run.steps[0]))
 
-    def shared(self, memory: str = "fast") -> Cost:
+    def shared(self, sets: Sequence[str] = ()) -> Cost:
         """A whole step whose denoising and guidance share the conditional pass."""
-        set_memory(self.model.unet, memory)
-        run, terms = one_run(self.model, "layout-guidance", sets=SHARED)
+        set_memory(self.model.unet, "fast")
+        run, terms = self._run("layout-guidance", sets=(*SHARED, *sets))
         return self._cost(run, terms, lambda pull: pull.predict(run.z_T, run.steps[0]))
 
     def latents(self) -> Cost:
-        """A whole step that is pulled by a distance between latents, as LSReGen does."""
-        run, _ = one_run(self.model)
-
-        def step(pull: GuidanceRun) -> None:
-            pull.predict(pull.before(run.z_T, run.steps[0]), run.steps[0])
-
-        return self._cost(run, Guidance([Term(Latent(), L2(), Schedule(gamma=0.1))]), step)
+        """A whole step pulled by `lsregen`; its target, of a fixed picture instead of a render, is made before and not in it."""
+        run, terms = self._run("lsregen", sets=ONE_STEP)
+        run = replace(run, renderer=lambda _: torch.zeros(1, 3, 64, 64))
+        return self._cost(run, terms, lambda pull: pull.predict(pull.before(run.z_T, run.steps[0]), run.steps[0]))
 
     def image(self) -> tuple[int, int]:
         """Steps, and most guided passes, of an image by layout-guidance as published."""
@@ -67,35 +64,17 @@ class Ours:
         (term,) = terms.terms
         return len(run.steps), sum(term.schedule.repeats for step in run.steps if term.schedule.active(step))
 
+    def _run(self, guidance: str | None = None, sets: Sequence[str] = ()) -> tuple[Run, Guidance]:
+        """A run whose first latent is without numbers, as the network is."""
+        run, terms = one_run(self.model, guidance, sets=sets)
+        return replace(run, z_T=self.model.unet.conv_in.weight.new_zeros(run.z_T.shape, dtype=run.z_T.dtype)), terms
+
     def _cost(self, run: Run, terms: Guidance, work: Callable[[GuidanceRun], object]) -> Cost:
         pull = terms.start(run)
         given = [*self.model.unet.parameters(), run.z_T]
         with torch.no_grad(), counted(given) as cost:
             work(pull)
         return cost
-
-
-@dataclass(frozen=True)
-class Latent:
-    """The latent itself, to be drawn to zero: the cheapest thing there is to look at."""
-
-    kind: ClassVar[str] = "latent"
-
-    @property
-    def needs(self) -> Needs:
-        return Needs()
-
-    def prepare(self, run: Run, raster: str) -> None:
-        return None
-
-    def current(self, view: View, state: None) -> Features:
-        channels = view.z.shape[1]
-        present = torch.ones(len(view.z), channels, dtype=torch.bool)
-        return Features((view.z[:, None],), self.kind, present, torch.zeros(len(view.z), channels, dtype=torch.long))
-
-    def target(self, view: View, state: None) -> Features:
-        now = self.current(view, state)
-        return Features((torch.zeros_like(now.maps[0]),), self.kind, now.present, now.group)
 
 
 @dataclass(frozen=True)
@@ -185,9 +164,14 @@ class Comparison:
         if goals.image is not None:
             ratio = 1 + most * fast.flops / (steps * plain.flops)
             rows.append(self._row("image by layout-guidance / plain image, at most", ratio, goal=goals.image))
+            gradient, shared = self.ours.gradient(sets=ALL_LAYERS), self.ours.shared(ALL_LAYERS)
+            rows += [
+                self._row("guided step / plain step, all layers", 1 + gradient.flops / plain.flops),
+                self._row("guided step / plain step, all layers, shared forward", shared.flops / plain.flops),
+            ]
         if goals.latents is not None:
             ratio = self.ours.latents().flops / plain.flops
-            rows.append(self._row("step pulled on latents alone / plain step", ratio, goal=goals.latents))
+            rows.append(self._row("step pulled by lsregen / plain step", ratio, goal=goals.latents))
         return rows
 
     def _row(self, quantity: str, reached: float, unit: str = "", goal: float | None = None) -> Row:

@@ -1,4 +1,4 @@
-"""The time of whole images: every preset against plain sampling, and images per second by batch size."""
+"""The time of whole images: every preset against plain sampling of the same model, and images per second by batch size."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from lsregen.framework import Pipeline, presets
+from lsregen.framework.config import load_preset
 from lsregen.models.devices import resolve
 from lsregen.models.latent_diffusion import LatentDiffusion
 
@@ -20,6 +21,14 @@ from .subjects import LAYOUT, PROMPT, UNETS, Subject, one_run, plugins, with_ran
 LAYOUT_GUIDANCE = "layout-guidance"
 EVERY_UPDATE = ("guidance.layout.stop_below=null",)  # as many passes on both sides, whatever the weights
 GOAL = 5.0  # images per second in a batch of eight against diffusers, one at a time
+
+
+def by_model(names: Sequence[str], model: str) -> dict[str, list[str]]:
+    """The presets that are timed on each model: the one that a preset names, else `model`."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(load_preset(name).get("model") or model, []).append(name)
+    return groups
 
 
 def by_preset(pipeline: Pipeline, names: Sequence[str], repeats: int) -> list[Row]:
@@ -46,10 +55,15 @@ def by_batch(pipeline: Pipeline, sizes: Sequence[int], repeats: int) -> list[Row
         work[guided(size)] = lambda size=size: _image(pipeline, LAYOUT_GUIDANCE, count=size, sets=EVERY_UPDATE)
     timings = alternating(work, repeats, pipeline.model.device)
     return [
-        Row(pipeline.model.name, f"{name}, images per second", count / timings[name].median, "1/s")
-        for count, names in ((size, (f"plain, batch {size}", guided(size))) for size in sizes)
-        for name in names
+        _per_second(pipeline.model.name, name, size, timings[name])
+        for size in sizes
+        for name in (f"plain, batch {size}", guided(size))
     ]
+
+
+def _per_second(subject: str, name: str, count: int, timing: Timing) -> Row:
+    each = tuple(count / seconds for seconds in timing.seconds)
+    return Row(subject, f"{name}, images per second", count / timing.median, "1/s", of=each)
 
 
 def guided(batch: int) -> str:
@@ -77,7 +91,7 @@ def _plain(steps: int) -> str:
 
 
 def _image(pipeline: Pipeline, guidance: str | None, **options: Any) -> object:
-    return pipeline(PROMPT, layout=LAYOUT, guidance=guidance, seed=0, **options)
+    return pipeline(PROMPT, layout=guidance and LAYOUT, guidance=guidance, seed=0, **options)
 
 
 @click.command()
@@ -99,14 +113,18 @@ def main(
     dtype: str,
     note: str,
 ) -> None:
-    """Time whole images."""
+    """Time whole images. A preset that names a model is timed on that one."""
     place, numbers = resolve(device, dtype)
     subject = Subject(model, (512, 512) if model == "SD 1.5" else (1024, 1024), numbers) if model in UNETS else None
-    if subject is None:
-        pipeline = Pipeline.load(model, device=device, dtype=dtype, plugins=plugins())
-    else:
-        pipeline = Pipeline(with_random_weights(subject, place), plugins())
-    rows = by_preset(pipeline, names or sorted(presets()), repeats) + by_batch(pipeline, sizes, repeats)
+
+    def load(name: str) -> Pipeline:
+        return Pipeline.load(name, device=device, dtype=dtype, plugins=plugins())
+
+    pipeline = load(model) if subject is None else Pipeline(with_random_weights(subject, place), plugins())
+    rows = list[Row]()
+    for named, those in by_model(names or sorted(presets()), model).items():
+        rows += by_preset(pipeline if named == model else load(named), those, repeats)
+    rows += by_batch(pipeline, sizes, repeats)
     if subject is not None and place.type == "cuda":
         assert isinstance(pipeline.model, LatentDiffusion)
         one = 1 / of_diffusers(subject, pipeline.model, repeats).median

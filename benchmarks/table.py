@@ -20,12 +20,14 @@ same layers read (those of layout-guidance), the same energy.
 
 **Counted** figures come from shapes alone and are the same on every machine: floating point operations of matrix products,
 convolutions and attention (two for a multiplication with its addition); bytes kept for the backward, each storage once, without
-parameters; the peak of all live activations, forward and backward, without what a kernel takes for itself.
+parameters; the peak of all live activations, forward and backward, without what a kernel takes for itself. What `lsregen` is
+pulled toward is made once an image, and not in its step: the render, its encoding, its inversion.
 **Loading**: private memory (`RssAnon`) above that of a fresh process with everything imported.
 **Timed** figures alternate the pieces of work, every other round backward, and are medians of times, and of ratios within a
 round: wall time on a GPU, processor time on a CPU. How much the machine varied is in the rows of the slowest and fastest
 repetition. Attention is a small part of the step of SDXL at 512 pixels: counted at 1024 pixels a guided step is .95 of the
-reference's, so .70 is out of its reach.
+reference's, so .70 is out of its reach. A preset that names a model is timed on that model, each against plain sampling of
+the same one; what is rendered for it is in its time.
 
 On busy cores, threads that wait for each other by spinning make a run several times slower. The command `lsregen` sets
 `OMP_WAIT_POLICY=PASSIVE` by itself, so that they sleep. A Python program has to find it in its environment before it starts; for

@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
+from lsregen.framework.guidance import Guidance, Term
 from lsregen.framework.layout import Layout
 from lsregen.framework.taps import EverythingRecorded, TapLayer, Taps
 from lsregen.framework.tokens import Piece, TokenTable
@@ -238,3 +239,17 @@ def square(maps: Tensor) -> Tensor:
 
 def mean_square(maps: Tensor) -> Tensor:
     return maps.square().flatten(1).mean(dim=1)
+
+
+def start(term: Term, run: Run) -> Any:
+    return Guidance([term]).start(run)
+
+
+def gradient_of(energy: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
+    leaf = z.detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(energy(leaf).sum(), leaf)
+    return gradient
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return float((a - b).abs().max() / b.abs().max())

@@ -46,6 +46,16 @@ def test_the_figures_that_are_shown_meet_their_goals_and_are_those_of_the_code()
     assert {str(subject) for subject, _ in SUBJECTS.values()} == {row.subject for row in rows}
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sd15", "sdxl"])
+def test_every_figure_that_is_shown_is_that_of_a_fresh_count(name: str) -> None:
+    subject, goals = SUBJECTS[name]
+    shown = [row for row in Record.read(RESULTS / "count.json").rows if row.subject == str(subject)]
+    fresh = Comparison(subject, goals).rows()
+    assert [(row.quantity, row.unit, row.goal) for row in fresh] == [(row.quantity, row.unit, row.goal) for row in shown]
+    assert [row.reached for row in fresh] == pytest.approx([row.reached for row in shown], rel=1e-3)
+
+
 def test_a_whole_image_costs_its_steps_and_its_passes(narrow: Subject) -> None:
     ours = Ours(narrow)
     run, terms = one_run(ours.model, "layout-guidance", sets=("steps=5",))
@@ -54,6 +64,13 @@ def test_a_whole_image_costs_its_steps_and_its_passes(narrow: Subject) -> None:
     assert pull.passes == 5
     assert cost.flops == 5 * (ours.plain().flops + ours.gradient().flops)
     assert ours.image() == (50, 50)
+
+
+def test_the_pull_of_lsregen_looks_at_latents_alone(narrow: Subject) -> None:
+    ours = Ours(narrow)
+    pulled, plain = ours.latents(), ours.plain()
+    assert pulled.flops == plain.flops
+    assert pulled.saved > plain.saved == 0  # it was made
 
 
 def test_the_reference_takes_the_same_gradient_and_the_same_step(narrow: Subject) -> None:

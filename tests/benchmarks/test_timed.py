@@ -61,6 +61,11 @@ def test_diffusers_makes_as_many_passes_for_an_image(narrow: Subject, monkeypatc
     assert made.count("gradient") == made.count("predict") == 2 * 50
 
 
+def test_a_preset_is_timed_on_the_model_that_it_names() -> None:
+    found = image.by_model(["gligen", "img2img", "lsregen", "syngen"], "a model")
+    assert found == {"shapeworld-gligen": ["gligen"], "shapeworld-large": ["img2img", "lsregen"], "a model": ["syngen"]}
+
+
 @pytest.mark.slow
 def test_images_are_timed_by_preset_and_by_batch(tmp_path: Path) -> None:
     options = ["--preset", "layout-guidance", "--batch", "1", "--repeats", "1", "--device", "cpu", "--note", "a test"]
