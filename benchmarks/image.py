@@ -86,6 +86,15 @@ def of_diffusers(subject: Subject, model: LatentDiffusion, repeats: int) -> Timi
     return alternating({"image": image}, repeats, model.device)["image"]
 
 
+def against_diffusers(subject: Subject, pipeline: Pipeline, largest: Row, repeats: int) -> list[Row]:
+    """diffusers' images per second, one at a time, and how many times as many `largest` has, the row of our largest batch."""
+    assert isinstance(pipeline.model, LatentDiffusion)
+    theirs = of_diffusers(subject, pipeline.model, repeats)
+    one = _per_second(subject.family, "diffusers' Attend-and-Excite, one at a time", 1, theirs)
+    label = f"{largest.quantity} / diffusers' one at a time"
+    return [one, Row(subject.family, label, largest.reached / one.reached, goal=GOAL, more_is_better=True)]
+
+
 def _plain(steps: int) -> str:
     return f"plain, {steps} steps"
 
@@ -126,12 +135,8 @@ def main(
         rows += by_preset(pipeline if named == model else load(named), those, repeats)
     rows += by_batch(pipeline, sizes, repeats)
     if subject is not None and place.type == "cuda":
-        assert isinstance(pipeline.model, LatentDiffusion)
-        one = 1 / of_diffusers(subject, pipeline.model, repeats).median
-        rows.append(Row(subject.family, "diffusers' Attend-and-Excite, one at a time, images per second", one, "1/s"))
-        most = next(row for row in rows if row.quantity.startswith(guided(max(sizes))))
-        label = f"batch {max(sizes)} / diffusers one at a time, images per second"
-        rows.append(Row(subject.family, label, most.reached / one, goal=GOAL, more_is_better=True))
+        largest = next(row for row in rows if row.quantity.startswith(guided(max(sizes))))
+        rows += against_diffusers(subject, pipeline, largest, repeats)
     print_rows(rows)
     if path is not None:
         Record("image", rows, device=device_name(place), note=note).write(path)

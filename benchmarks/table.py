@@ -16,18 +16,23 @@ Made by `python -m benchmarks.table` from the files in `benchmarks/results`; not
 A guided step is a gradient pass and a denoising pass. In the gradient pass the conditional branch runs alone, with frozen
 parameters; attention is explicit in the tapped layers only, in fp32, and fused elsewhere; the pass ends at the last tapped map.
 The reference is diffusers' UNet with its own Attend-and-Excite processors: every attention explicit, the forward to its end, the
-same layers read (those of layout-guidance), the same energy.
+same layers read (those of layout-guidance), the same energy. What is kept for the backward is a matter of the memory dial, the
+gradient is not: `fast` computes only the gates of feed-forwards again, `balanced` whole feed-forwards and the normalised inputs
+of convolutions, `low` the insides of every resnet and transformer block.
 
 **Counted** figures come from shapes alone and are the same on every machine: floating point operations of matrix products,
 convolutions and attention (two for a multiplication with its addition); bytes kept for the backward, each storage once, without
 parameters; the peak of all live activations, forward and backward, without what a kernel takes for itself. What `lsregen` is
-pulled toward is made once an image, and not in its step: the render, its encoding, its inversion.
+pulled toward is made once an image, and not in its step: the render, its encoding, its inversion; what works element by element
+counts as nothing, so 1.000 says that no network pass is added.
 **Loading**: private memory (`RssAnon`) above that of a fresh process with everything imported.
 **Timed** figures alternate the pieces of work, every other round backward, and are medians of times, and of ratios within a
 round: wall time on a GPU, processor time on a CPU. How much the machine varied is in the rows of the slowest and fastest
 repetition. Attention is a small part of the step of SDXL at 512 pixels: counted at 1024 pixels a guided step is .95 of the
 reference's, so .70 is out of its reach. A preset that names a model is timed on that model, each against plain sampling of
 the same one; what is rendered for it is in its time.
+Not measured yet, for want of a GPU: images per second of SD 1.5 in a batch of eight against diffusers, one at a time
+(`python -m benchmarks.image --model "SD 1.5" --device cuda`; the goal is five times as many).
 
 On busy cores, threads that wait for each other by spinning make a run several times slower. The command `lsregen` sets
 `OMP_WAIT_POLICY=PASSIVE` by itself, so that they sleep. A Python program has to find it in its environment before it starts; for
@@ -36,7 +41,7 @@ small models `OMP_NUM_THREADS=1` does as well.
 WORDS = {
     "count": "Counted",
     "load": "Memory of loading",
-    "step": "A step, timed",
+    "step": "A step of {family}, timed",
     "image": "Whole images, timed",
 }
 
@@ -49,10 +54,11 @@ def page(records: list[Record]) -> str:
 
 
 def _section(record: Record) -> Iterator[str]:
-    yield f"## {WORDS[record.benchmark]}\n"
+    family = record.rows[0].subject.partition(",")[0]
+    yield f"## {WORDS[record.benchmark].format(family=family)}\n"
     versions = ", ".join(f"{package} {number}" for package, number in record.versions.items())
-    where = record.device
-    yield f"`python -m benchmarks.{record.benchmark}`, {record.date}, {where}; {versions}.{record.note and ' ' + record.note}\n"
+    command = f"python -m benchmarks.{record.benchmark}" + (f' --family "{family}"' if record.benchmark == "step" else "")
+    yield f"`{command}`, {record.date}, {record.device}; {versions}.{record.note and ' ' + record.note}\n"
     for subject in dict.fromkeys(row.subject for row in record.rows):
         yield f"| {subject} | goal | reached | |"
         yield "|---|---|---|---|"

@@ -56,6 +56,16 @@ def test_every_figure_that_is_shown_is_that_of_a_fresh_count(name: str) -> None:
     assert [row.reached for row in fresh] == pytest.approx([row.reached for row in shown], rel=1e-3)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["sdxl-1536", "sdxl-1920x1440"])
+def test_the_peak_of_large_pictures_is_that_of_a_fresh_count(name: str) -> None:
+    """The figure of theirs that has a goal; all of them take minutes."""
+    subject = SUBJECTS[name][0]
+    shown = {row.quantity: row.reached for row in Record.read(RESULTS / "count.json").rows if row.subject == str(subject)}
+    peak = Ours(subject).gradient("low").peak / GIB
+    assert peak == pytest.approx(shown["peak of live activations, low"], rel=1e-3)
+
+
 def test_a_whole_image_costs_its_steps_and_its_passes(narrow: Subject) -> None:
     ours = Ours(narrow)
     run, terms = one_run(ours.model, "layout-guidance", sets=("steps=5",))

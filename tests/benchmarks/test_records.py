@@ -37,7 +37,8 @@ def test_a_record_is_read_as_it_was_written(tmp_path: Path) -> None:
 
 def test_the_page_shows_every_row() -> None:
     text = page([Record("step", ROWS, device="a machine"), Record("count", ROWS[:1], device="none")])
-    assert text.index("## Counted") < text.index("## A step, timed")
+    assert text.index("## Counted") < text.index("## A step of SD 1.5, timed")
+    assert '`python -m benchmarks.step --family "SD 1.5"`' in text
     assert "| speed | >= 5 1/s | 6.000 1/s | met |" in text
 
 

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from benchmarks import image, step
 from benchmarks.clock import Timing, alternating, quotient
 from benchmarks.records import Record
-from benchmarks.subjects import Subject, with_random_weights
+from benchmarks.subjects import Subject, plugins, with_random_weights
+from lsregen.framework import Pipeline
 
 
 def test_work_alternates_after_one_round_to_warm_up() -> None:
@@ -64,6 +65,17 @@ def test_diffusers_makes_as_many_passes_for_an_image(narrow: Subject, monkeypatc
 def test_a_preset_is_timed_on_the_model_that_it_names() -> None:
     found = image.by_model(["gligen", "img2img", "lsregen", "syngen"], "a model")
     assert found == {"shapeworld-gligen": ["gligen"], "shapeworld-large": ["img2img", "lsregen"], "a model": ["syngen"]}
+
+
+@pytest.mark.slow
+def test_random_weights_are_timed_by_batch_and_against_diffusers(narrow: Subject) -> None:
+    pipeline = Pipeline(with_random_weights(narrow, torch.device("cpu")), plugins())
+    rows = image.by_batch(pipeline, [2], 1)
+    assert [row.quantity for row in rows] == [f"{name}, batch 2, images per second" for name in ("plain", "layout-guidance")]
+    one, quotient = image.against_diffusers(narrow, pipeline, rows[1], 1)
+    assert one.quantity == "diffusers' Attend-and-Excite, one at a time, images per second"
+    assert quotient.reached == rows[1].reached / one.reached > 0
+    assert (quotient.goal, quotient.met) == (5.0, quotient.reached >= 5)
 
 
 @pytest.mark.slow

@@ -71,9 +71,10 @@ def test_stop_forever_ends_the_pull_of_a_sample_for_the_run_as_layout_guidance_d
         assert torch.allclose(torch.stack(walk)[:, index], torch.stack(expected))
 
 
-def test_no_pass_is_made_once_every_sample_has_stopped_for_good() -> None:
+@pytest.mark.parametrize("site", ["before", "after", "noise"])
+def test_no_pass_is_made_once_every_sample_has_stopped_for_good(site: str) -> None:
     run = make_run(LinearDenoiser(), draw(1, 2, 3, 4, 4))
-    term = Term(Look("probs"), Measure(square), Schedule(stop_below=1e9, stop_forever=True))
+    term = Term(Look("probs"), Measure(square), Schedule(site=site, stop_below=1e9, stop_forever=True))
     sample(run, Guidance([term]))
     assert [index for index, _ in run.denoiser.observed] == [0]
 
