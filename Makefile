@@ -7,7 +7,7 @@ FRESH  := build/fresh
 # A worker for each core, of one thread.
 PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4
 
-.PHONY: demo test test-all check lint types wheel-test docs clean
+.PHONY: demo test long test-all check lint types wheel-test docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lsregen generate \
@@ -19,12 +19,15 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-test
 	$(PYTEST)
 
+long: $(VENV)/.installed-test
+	$(PYTEST) -m long
+
 # Where there is a Chromium, tests that need one may not be skipped for want of what drives it.
 test-all: export LSREGEN_REQUIRE_BROWSER ?= $(if $(shell for name in chromium chromium-browser google-chrome chrome; do command -v $$name; done),1,0)
-test-all: test lint wheel-test docs
+test-all: test long lint wheel-test docs
 
 check: lint
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not long"
 
 lint: $(VENV)/.installed-test types
 	$(BIN)/ruff format --check .

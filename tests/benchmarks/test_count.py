@@ -46,7 +46,7 @@ def test_the_figures_that_are_shown_meet_their_goals_and_are_those_of_the_code()
     assert {str(subject) for subject, _ in SUBJECTS.values()} == {row.subject for row in rows}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["sd15", "sdxl"])
 def test_every_figure_that_is_shown_is_that_of_a_fresh_count(name: str) -> None:
     subject, goals = SUBJECTS[name]
@@ -56,7 +56,7 @@ def test_every_figure_that_is_shown_is_that_of_a_fresh_count(name: str) -> None:
     assert [row.reached for row in fresh] == pytest.approx([row.reached for row in shown], rel=1e-3)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["sdxl-1536", "sdxl-1920x1440"])
 def test_the_peak_of_large_pictures_is_that_of_a_fresh_count(name: str) -> None:
     """The figure of theirs that has a goal; all of them take minutes."""

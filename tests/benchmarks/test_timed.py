@@ -67,7 +67,7 @@ def test_a_preset_is_timed_on_the_model_that_it_names() -> None:
     assert found == {"shapeworld-gligen": ["gligen"], "shapeworld-large": ["img2img", "lsregen"], "a model": ["syngen"]}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_random_weights_are_timed_by_batch_and_against_diffusers(narrow: Subject) -> None:
     pipeline = Pipeline(with_random_weights(narrow, torch.device("cpu")), plugins())
     rows = image.by_batch(pipeline, [2], 1)
