@@ -78,7 +78,7 @@ def test_random_weights_are_timed_by_batch_and_against_diffusers(narrow: Subject
     assert (quotient.goal, quotient.met) == (5.0, quotient.reached >= 5)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_images_are_timed_by_preset_and_by_batch(tmp_path: Path) -> None:
     options = ["--preset", "layout-guidance", "--batch", "1", "--repeats", "1", "--device", "cpu", "--note", "a test"]
     result = CliRunner().invoke(image.main, [*options, "--json", str(tmp_path / "image.json")], catch_exceptions=False)

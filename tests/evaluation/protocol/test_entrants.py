@@ -71,7 +71,7 @@ def test_methods_of_one_name_that_are_not_alike(tmp_path: Path, changed: dict[st
         plans = [Plan.of(plan.origin, each, plan.batch, plan.jobs) for plan, each in zip((ours, theirs), methods, strict=True)]
         pooled.append([drawn.run(tmp_path / folder / str(i), plan, {"ours": drawn.true}) for i, plan in enumerate(plans)])
     assert [len(each.entries) for each in entrants_of(pooled[0])] == [8]
-    with pytest.raises(ConfigError, match=rf"method 'ours' is not the same in .*0 and .*1: {said}; score these runs one by one"):
+    with pytest.raises(ConfigError, match=rf"method 'ours' is not the same in .*0 and .*1: {said}; use these runs one by one"):
         entrants_of(pooled[1])
 
 
