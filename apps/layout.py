@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..framework.errors import ConfigError
+from ..framework.errors import ConfigError, counted
 from .cli import NamingGroup
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def convert(source: Path, target: Path, to: str | None, force: bool, **options: 
     found = _read(source, **options)
     written = encode_layouts(target, found.items, to, classes=options["classes"])
     _write(written.files, force)
-    click.echo(f"{click.format_filename(target)}  {_count(len(found.items), 'item')} from {found.format} to {to}")
+    click.echo(f"{click.format_filename(target)}  {counted(len(found.items), 'item')} from {found.format} to {to}")
     _report(found.dropped, "dropped")
     _report(written.left_out, "left out")
 
@@ -85,8 +85,8 @@ def show(source: Path, **options: Any) -> None:
     found = _read(source, **options)
     regions = [region for item in found.items for region in item.layout.regions]
     boxes, masks = sum(r.box is not None for r in regions), sum(r.mask is not None for r in regions)
-    places = f"{_count(boxes, 'box', 'boxes')}, {_count(masks, 'mask')}, {_count(len(regions) - boxes - masks, 'phrase')} without"
-    click.echo(f"{click.format_filename(source)}: {found.format}, {_count(len(found.items), 'item')}, {places} a place")
+    places = f"{counted(boxes, 'box')}, {counted(masks, 'mask')}, {counted(len(regions) - boxes - masks, 'phrase')} without"
+    click.echo(f"{click.format_filename(source)}: {found.format}, {counted(len(found.items), 'item')}, {places} a place")
     for i, item in enumerate(found.items, 1):
         click.echo(f"{i:>4}  {_described(item)}")
         for region in item.layout.regions:
@@ -148,7 +148,3 @@ def _place(region: Region) -> str:
     if region.mask is not None:
         return f"mask of {region.mask.shape[1]}x{region.mask.shape[0]}"
     return "no place"
-
-
-def _count(number: int, one: str, many: str | None = None) -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
