@@ -59,24 +59,32 @@ def read_results(files: Sequence[Path]) -> list[dict[str, Any]]:
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @click.option("--metrics", callback=names, metavar="NAMES", help="Only these metrics, separated by commas, in this order.")
 @click.option("--part", type=click.Choice(PARTS), help="Only the rows, the paired differences or the diagnostics.")
+@click.option("--baseline", metavar="ROW", help="Only the paired differences from this row, or method.")
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Of the paper's Table 1, or everything. [default: paper for scores]")
 @click.option("--html", type=PATH, metavar="FILE.html", help="Write the table in the paper's layout as a page, too.")
 def table(
-    files: tuple[Path, ...], metrics: tuple[str, ...] | None, part: str | None, layout: str | None, html: Path | None
+    files: tuple[Path, ...],
+    metrics: tuple[str, ...] | None,
+    part: str | None,
+    baseline: str | None,
+    layout: str | None,
+    html: Path | None,
 ) -> None:
     """Print results as Markdown, with intervals.
 
     FILES are results of `lsregen evaluate`, or folders of runs that were scored.
     """
     results = read_results(files)
-    if layout == "paper" and (metrics or part):
-        raise ConfigError("--metrics and --part are of --layout full")
+    if layout == "paper" and (metrics or part or baseline):
+        raise ConfigError("--metrics, --part and --baseline are of --layout full")
+    if baseline is not None and part not in (None, "differences"):
+        raise ConfigError(f"--baseline chooses paired differences, and --part {part} has none; leave one of the two out")
     if html is not None:
         check_page(html)
         made = in_layout_of_paper(results)
         rows = list(zip(made.methods, made.cells, strict=True))
         write_page(html, "table.html", title="Comparison of methods", table=made, rows=rows)
-    click.echo(printed(results, metrics, part, layout), nl=False)
+    click.echo(printed(results, metrics, part, baseline, layout), nl=False)
     if html is not None:
         click.echo(click.format_filename(html), err=True)
 
@@ -85,22 +93,23 @@ def printed(
     results: Sequence[Mapping[str, Any]],
     metrics: Sequence[str] | None = None,
     part: str | None = None,
+    baseline: str | None = None,
     layout: str | None = None,
 ) -> str:
-    """Results as Markdown; without a `layout` scores are in the paper's, unless some metrics or a part are asked for.
+    """Results as Markdown; without a `layout` scores are in the paper's, unless one of the others, which choose, is given.
 
     Raises:
-        ConfigError: they cannot stand in one table, or have no such metric.
+        ConfigError: they cannot stand in one table, or have no such metric or row.
     """
     from ..evaluation.protocol.table import markdown as in_paper
     from ..evaluation.tables import markdown
 
     if layout is None:
-        scores = all("protocol" in result for result in results) and metrics is None and part is None
+        scores = all("protocol" in result for result in results) and metrics is part is baseline is None
         layout = "paper" if scores else "full"
     if layout == "paper":
         return in_paper(in_layout_of_paper(results))
-    return markdown(results, metrics, (part,) if part else PARTS)
+    return markdown(results, metrics, (part,) if part else PARTS, baseline)
 
 
 def in_layout_of_paper(results: Sequence[Mapping[str, Any]]) -> Table:

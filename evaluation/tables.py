@@ -58,7 +58,12 @@ def _is_interval(interval: object) -> bool:
     return all(isinstance(values.get(key), int | float) for key in ("value", "low", "high"))
 
 
-def markdown(results: Iterable[Mapping[str, Any]], metrics: Sequence[str] | None = None, parts: Collection[str] = PARTS) -> str:
+def markdown(
+    results: Iterable[Mapping[str, Any]],
+    metrics: Sequence[str] | None = None,
+    parts: Collection[str] = PARTS,
+    baseline: str | None = None,
+) -> str:
     """The rows of all results in one table, then the differences and the diagnostics, if there are any.
 
     Differences say of which objects, size and seed they are where that is not the same in all of them, and the results know it.
@@ -66,13 +71,16 @@ def markdown(results: Iterable[Mapping[str, Any]], metrics: Sequence[str] | None
     Args:
         metrics: which of them, in this order; all of them by default.
         parts: which tables, out of `PARTS`.
+        baseline: only the differences from this row; all pairs by default.
 
     Raises:
-        ConfigError: no result has one of the metrics.
+        ConfigError: no result has one of the metrics, or no difference is of the baseline.
     """
     every = list(results)
     rows = [row for result in every for row in result["rows"]]
     changes = [entry for result in every for entry in result.get("differences", [])]
+    if baseline is not None:
+        changes = from_baseline(changes, baseline)
     models = [{"model": name, **entry} for result in every for name, entry in result.get("diagnostics", {}).items()]
     known = list(dict.fromkeys(name for entry in (*rows, *changes, *models) for name in entry["metrics"]))
     if unknown := [name for name in metrics or () if name not in known]:
@@ -90,6 +98,36 @@ def markdown(results: Iterable[Mapping[str, Any]], metrics: Sequence[str] | None
     shown = [tables[part] for part in PARTS if part in parts and there[part]]
     drawn = "items" if all("protocol" in result for result in every) else "images"  # an item may have several images
     return "\n\n".join([*shown, f"In brackets: 95 % intervals, bootstrapped over {drawn}.\n"])
+
+
+def from_baseline(changes: Sequence[Mapping[str, Any]], baseline: str) -> list[Mapping[str, Any]]:
+    """The paired differences of one row from each of the others, that row always first.
+
+    Raises:
+        ConfigError: no difference is of that row.
+    """
+    found = [_turned(entry) if entry["second"] == baseline else entry for entry in changes if baseline in _pair(entry)]
+    if not found:
+        known = list(dict.fromkeys(name for entry in changes for name in _pair(entry)))
+        has = f"they are of {', '.join(known)}" if known else "they have none"
+        raise ConfigError(f"--baseline {baseline!r}: no paired difference is of this row{nearest(baseline, known)}; {has}")
+    return found
+
+
+def _pair(entry: Mapping[str, Any]) -> tuple[str, str]:
+    return entry["first"], entry["second"]
+
+
+def _turned(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """A difference, seen from its second row."""
+    metrics = {
+        name: {"value": 0 - interval["value"], "low": 0 - interval["high"], "high": 0 - interval["low"]}
+        for name, interval in entry["metrics"].items()
+    }
+    turned = {**entry, "first": entry["second"], "second": entry["first"], "metrics": metrics}
+    if entry.get("second_size") is not None:
+        turned |= {"size": entry["second_size"], "second_size": entry["size"]}
+    return turned
 
 
 def layers_table(model: str, layers: Sequence[Mapping[str, Any]]) -> str:

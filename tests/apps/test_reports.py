@@ -57,6 +57,12 @@ def test_the_table_has_the_papers_layout(run: Call, folder: Path) -> None:
     full = run("evaluate", "table", "run", "--layout", "full").stdout
     assert "Paired differences" in full
     assert run("evaluate", "table", "run", "--metrics", "map50", "--part", "rows").stdout.startswith("| guidance |")
+    found = run("evaluate", "table", "run", "--baseline", "empty").stdout.splitlines()
+    assert [line.split(" | ")[1] for line in found if line.startswith("| empty |")][-2:] == ["right", "mirrored"]
+    assert not any(line.startswith("| right | mirrored |") for line in found)
+    for part, layout in (("rows", "full"), ("differences", "paper")):
+        said = run("evaluate", "table", "run", "--baseline", "empty", "--part", part, "--layout", layout).stderr
+        assert "--baseline" in said
 
 
 def test_the_table_as_a_page(run: Call, folder: Path, tmp_path: Path) -> None:

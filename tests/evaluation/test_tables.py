@@ -75,6 +75,29 @@ def test_chosen_metrics_in_their_order_and_one_part() -> None:
         markdown([result], ["map5"])
 
 
+def test_differences_from_a_baseline() -> None:
+    def change(first: str, second: str, value: float, **sizes: list[int]) -> dict[str, Any]:
+        return {"first": first, "second": second, "count": 300, **sizes, "metrics": {"right": interval(value)}}
+
+    changes = [
+        change("none", "box", 0.2),
+        change("box", "large", 0.5, size=[64, 64], second_size=[96, 96]),
+        change("none", "large", 1),
+    ]
+    result = {"rows": [row("none", right=0.5)], "differences": changes}
+    lines = markdown([result], None, ("differences",), baseline="box").splitlines()[4:6]
+    assert lines[0].startswith("| box | none |")
+    assert lines[0].endswith("| 300 | -0.200 [-0.300, -0.100] |")
+    assert lines[1] == "| box | large | 64x64 | 96x96 | 300 | 0.500 [0.400, 0.600] |"
+    line = markdown([result], None, ("differences",), baseline="large").splitlines()[4]
+    assert line == "| large | box | 96x96 | 64x64 | 300 | -0.500 [-0.600, -0.400] |"
+    said = r"--baseline 'boxx': no paired difference is of this row \(did you mean 'box'\?\); they are of none, box, large"
+    with pytest.raises(ConfigError, match=said):
+        markdown([result], baseline="boxx")
+    with pytest.raises(ConfigError, match="they have none"):
+        markdown([{"rows": []}], baseline="box")
+
+
 def test_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     data = {"rows": [row("none", right=0.5)], "differences": [], "diagnostics": {}}
