@@ -159,7 +159,7 @@ def run(
     """
     settings = scenes.settings()
     settings["classifier"] = weights_hash()  # another one sees other features: nothing is mixed
-    records = Records(folder, contender.guidance, {**settings, **contender.settings})
+    records = Records(folder, contender.guidance, {**settings, **contender.settings}, shared=True)
     pictures = folder / "images" / records.name
     kept = records.read()
     missing = [seed for seed in scenes.seeds if seed not in kept or (images and not image_path(pictures, seed).exists())]
