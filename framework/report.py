@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING, Any, cast
@@ -16,13 +16,17 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def versions() -> dict[str, str]:
-    """Versions of what decides the numbers of a run."""
+DECIDING = ("lsregen", "torch", "transformers", "safetensors")
+"""The packages that decide the numbers of a run."""
+
+
+def versions(packages: Iterable[str] = DECIDING) -> dict[str, str]:
+    """The versions of packages by name; `unknown` of one that is not installed, as lsregen in a checkout may be."""
     found: dict[str, str] = {}
-    for package in ("lsregen", "torch", "transformers", "safetensors"):
+    for package in packages:
         try:
             found[package] = version(package)
-        except PackageNotFoundError:  # run from a checkout that is not installed
+        except PackageNotFoundError:
             found[package] = "unknown"
     return found
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -14,6 +13,7 @@ from PIL import Image
 
 from ...framework.detection import Detected, LoadedDetector
 from ...framework.errors import ConfigError
+from ...framework.report import versions
 from ..records import Records, digest
 from .clip import Clip, crop
 from .entrants import Entry, read_picture
@@ -30,17 +30,6 @@ COLOURS = ("red", "orange", "yellow", "green", "blue", "purple", "pink", "brown"
 LIBRARIES = ("lsregen", "torch", "transformers", "tokenizers", "torchmetrics", "numpy", "scipy", "pillow")
 """What looks: another version of one of them may see something else, so that it looks again."""
 PICTURES = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
-
-
-def installed(*packages: str) -> dict[str, str]:
-    """The versions of packages by name."""
-    found: dict[str, str] = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
 
 
 def looked(
@@ -66,7 +55,7 @@ def looked(
     beside = list(given) if given is not None else [None] * len(entries)
     runs = {id(each.run): each.run for each in entries}
     for key, run in runs.items():
-        kept = Records(run.path / FOLDER, kind, {**settings, "versions": installed(*LIBRARIES)}, key="job")
+        kept = Records(run.path / FOLDER, kind, {**settings, "versions": versions(LIBRARIES)}, key="job")
         known = kept.read()
         waiting: list[int] = []
         for place in (i for i, each in enumerate(entries) if id(each.run) == key):
@@ -203,7 +192,7 @@ def reference_features(folder: Path, network: FeatureNetwork, keep: Path, *, bat
         "resize": network.resize,
         "folder": str(folder.resolve()),
         "files": digest({"": names}),
-        "versions": installed(*LIBRARIES),
+        "versions": versions(LIBRARIES),
     }
     kept = Records(keep, "reference", settings, key="file")
     known = {number: _unpacked(each["said"]) for number, each in kept.read().items()}

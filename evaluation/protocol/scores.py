@@ -164,7 +164,7 @@ def protocol(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instrume
         "images": sum(len(each.jobs) for each in every),
         "resamples": metrics.RESAMPLES,
         "resampled": "items; pictures of one item are drawn together",
-        "versions": {**versions(), **passes.installed(*SCORING), **tools.detector_package},
+        "versions": {**versions(), **versions(SCORING), **tools.detector_package},
         "notes": notes(runs, every, tools, reference),
     }
     if tools.detector is not None:

@@ -187,7 +187,7 @@ def test_what_was_seen_is_not_looked_at_again(run: Call, tmp_path: Path, monkeyp
 
 def test_another_version_of_what_looks_looks_again(run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     drawn.run(tmp_path / "run", drawn.plan(("right",), items=2), METHODS)
-    look, looked, installed = _ShapeWorld.__call__, list[int](), passes.installed
+    look, looked, installed = _ShapeWorld.__call__, list[int](), passes.versions
 
     def counted(self: _ShapeWorld, pictures: Any, wanted: Any) -> Any:
         looked.append(len(pictures))
@@ -197,7 +197,7 @@ def test_another_version_of_what_looks_looks_again(run: Call, tmp_path: Path, mo
     command = ("evaluate", "score", "run", "--detector", "shapeworld", "--clip", str(networks.clip(tmp_path / "clip")))
     assert run(*command).exit_code == run(*command).exit_code == 0
     assert sum(looked) == 2
-    monkeypatch.setattr(passes, "installed", lambda *packages: {**installed(*packages), "transformers": "9.9"})
+    monkeypatch.setattr(passes, "versions", lambda packages: {**installed(packages), "transformers": "9.9"})
     assert run(*command).exit_code == 0
     assert sum(looked) == 4
     assert len(list((tmp_path / "run" / "scores").glob("clip-*.jsonl"))) == 2
