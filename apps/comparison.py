@@ -7,12 +7,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..evaluation.tables import FORMAT
-from ..framework.errors import ConfigError
+from ..framework.errors import ConfigError, counted
 from .checks import check_folder, check_model, memory_errors
 from .cli import INTERRUPTED
 from .output import SOFTWARE, OutputError, claim, reason, write_file, write_json
@@ -30,6 +31,8 @@ EXTRA = {"scipy": "scipy", "faster_coco_eval": "faster-coco-eval"}
 """What the extra `eval` brings, by the name it is imported under."""
 
 PLOTS = (".png", ".svg", ".pdf")
+SILENCE = 60
+"""Seconds between two lines about progress where there is no terminal."""
 
 
 @dataclass(frozen=True)
@@ -264,12 +267,18 @@ def write_sheet(path: Path, sheet: Image.Image) -> None:
 
 @contextmanager
 def progress(total: int, label: str, unit: str = "image") -> Generator[Callable[[int], None], None, None]:
-    """A bar on a terminal, silence elsewhere."""
+    """A bar on a terminal; elsewhere, such as in a log, a line a minute."""
     from tqdm import tqdm
 
     with tqdm(total=total, desc=label, unit=unit, disable=None) as bar:
+        done, said = 0, monotonic()
 
         def advance(count: int) -> None:
+            nonlocal done, said
             bar.update(count)
+            done += count
+            if bar.disable and monotonic() - said >= SILENCE:
+                said = monotonic()
+                click.echo(f"{label}: {done} of {counted(total, unit)}", err=True)
 
         yield advance

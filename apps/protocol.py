@@ -223,8 +223,10 @@ def engine_of(given: Mapping[str, Any], planned: Iterable[str]) -> Engine:
 
 
 def report(outcome: Outcome, total: int) -> None:
-    """Say what became of a run; errors of jobs make the exit code 1."""
+    """Say what became of a run; errors of jobs, also of those that were finished before, make the exit code 1."""
     before = f"{outcome.found} {'was' if outcome.found == 1 else 'were'} finished before"
+    if outcome.failed_before:
+        before += f", {len(outcome.failed_before)} of them failed"
     click.echo(f"{counted(total, 'image')}: {before}, {outcome.made} made, {len(outcome.failed)} of them failed")
     if outcome.unlike:
         click.echo(
@@ -232,8 +234,8 @@ def report(outcome: Outcome, total: int) -> None:
             f"is of job {outcome.unlike[0]}: were they made on another device, or with other --threads?",
             err=True,
         )
-    if outcome.failed:
-        faults = Counter(f"{record.error.type}: {record.error.message}" for record in outcome.failed if record.error)
+    if failed := [*outcome.failed_before, *outcome.failed]:
+        faults = Counter(f"{record.error.type}: {record.error.message}" for record in failed if record.error)
         shown(f"{count} x {fault.splitlines()[0]}" for fault, count in faults.most_common())
         click.echo("--retry-failed makes them again.", err=True)
         raise click.exceptions.Exit(FAILED)

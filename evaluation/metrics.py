@@ -62,10 +62,10 @@ class ImageResult:
 class Statistic:
     """A number that depends on which of `items` are drawn.
 
-    `of`: from numbers of items `[resamples, drawn]`, each in [0, items), to values `[resamples]`. `centred`: the values of
-    resamples lie to one side of the value itself, so only their spread is used for an interval. `bounds`: of all values. `width`:
-    how many numbers `of` holds in an array for each resample, where they are more than `items`. `known`: the value itself, where
-    a library tells it; that of `of` is the same number to rounding.
+    `of`: from numbers of items `[resamples, drawn]`, each in [0, items), to values `[resamples]`, NaN where those items tell
+    nothing. `centred`: the values of resamples lie to one side of the value itself, so only their spread is used for an interval.
+    `bounds`: of all values. `width`: how many numbers `of` holds in an array for each resample, where they are more than `items`.
+    `known`: the value itself, where a library tells it; that of `of` is the same number to rounding.
     """
 
     items: int
@@ -94,19 +94,25 @@ def mean(values: Sequence[float] | Floats) -> Statistic:
     return Statistic(len(array), lambda draws: array[draws].mean(axis=1))
 
 
-def ratio(totals: Sequence[float], counts: Sequence[float]) -> Statistic:
-    """The sum of the totals over the sum of the counts, one of each per item.
+def ratio(totals: Sequence[float] | Floats, counts: Sequence[float] | Floats) -> Statistic | None:
+    """The sum of the totals over the sum of the counts, one of each per item; None where nothing was counted.
 
-    Counts are at least 0, and not all 0; a total is 0 where its count is. A resample without a count is 0.
+    A resample without a count is not a number: it says nothing of the share, and its interval is that of the others.
     """
     above, below = np.asarray(totals, dtype=np.float64), np.asarray(counts, dtype=np.float64)
-    least = below[below > 0].min()
-    return Statistic(len(above), lambda draws: above[draws].sum(axis=1) / np.maximum(below[draws].sum(axis=1), least))
+    if not below.any():
+        return None
+
+    def of(draws: Draws) -> Floats:
+        counted = below[draws].sum(axis=1)
+        return above[draws].sum(axis=1) / np.where(counted > 0, counted, np.nan)
+
+    return Statistic(len(above), of)
 
 
 @dataclass(frozen=True, eq=False)
 class Resampled:
-    """The `value` of a statistic, and its `values` `[n]` over resamples; the rest as in `Statistic`."""
+    """The `value` of a statistic, and its `values` `[n]` over resamples, NaN in some; the rest as in `Statistic`."""
 
     items: int
     value: float
@@ -117,9 +123,9 @@ class Resampled:
     @property
     def interval(self) -> Interval:
         """See `bootstrap`."""
-        low, high = np.percentile(self.values, (2.5, 97.5))
+        low, high = np.nanpercentile(self.values, (2.5, 97.5))
         if self.centred:
-            offset = self.values.mean() - self.value
+            offset = np.nanmean(self.values) - self.value
             low, high = np.clip((low - offset, high - offset), *self.bounds)
         return Interval(self.value, float(low), float(high))
 

@@ -136,7 +136,8 @@ def layers_table(model: str, layers: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _table(rows: Sequence[Mapping[str, Any]], settings: Sequence[str], metrics: Sequence[str] | None) -> str:
-    """One line per row; a metric that a row does not have is left blank, and one that no row has is left out."""
+    """One line per row; what a row does not have is left blank, and what no row has is left out."""
+    settings = [key for key in settings if any(row.get(key) is not None for row in rows)]
     names = list(dict.fromkeys(name for row in rows for name in row["metrics"]))
     names = names if metrics is None else [name for name in metrics if name in names]
     lines = [

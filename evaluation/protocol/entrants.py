@@ -92,7 +92,11 @@ def entrants_of(runs: Sequence[RunFolder], partial: bool = False) -> list[Entran
             entries.setdefault(record.method, []).append(together.add(entry))
     found = [Entrant(name, methods[name], tuple(entries.get(name, ())), failed.get(name, 0)) for name in methods]
     if (empty := [each.name for each in found if not each.entries]) and (len(empty) == len(found) or not partial):
-        raise ConfigError(f"{runs[0].path}: no pictures by {shown(empty)}; see its records for the errors")
+        others = "" if len(empty) == len(found) else ", or use the others alone (--partial)"
+        raise ConfigError(
+            f"{', '.join(str(run.path) for run in runs)}: no pictures by {shown(empty)}, of which all jobs ended with an error; "
+            f"`lsregen evaluate status` tells it, and `lsregen evaluate run --retry-failed` makes them again{others}"
+        )
     return [each for each in found if each.entries]
 
 

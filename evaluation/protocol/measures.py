@@ -94,15 +94,9 @@ def per_item(statistic: Statistic, items: Sequence[str]) -> Statistic:
     )
 
 
-def share(totals: Sequence[float] | Floats, counts: Sequence[float] | Floats) -> Statistic:
-    """The sum of the totals over the sum of the counts; 0 where nothing was counted."""
-    above, below = np.asarray(totals, dtype=np.float64), np.asarray(counts, dtype=np.float64)
-
-    def of(draws: Draws) -> Floats:
-        counted = below[draws].sum(axis=1)
-        return np.where(counted > 0, above[draws].sum(axis=1) / np.where(counted > 0, counted, 1), 0.0)
-
-    return Statistic(len(above), of)
+def shares(**found: Statistic | None) -> dict[str, Statistic]:
+    """Those that are shares of something."""
+    return {name: each for name, each in found.items() if each is not None}
 
 
 def precision(seen: Sequence[Seen]) -> dict[str, Statistic]:
@@ -126,18 +120,19 @@ def relations(seen: Sequence[Seen], threshold: float) -> dict[str, Statistic]:
 
     `relation_oa`: the share of relations of which both objects are there. `relation_uncond`: of which the relation holds too.
     `relation_cond`: where both are there, the share that holds. `visor_n`, where prompts have several pictures and `visor_fault`
-    has nothing against it: the share of prompts of which n pictures or more have all relations right.
+    has nothing against it: the share of prompts of which n pictures or more have all relations right. A share of nothing is left
+    out, here and below.
     """
     judged = [[judge(each, relation, threshold) for relation in measured_relations(each.job)] for each in seen]
     asked, both = [len(row) for row in judged], [sum(there for there, _ in row) for row in judged]
     holds = [sum(right for _, right in row) for row in judged]
     if not any(asked):
         return {}
-    found = {
-        "relation_oa": share(both, asked),
-        "relation_uncond": share(holds, asked),
-        "relation_cond": share(holds, both),
-    }
+    found = shares(
+        relation_oa=metrics.ratio(both, asked),
+        relation_uncond=metrics.ratio(holds, asked),
+        relation_cond=metrics.ratio(holds, both),
+    )
     right: dict[str, list[bool]] = {}
     for each, row in zip(seen, judged, strict=True):
         if row:
@@ -186,16 +181,15 @@ def counts(seen: Sequence[Seen], threshold: float) -> dict[str, Statistic]:
     right = np.array([sum(min(pair) for pair in row) for row in pairs], dtype=np.float64)
     there = np.array([sum(found for found, _ in row) for row in pairs], dtype=np.float64)
     asked = np.array([sum(wanted for _, wanted in row) for row in pairs], dtype=np.float64)
-    return {
-        "count_exact": share([sum(found == wanted for found, wanted in row) for row in pairs], [len(row) for row in pairs]),
-        "count_precision": share(right, there),
-        "count_recall": share(right, asked),
-        "count_f1": share(2 * right, there + asked),
-    }
+    exact = [sum(found == wanted for found, wanted in row) for row in pairs]
+    return shares(
+        count_exact=metrics.ratio(exact, [len(row) for row in pairs]),
+        count_precision=metrics.ratio(right, there),
+        count_recall=metrics.ratio(right, asked),
+        count_f1=metrics.ratio(2 * right, there + asked),
+    )
 
 
 def attributes(right: Sequence[Sequence[bool]]) -> dict[str, Statistic]:
     """`attribute_rate`: the share of attributes, over all pictures, that things have as the prompt says. `right`: by picture."""
-    if not any(right):
-        return {}
-    return {"attribute_rate": share([sum(row) for row in right], [len(row) for row in right])}
+    return shares(attribute_rate=metrics.ratio([sum(row) for row in right], [len(row) for row in right]))

@@ -22,11 +22,13 @@ Engine: TypeAlias = Callable[[Plan, Sequence[range]], Iterator[list[Made]]]
 class Outcome:
     """What became of a run.
 
-    `found`: how many jobs were finished before. `made`: by it. `failed`: those of them that ended with an error. `unlike`: jobs
-    of which the picture, made once more since it was lost or beside others of its batch, is not that of its record.
+    `found`: how many jobs were finished before. `failed_before`: those of them that ended with an error. `made`: by it. `failed`:
+    those of them that ended with an error. `unlike`: jobs of which the picture, made once more since it was lost or beside others
+    of its batch, is not that of its record.
     """
 
     found: int = 0
+    failed_before: list[Record] = field(default_factory=list[Record])
     made: int = 0
     failed: list[Record] = field(default_factory=list[Record])
     unlike: list[int] = field(default_factory=list[int])
@@ -64,12 +66,24 @@ def run(
         outcome = Outcome(found=len(done))
         on_done(len(done))
         _make(folder, engine, done, outcome, on_done)
-        if damaged := {number for number in done if folder.intact(number) is None}:
+        if damaged := _read(folder, done, outcome):
             say(f"made again, since the record is damaged: {_named(map(folder.record_path, sorted(damaged)))}")
             outcome.found -= len(damaged)
             on_done(-len(damaged))
             _make(folder, engine, set(range(len(folder.plan.jobs))) - damaged, outcome, on_done)
     return outcome
+
+
+def _read(folder: RunFolder, done: set[int], outcome: Outcome) -> set[int]:
+    """Read what was done before; returns the jobs whose record is damaged, and notes those that ended with an error."""
+    damaged = set[int]()
+    for number in sorted(done):
+        record = folder.intact(number)
+        if record is None:
+            damaged.add(number)
+        elif record.error is not None:
+            outcome.failed_before.append(record)
+    return damaged
 
 
 def _named(paths: Iterable[Path]) -> str:

@@ -7,11 +7,13 @@ from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import Any
 
+from ...framework.errors import counted
 from ...framework.options import plain
 from ...framework.report import versions
 from .. import metrics
 from ..distributions import Reference, enough
 from ..metrics import Floats, Resampled, Statistic
+from ..records import digest
 from ..tables import FORMAT
 from . import frechet, measures, passes
 from .looks import Instruments, Looked, by_crops
@@ -21,6 +23,13 @@ from .run_folder import RunFolder
 
 SCORING = ("torchmetrics", "faster-coco-eval", "numpy", "scipy", "pillow")
 """What computes scores, beside what makes pictures."""
+OF_NOTHING = {
+    "relation_cond": ("relation_oa", "no picture has both things of a relation"),
+    "count_precision": ("count_exact", "nothing of what was to be counted is there"),
+    "count_recall": ("count_exact", "all counts that were asked for are 0"),
+    "count_f1": ("count_exact", "nothing was asked for, and nothing is there"),
+}
+"""Shares that may be shares of nothing: a metric that is there all the same, and why this one is not."""
 
 GROUPS = ("single", "multi")
 """The paper's splits: pictures of which one box was asked for, or several. Average precision and CLIP score are given for each
@@ -84,6 +93,7 @@ def row(looked: Looked, found: Mapping[str, Resampled]) -> dict[str, Any]:
         "sizes": [list(size) for size in sizes],
         "cfg": entrant.method.config.get("cfg"),
         "count": len(jobs),
+        "pictures": digest({"of": sorted((job.item, job.seed) for job in jobs)})[:12],
         "items": len(items),
         "seeds": len(jobs) / len(items),
         "single": len(groups["_single"]),
@@ -119,9 +129,18 @@ def differences(every: Sequence[Looked], of: Callable[[int, Sequence[int]], dict
     return rows
 
 
-def notes(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments, reference: Floats | None) -> list[str]:
+def notes(
+    runs: Sequence[RunFolder],
+    every: Sequence[Looked],
+    tools: Instruments,
+    reference: Floats | None,
+    rows: Sequence[Mapping[str, Any]],
+) -> list[str]:
     """What was asked of the pictures and not measured, and why, in words."""
     said: list[str] = []
+    for run in runs:
+        if missing := len(run.missing()):
+            said.append(f"{run.path} was not finished: {missing} of its {counted(len(run.plan.jobs), 'job')} are missing")
     measured = {each.entrant.name for each in every}
     if bare := dict.fromkeys(name for run in runs for name in run.plan.methods if name not in measured):
         said.append(f"left out, since no picture of it is finished: {', '.join(bare)}")
@@ -148,24 +167,33 @@ def notes(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments
             said.append("attribute_rate: the detector does not know the phrases; it needs a CLIP (--clip) to look at crops")
         if crops and (alone := [name for name, among in passes.choices_of(jobs).items() if len(among) < 2]):
             said.append(f"attribute_rate: left out: {', '.join(alone)}, since no attribute of its kind is there to tell it from")
+    for name, (beside, why) in OF_NOTHING.items():
+        if bare := [row["guidance"] for row in rows if beside in row["metrics"] and name not in row["metrics"]]:
+            said.append(f"{name} of {', '.join(bare)}: {why}, so there is no share of them")
     if tools.clip is not None and (cut := sum(tools.clip.is_cut(prompt) for prompt in {job.prompt for job in jobs})):
         said.append(f"clip: {cut} prompts are longer than {tools.clip.length} tokens, and were cut there")
     if mixed := _mixed(every):
         said.append(f"pictures were made by several versions: {', '.join(mixed)}")
     if failed := sum(each.entrant.failed for each in every):
-        said.append(f"{failed} jobs ended with an error, and have no picture")
+        said.append(f"{counted(failed, 'job')} ended with an error, and {'has' if failed == 1 else 'have'} no picture")
     return said
 
 
-def protocol(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments, reference: Floats | None) -> dict[str, Any]:
-    """Everything that decides the numbers besides the pictures."""
+def protocol(
+    runs: Sequence[RunFolder],
+    every: Sequence[Looked],
+    tools: Instruments,
+    reference: Floats | None,
+    rows: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Everything that decides the numbers besides the pictures. `rows`: of the result."""
     found: dict[str, Any] = {
         "plans": [_planned(run, every) for run in runs],
         "images": sum(len(each.jobs) for each in every),
         "resamples": metrics.RESAMPLES,
         "resampled": "items; pictures of one item are drawn together",
         "versions": {**versions(), **versions(SCORING), **tools.detector_package},
-        "notes": notes(runs, every, tools, reference),
+        "notes": notes(runs, every, tools, reference, rows),
     }
     if tools.detector is not None:
         found["detector"] = {
@@ -242,5 +270,5 @@ def result(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instrument
         "rows": rows,
         "differences": differences(every, of),
         "diagnostics": {},
-        "protocol": protocol(runs, every, tools, reference),
+        "protocol": protocol(runs, every, tools, reference, rows),
     }

@@ -185,9 +185,11 @@ def _read(path: Path) -> dict[str, Any]:
     except ValueError:
         raise ConfigError(f"{path}: not JSON; {EXPECTED}") from None
     values = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
-    texts = all(isinstance(values.get(name), str) for name in ("key", "id", "rater"))
-    if values.get("format") != ANSWERS or not texts or not isinstance(values.get("answers"), dict):
+    if values.get("format") != ANSWERS:
         raise ConfigError(f"{path}: no answers of a study; {EXPECTED}")
+    for name, kind in {"key": str, "id": str, "rater": str, "answers": dict}.items():
+        if not isinstance(values.get(name), kind):
+            raise ConfigError(f"{path}: {name!r} is missing or of another kind; {EXPECTED}")
     return values
 
 

@@ -117,10 +117,15 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"method {twice[0]!r} stands in two results; score their runs together")
     columns = tuple(column for column in COLUMNS if any(_is_told(column, row) for row in rows))
-    said = tuple(note for result in results for note in notes_of(result))
-    return Table(
-        columns, tuple((row["guidance"], row["count"]) for row in rows), cells_of(columns, rows), tuple(dict.fromkeys(said))
-    )
+    said = [note for result in results for note in notes_of(result)]
+    if len({row.get("pictures") for row in rows}) > 1:
+        said.append(
+            "Note: these methods are not of the same pictures, so that no number is marked as the best. The paired differences "
+            "(--part differences) are over the pictures that two methods share."
+        )
+    named = tuple((row["guidance"], row["count"]) for row in rows)
+    told = [{"metrics": {name: {**each, "of": row.get("pictures")} for name, each in row["metrics"].items()}} for row in rows]
+    return Table(columns, named, cells_of(columns, told), tuple(dict.fromkeys(said)))
 
 
 def _is_told(column: Column, row: Mapping[str, Any]) -> bool:
@@ -135,7 +140,10 @@ def _unboxed(row: Mapping[str, Any]) -> int:
 
 
 def cells_of(columns: Sequence[Column], rows: Sequence[Mapping[str, Any]]) -> tuple[tuple[Cell, ...], ...]:
-    """The cells of every row, which has `metrics`, the best of each column marked."""
+    """The cells of every row, which has `metrics` of value, low and high; the best of each column is marked.
+
+    Metrics may say which pictures they are `of`. Where that is not the same in a column, none is the best.
+    """
     best = {column.metric: _best(column, rows) for column in columns}
     return tuple(tuple(_cell(column, row, best[column.metric]) for column in columns) for row in rows)
 
@@ -161,8 +169,9 @@ def _weights(measured: Mapping[str, Any] | None) -> object:
 
 
 def _best(column: Column, rows: Sequence[Mapping[str, Any]]) -> float | None:
-    values = [row["metrics"][column.metric]["value"] for row in rows if column.metric in row["metrics"]]
-    if len(values) < 2 or column.higher is None:
+    found = [row["metrics"][column.metric] for row in rows if column.metric in row["metrics"]]
+    values = [each["value"] for each in found]
+    if len(set(values)) < 2 or column.higher is None or len({each.get("of") for each in found}) > 1:
         return None
     return max(values) if column.higher else min(values)
 
@@ -178,7 +187,10 @@ def _cell(column: Column, row: Mapping[str, Any], best: float | None) -> Cell:
 def notes_of(result: Mapping[str, Any]) -> list[str]:
     """How a result was measured, in sentences: a table without them cannot be compared with any other."""
     found, rows = result["protocol"], result["rows"]
-    said = [f"Pictures of each method: {number}." for number in sorted(set(map(_number, rows)))]
+    numbers: dict[str, list[str]] = {}
+    for row in rows:
+        numbers.setdefault(_number(row), []).append(row["guidance"])
+    said = [f"Pictures of {'each method' if len(numbers) == 1 else ', '.join(of)}: {number}." for number, of in numbers.items()]
     said.append(f"After each number its 95 % interval, bootstrapped over items ({found['resamples']} resamples).")
     if any(name.startswith("map50") for row in rows for name in row["metrics"]):
         said[-1] += " mAP is at an overlap of 0.5; prompted: objects of classes that have no box in that picture are passed over."

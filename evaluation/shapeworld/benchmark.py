@@ -40,8 +40,8 @@ class Contender:
     """A method in the benchmark.
 
     `guidance`: what it is called. `model`, `cfg`: as the table shows them. `settings`: everything that decides its images besides
-    the scenes, as JSON types. `make`: the images of some scenes, in their order; the seed of an image is that of its scene.
-    `device`: where it works, by torch's name.
+    the scenes, as JSON types; contenders of equal ones share their finished items. `make`: the images of some scenes, in their
+    order; the seed of an image is that of its scene. `device`: where it works, by torch's name.
     """
 
     guidance: str
@@ -256,7 +256,7 @@ def _colour_given_shape(items: Sequence[Record]) -> Statistic | None:
         for item, there in zip(items, shapes, strict=True)
     ]
     rights = [float(sum(entry["right"] for entry in entries)) for entries in asked]
-    return metrics.ratio(rights, list(map(len, asked))) if any(asked) else None
+    return metrics.ratio(rights, list(map(len, asked)))
 
 
 def _precision(items: Sequence[Record]) -> Statistic:
@@ -271,7 +271,7 @@ def _cost(name: str) -> Callable[[Sequence[Record]], Statistic | None]:
         for item in items:
             if item[name] is not None:
                 batches.setdefault(tuple(item["batch"]), []).append(float(item[name]))
-        return metrics.ratio(list(map(sum, batches.values())), list(map(len, batches.values()))) if batches else None
+        return metrics.ratio(list(map(sum, batches.values())), list(map(len, batches.values())))
 
     return statistic
 

@@ -52,7 +52,8 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
             raise ConfigError(f"row {name!r} stands twice for {row['objects']} objects; leave one of the results out")
         line["objects"].add(row["objects"])
         line["count"] = max(line["count"], row["count"])
-        line["metrics"] |= {f"{metric}_{row['objects']}": found for metric, found in row["metrics"].items()}
+        of = row["count"], row["seed"]
+        line["metrics"] |= {f"{metric}_{row['objects']}": {**found, "of": of} for metric, found in row["metrics"].items()}
     columns = tuple(
         Column(GROUPS[count], column.head, f"{column.metric}_{count}", column.higher, column.factor, column.digits)
         for count in counts

@@ -89,7 +89,10 @@ def test_failed_jobs_make_the_exit_code_1_and_are_shown(run: Run, monkeypatch: p
     assert "2 images: 0 were finished before, 2 made, 2 of them failed" in done.output
     assert "2 x NonFiniteError: nan" in done.output
     assert "2 x NonFiniteError: nan" in run("evaluate", "status", "run").output
-    assert run("evaluate", "run", "plan.jsonl", "--out", "run").output.startswith("2 images: 2 were finished before, 0 made")
+    again = run("evaluate", "run", "plan.jsonl", "--out", "run")
+    assert again.exit_code == 1
+    assert again.output.startswith("2 images: 2 were finished before, 2 of them failed, 0 made, 0 of them failed\n")
+    assert "2 x NonFiniteError: nan" in again.output
     retried = run("evaluate", "run", "plan.jsonl", "--out", "run", "--retry-failed", "--device", "cpu")
     assert (retried.exit_code, retried.output) == (0, "2 images: 0 were finished before, 2 made, 0 of them failed\n")
 

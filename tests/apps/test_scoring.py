@@ -110,7 +110,7 @@ def test_everything_at_once(run: Call, tmp_path: Path) -> None:
     assert protocol["clip"]["resize"].startswith("its preprocessor's, shortest_edge 32, ")
     assert protocol["images"] == 139
     assert set(protocol["versions"]) >= {"lsregen", "torch", "torchmetrics"}
-    assert "1 jobs ended with an error" in protocol["notes"][-1]
+    assert "1 job ended with an error" in protocol["notes"][-1]
 
 
 def test_pictures_without_boxes_have_a_table(run: Call, tmp_path: Path) -> None:
@@ -234,6 +234,7 @@ def test_a_method_that_has_no_picture_yet_is_left_out_of_a_part(run: Call, tmp_p
     assert [(each["first"], each["second"], each["count"]) for each in data["differences"]] == [("right", "mirrored", 2)]
     assert "left out, since no picture of it is finished: empty" in result.stdout
     drawn.run(tmp_path / "bad", plan, METHODS, broken=range(12))
+    assert "run was not finished: " in result.stdout
     assert "no pictures by right, mirrored, empty" in run("evaluate", "score", "bad", "--clip", "x", "--partial").stderr
 
 

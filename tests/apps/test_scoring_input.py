@@ -26,7 +26,10 @@ BAD: dict[str, tuple[Callable[[Path], tuple[str, ...]], str]] = {
     "no such run": (lambda _: ("nowhere", "--detector", "shapeworld"), "no plan.jsonl in it"),
     "unfinished": (lambda _: ("half", "--detector", "shapeworld"), "2 of its 3 jobs are not finished; go on with"),
     "empty": (lambda _: ("none", "--detector", "shapeworld"), "none of its 3 jobs is finished; make them with"),
-    "all failed": (lambda _: ("failed", "--detector", "shapeworld"), "no pictures by right; see its records"),
+    "all failed": (
+        lambda _: ("failed", "--detector", "shapeworld"),
+        "no pictures by right, of which all jobs ended with an error; ",
+    ),
     "twice": (lambda _: ("run", "run", "--detector", "shapeworld"), "a run is given twice"),
     "same items": (lambda _: ("run", "copy", "--detector", "shapeworld"), "item 'scene-0' with seed 0 by 'right' stands in both"),
     "another method": (lambda _: ("run", "other", "--detector", "shapeworld"), "method 'right' is not the same in run and other"),

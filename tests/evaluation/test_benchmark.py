@@ -74,7 +74,7 @@ class StandIn:
 
 
 def entrant(draw: Any, name: str = "none", **settings: Any) -> Contender:
-    return Contender(name, "stand-in", 4.0, settings, draw if isinstance(draw, StandIn) else StandIn(draw))
+    return Contender(name, "stand-in", 4.0, {"by": name, **settings}, draw if isinstance(draw, StandIn) else StandIn(draw))
 
 
 def values(row: Row) -> dict[str, float]:
@@ -202,6 +202,13 @@ def test_other_settings_share_nothing(tmp_path: Path, change: str) -> None:
     stand_in = StandIn()
     run(entrant(stand_in, "other" if change == "guidance" else "none", **settings), scenes, tmp_path)
     assert len(stand_in.batches) == 1
+
+
+def test_rows_of_one_kind_share_their_items_whatever_they_are_called(tmp_path: Path) -> None:
+    first = run(entrant(picture), SCENES, tmp_path, images=True)
+    stand_in = StandIn()
+    again = run(replace(entrant(stand_in), guidance="strength, 0.5"), SCENES, tmp_path, images=True)
+    assert (stand_in.batches, again.items, again.name) == ([], first.items, first.name)
 
 
 def test_a_torn_line_is_made_again(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Average precision agrees with faster-coco-eval on any resample; intervals cover, and pairing narrows them."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -27,6 +28,12 @@ RIGHT = (0.6, 0.6, 1.0, 1.0)
 
 def image(*requested: str, found: tuple[FoundBox, ...] = ()) -> ImageResult:
     return ImageResult(tuple(zip(requested, (LEFT, RIGHT), strict=False)), found)
+
+
+def share_of(totals: Sequence[float], counts: Sequence[float]) -> Statistic:
+    found = ratio(totals, counts)
+    assert found is not None
+    return found
 
 
 def random_results(count: int, seed: int, *, levels: int | None = None) -> list[ImageResult]:
@@ -106,7 +113,11 @@ def test_interval_of_a_precision_lies_about_its_value() -> None:
 @pytest.mark.parametrize("cells", [1, 700, 10**9])
 def test_resamples_are_the_same_however_many_are_held(cells: int, monkeypatch: pytest.MonkeyPatch) -> None:
     results = random_results(30, seed=7)
-    statistics = [precision_statistic(results), mean(np.random.default_rng(0).uniform(size=30)), ratio(range(30), range(1, 31))]
+    statistics = [
+        precision_statistic(results),
+        mean(np.random.default_rng(0).uniform(size=30)),
+        share_of(range(30), range(1, 31)),
+    ]
     wanted = [each.of(draw(30, 50, seed=4)) for each in statistics]
     monkeypatch.setattr("lsregen.evaluation.metrics.CELLS", cells)
     for each, values in zip(statistics, wanted, strict=True):
@@ -136,7 +147,15 @@ def test_bootstrap_is_reproducible() -> None:
 
 
 def test_ratio_weighs_items_by_their_counts() -> None:
-    assert ratio([8, 1], [8, 2]).value == pytest.approx(0.9)
+    assert bootstrap(share_of([8, 1], [8, 2])).value == pytest.approx(0.9)
+
+
+def test_resamples_in_which_nothing_is_counted_say_nothing_of_a_share() -> None:
+    one_of_six = share_of([1, 0, 0, 0, 0, 0], [1, 0, 0, 0, 0, 0])
+    assert bootstrap(one_of_six).to_json() == {"value": 1.0, "low": 1.0, "high": 1.0}
+    none = share_of([0, 0, 0, 0, 0, 0], [0, 2, 0, 0, 0, 0])
+    assert paired_difference(none, one_of_six).to_json() == {"value": 1.0, "low": 1.0, "high": 1.0}
+    assert ratio([0, 0], [0, 0]) is None
 
 
 def test_pairing_removes_what_the_items_share() -> None:

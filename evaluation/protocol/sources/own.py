@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from ....framework.errors import ConfigError, LayoutError, nearest
-from ....framework.formats import READERS, open_layouts
-from ....framework.items import Reading, parse_json, read_text
+from ....framework.formats import ITEM_KEYS, READERS, open_layouts
+from ....framework.items import Reading, fields, parse_json, read_text
 from ....framework.options import build
 from ..expects import Expects
 from .face import Asked, Entry, Source, finished, whole
@@ -62,9 +62,10 @@ def _entries(reading: Reading, lines: list[tuple[int, str]]) -> Iterator[tuple[E
         if line.strip():
             where = f"{reading.path}, line {number}"
             data: object = parse_json(line, where)
-            entry = dict(cast("dict[str, Any]", data)) if isinstance(data, dict) else {}
+            is_item = isinstance(data, dict)
+            entry = fields(cast("object", data), where, (*ITEM_KEYS, "expects")) if is_item else {}
             expected.append((number, _expects(entry.pop("expects"), where) if "expects" in entry else Expects()))
-            left[number - 1] = json.dumps(entry) if isinstance(data, dict) else line
+            left[number - 1] = json.dumps(entry) if is_item else line
     items = reading.noting(READERS["jsonl"](reading, "\n".join(left)))
     for (item, complete), (number, expects) in zip(items, expected, strict=True):
         yield Entry(item.name or f"line-{number}", item, expects), complete

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from types import MappingProxyType
 
-from ....framework.errors import ConfigError, nearest
+from ....framework.errors import ConfigError, nearest, told_of
 from ....framework.options import plain
 from . import coco, nsr1k, own, prompts, scenes
 from .face import Asked, Reader, Source
@@ -39,4 +39,5 @@ def read_source(name: str, asked: Asked) -> Source:
         if f.name not in known | OF_ALL and (value := getattr(asked, f.name)) != f.default:
             takers = [other for other, (_, takes) in SOURCES.items() if f.name in takes]
             raise ConfigError(f"{f.name} {plain(value)!r}: not of the source {name}; it is of {', '.join(takers)}")
-    return read(asked)
+    with told_of(f"source {name}"):
+        return read(asked)

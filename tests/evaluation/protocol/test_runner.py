@@ -127,12 +127,12 @@ def test_failed_jobs_do_not_stop_the_rest_and_are_made_again_on_demand(tmp_path:
     outcome = run(folder, StandIn(fail=[1, 4]))
     assert [record.job for record in outcome.failed] == [1, 4]
     assert folder.missing() == []
-    still = StandIn()
-    assert run(folder, still).made == 0
+    again = run(folder, StandIn())
+    assert (again.made, again.failed, [record.job for record in again.failed_before]) == (0, [], [1, 4])
     engine = StandIn()
     outcome = run(folder, engine, retry_failed=True)
     assert (engine.asked, outcome.found, outcome.made) == ([range(0, 2), range(3, 5)], 4, 2)
-    assert folder.failed() == []
+    assert outcome.failed_before == folder.failed() == []
 
 
 def test_a_plan_of_another_version_is_not_run(tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -150,6 +150,10 @@ def no_format(data: dict[str, Any]) -> str:
     return json.dumps(data | {"format": "other"})
 
 
+def no_id(data: dict[str, Any]) -> str:
+    return json.dumps({key: value for key, value in data.items() if key != "id"})
+
+
 def no_key(data: dict[str, Any]) -> str:
     return json.dumps(data | {"key": "#" + data["key"][:-3]})
 
@@ -168,6 +172,7 @@ def no_pair(data: dict[str, Any]) -> str:
         (no_json, "not JSON; expected the file that a page of `lsregen study make` saves"),
         (a_list, "no answers of a study; expected"),
         (no_format, "no answers of a study; expected"),
+        (no_id, "'id' is missing or of another kind; expected the file that a page"),
         (no_key, "its key is damaged; expected"),
         (no_side, "answer 'both' to 'fidelity' of pair-001; expected left or right"),
         (no_pair, "'pair-999' is no pair of this study"),

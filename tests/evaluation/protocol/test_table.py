@@ -13,6 +13,35 @@ def result(metrics: dict[str, float], count: int, single: int, multi: int, **mea
     return {"rows": [row], "protocol": {"resamples": 1000, "versions": {"torch": "2"}, "notes": [], **measured}}
 
 
+def test_no_number_is_the_best_where_methods_are_not_of_the_same_pictures() -> None:
+    def shown(*rows: tuple[str, float, str]) -> tuple[list[bool], tuple[str, ...]]:
+        merged = result({}, 4, 4, 0)
+        (row,) = merged["rows"]
+        merged["rows"] = [
+            {**row, "guidance": name, "pictures": of, "metrics": {"clip": dict.fromkeys(("value", "low", "high"), value)}}
+            for name, value, of in rows
+        ]
+        table = table_of([merged])
+        return [cell.best for (cell,) in table.cells], table.notes
+
+    best, notes = shown(("a", 20.0, "x"), ("b", 30.0, "x"))
+    assert best == [False, True]
+    assert not any("same pictures" in note for note in notes)
+    best, notes = shown(("a", 20.0, "x"), ("b", 30.0, "y"))
+    assert best == [False, False]
+    assert "these methods are not of the same pictures, so that no number is marked as the best" in notes[-1]
+    assert shown(("a", 20.0, "x"), ("b", 20.0, "x"))[0] == [False, False]
+
+
+def test_the_numbers_of_pictures_are_told_by_method_where_they_differ() -> None:
+    one, other = result({"clip": 20.0}, 4, 4, 0), result({"clip": 20.0}, 3, 1, 2)
+    other["rows"][0]["guidance"] = "box"
+    assert table_of([{**one, "rows": [*one["rows"], *other["rows"]]}]).notes[:2] == (
+        "Pictures of none: 4 with one box and 0 with several, 1 of each item.",
+        "Pictures of box: 1 with one box and 2 with several, 1 of each item.",
+    )
+
+
 def test_the_frechet_distance_says_how_often_it_was_resampled() -> None:
     features: dict[str, Any] = {"name": "inception", "sha256": {}, "resize": "its own", "reference": {"images": 5000}}
     features |= {"dimensions": 2048, "resamples": 100}

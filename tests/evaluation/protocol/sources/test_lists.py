@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -335,3 +336,26 @@ def test_a_file_for_a_source_that_reads_none(tmp_path: Path) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path, name: str) -> None:
     with pytest.raises(LayoutError, match="cannot be read"):
         read_source(name, Asked(tmp_path / "a.jsonl"))
+
+
+def test_the_lists_of_the_page_are_read(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[4] / "docs" / "scale.md").read_text(encoding="utf-8")
+    section = page.partition("### A list of your own")[2].partition("\n### ")[0]
+    lines, rows = re.findall(r"```\w+\n(.*?)```", section, re.DOTALL)
+    (tmp_path / "own.jsonl").write_text(lines)
+    (tmp_path / "own.csv").write_text(rows)
+    (one,), (other,) = (read_source("list", Asked(tmp_path / f"own.{ending}")).entries for ending in ("jsonl", "csv"))
+    assert one.item == other.item
+    assert (one.id, one.item.seed, one.item.size) == ("two-dogs", 7, (512, 512))
+    assert one.expects.relations == (Relation("dog", "left of", "cat"),)
+    assert one.expects.attributes == (Attribute("red dog", "dog", "red"),)
+    assert one.expects.classes == {"red dog": "dog"}
+    assert other.expects.classes == {"red dog": "dog", "cat": "cat"}
+
+
+def test_what_may_be_expected_is_told_beside_the_keys_of_an_item(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text('{"prompt": "a dog", "expcts": {}}')
+    with pytest.raises(
+        LayoutError, match=r"^source list: .*own.jsonl, line 1: unknown key 'expcts' \(did you mean 'expects'\?\)"
+    ):
+        read_source("list", Asked(tmp_path / "own.jsonl"))
