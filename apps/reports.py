@@ -59,7 +59,7 @@ def read_results(files: Sequence[Path]) -> list[dict[str, Any]]:
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @click.option("--metrics", callback=names, metavar="NAMES", help="Only these metrics, separated by commas, in this order.")
 @click.option("--part", type=click.Choice(PARTS), help="Only the rows, the paired differences or the diagnostics.")
-@click.option("--baseline", metavar="ROW", help="Only the paired differences from this row, or method.")
+@click.option("--baseline", metavar="ROW", help="Only the paired differences, and of them those from this row.")
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Of the paper's Table 1, or everything. [default: paper for scores]")
 @click.option("--html", type=PATH, metavar="FILE.html", help="Write the table in the paper's layout as a page, too.")
 def table(
@@ -75,10 +75,11 @@ def table(
     FILES are results of `lsregen evaluate`, or folders of runs that were scored.
     """
     results = read_results(files)
-    if layout == "paper" and (metrics or part or baseline):
-        raise ConfigError("--metrics, --part and --baseline are of --layout full")
     if baseline is not None and part not in (None, "differences"):
         raise ConfigError(f"--baseline chooses paired differences, and --part {part} has none; leave one of the two out")
+    part = part if baseline is None else "differences"
+    if layout == "paper" and (metrics or part):
+        raise ConfigError("--metrics, --part and --baseline are of --layout full")
     if html is not None:
         check_page(html)
         made = in_layout_of_paper(results)
@@ -96,7 +97,7 @@ def printed(
     baseline: str | None = None,
     layout: str | None = None,
 ) -> str:
-    """Results as Markdown; without a `layout` scores are in the paper's, unless one of the others, which choose, is given.
+    """Results as Markdown; without a `layout` scores are in the paper's, unless some metrics or a part are asked for.
 
     Raises:
         ConfigError: they cannot stand in one table, or have no such metric or row.
@@ -105,7 +106,7 @@ def printed(
     from ..evaluation.tables import markdown
 
     if layout is None:
-        scores = all("protocol" in result for result in results) and metrics is part is baseline is None
+        scores = all("protocol" in result for result in results) and metrics is None and part is None
         layout = "paper" if scores else "full"
     if layout == "paper":
         return in_paper(in_layout_of_paper(results))

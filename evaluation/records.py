@@ -38,10 +38,10 @@ class Records:
         self.settings = dict(settings)
         end = digest(settings)[:12]
         self.name = f"{_slug(label)}-{end}"
-        if shared and not (folder / f"{self.name}.jsonl").exists():
-            self.name = min((path.stem for path in folder.glob(f"*-{end}.jsonl")), default=self.name)
-        self.path = folder / f"{self.name}.jsonl"
         try:
+            if shared and not (folder / f"{self.name}.jsonl").exists():
+                self.name = min((path.stem for path in folder.glob(f"*-{end}.jsonl")), default=self.name)
+            self.path = folder / f"{self.name}.jsonl"
             folder.mkdir(parents=True, exist_ok=True)
             self._open()
         except OSError as error:

@@ -94,7 +94,7 @@ def markdown(
         "differences": "Paired differences, second - first:\n\n" + _table(changes, columns, metrics),
         "diagnostics": "Diagnostics, on true images:\n\n" + _table(models, ("model", "objects", "size", "count"), metrics),
     }
-    there = {"rows": True, "differences": bool(changes), "diagnostics": bool(models)}
+    there = {"rows": bool(rows), "differences": bool(changes), "diagnostics": bool(models)}
     shown = [tables[part] for part in PARTS if part in parts and there[part]]
     drawn = "items" if all("protocol" in result for result in every) else "images"  # an item may have several images
     return "\n\n".join([*shown, f"In brackets: 95 % intervals, bootstrapped over {drawn}.\n"])
@@ -106,16 +106,16 @@ def from_baseline(changes: Sequence[Mapping[str, Any]], baseline: str) -> list[M
     Raises:
         ConfigError: no difference is of that row.
     """
-    found = [_turned(entry) if entry["second"] == baseline else entry for entry in changes if baseline in _pair(entry)]
+    found = [_turned(entry) if entry.get("second") == baseline else entry for entry in changes if baseline in _pair(entry)]
     if not found:
-        known = list(dict.fromkeys(name for entry in changes for name in _pair(entry)))
+        known = list(dict.fromkeys(name for entry in changes for name in _pair(entry) if name))
         has = f"they are of {', '.join(known)}" if known else "they have none"
         raise ConfigError(f"--baseline {baseline!r}: no paired difference is of this row{nearest(baseline, known)}; {has}")
     return found
 
 
-def _pair(entry: Mapping[str, Any]) -> tuple[str, str]:
-    return entry["first"], entry["second"]
+def _pair(entry: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    return entry.get("first"), entry.get("second")
 
 
 def _turned(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -124,7 +124,7 @@ def _turned(entry: Mapping[str, Any]) -> dict[str, Any]:
         name: {"value": 0 - interval["value"], "low": 0 - interval["high"], "high": 0 - interval["low"]}
         for name, interval in entry["metrics"].items()
     }
-    turned = {**entry, "first": entry["second"], "second": entry["first"], "metrics": metrics}
+    turned = {**entry, "first": entry["second"], "second": entry.get("first"), "metrics": metrics}
     if entry.get("second_size") is not None:
         turned |= {"size": entry["second_size"], "second_size": entry["size"]}
     return turned

@@ -21,13 +21,13 @@ DECIDING = ("lsregen", "torch", "transformers", "safetensors")
 
 
 def versions(packages: Iterable[str] = DECIDING) -> dict[str, str]:
-    """The versions of packages by name; `unknown` of one that is not installed, as lsregen in a checkout may be."""
+    """The versions of packages by name; `not installed` of others, as lsregen in a checkout may be."""
     found: dict[str, str] = {}
     for package in packages:
         try:
             found[package] = version(package)
         except PackageNotFoundError:
-            found[package] = "unknown"
+            found[package] = "not installed"
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,12 +61,16 @@ def read_picture(path: Path, remedy: str) -> Image.Image:
 
 @dataclass(frozen=True)
 class Entrant:
-    """A method with all its finished pictures, of one run or several; `failed`: how many jobs ended with an error."""
+    """A method with all its finished pictures, of one run or several.
+
+    `failed`: how many jobs ended with an error; `missing`: how many were not finished when the pictures were listed.
+    """
 
     name: str
     method: Method
     entries: tuple[Entry, ...]
     failed: int
+    missing: int = 0
 
 
 def entrants_of(runs: Sequence[RunFolder], partial: bool = False) -> list[Entrant]:
@@ -79,23 +84,23 @@ def entrants_of(runs: Sequence[RunFolder], partial: bool = False) -> list[Entran
             asked for different things under the name of one item.
     """
     methods, together = methods_of(runs), Together()
-    entries, failed = dict[str, list[Entry]](), dict[str, int]()
+    entries, failed, missing = dict[str, list[Entry]](), Counter[str](), Counter[str]()
     kinds: dict[tuple[tuple[str, str], ...], tuple[tuple[str, str], ...]] = {}  # of versions, each held once
     for run in runs:
-        _check_finished(run, partial)
+        missing.update(_missing(run, partial))
         for record in run.records():
             if record.error is not None:
-                failed[record.method] = failed.get(record.method, 0) + 1
+                failed[record.method] += 1
                 continue
             used = tuple(dict[str, str](record.measured.get("versions", {})).items())
             entry = Entry(run, run.plan.jobs[record.job], record.image or "", kinds.setdefault(used, used))
             entries.setdefault(record.method, []).append(together.add(entry))
-    found = [Entrant(name, methods[name], tuple(entries.get(name, ())), failed.get(name, 0)) for name in methods]
+    found = [Entrant(name, method, tuple(entries.get(name, ())), failed[name], missing[name]) for name, method in methods.items()]
     if (empty := [each.name for each in found if not each.entries]) and (len(empty) == len(found) or not partial):
-        others = "" if len(empty) == len(found) else ", or use the others alone (--partial)"
+        others = "" if len(empty) == len(found) else ", or leave them out (--partial)"
         raise ConfigError(
-            f"{', '.join(str(run.path) for run in runs)}: no pictures by {shown(empty)}, of which all jobs ended with an error; "
-            f"`lsregen evaluate status` tells it, and `lsregen evaluate run --retry-failed` makes them again{others}"
+            f"{', '.join(str(run.path) for run in runs)}: no job of {shown(empty)} has made a picture; `lsregen evaluate status` "
+            f"tells why, `lsregen evaluate run` goes on, with --retry-failed also with those that failed{others}"
         )
     return [each for each in found if each.entries]
 
@@ -172,8 +177,10 @@ def check_alike(first: Entry, second: Entry) -> None:
         )
 
 
-def _check_finished(run: RunFolder, partial: bool) -> None:
-    missing, total = len(run.missing()), len(run.plan.jobs)
+def _missing(run: RunFolder, partial: bool) -> Counter[str]:
+    """How many jobs of each method are not finished."""
+    by_method = Counter(run.plan.named(number)[0] for number in run.missing())
+    missing, total = by_method.total(), len(run.plan.jobs)
     if missing == total:
         raise ConfigError(f"{run.path}: none of its {total} jobs is finished; make them with `lsregen evaluate run`")
     if missing and not partial:
@@ -181,6 +188,7 @@ def _check_finished(run: RunFolder, partial: bool) -> None:
             f"{run.path}: {missing} of its {total} jobs are not finished; go on with `lsregen evaluate run`, or score those that "
             "are (--partial)"
         )
+    return by_method
 
 
 def _differing(first: Method, second: Method) -> str:

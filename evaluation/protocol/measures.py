@@ -176,8 +176,6 @@ def counts(seen: Sequence[Seen], threshold: float) -> dict[str, Statistic]:
     `count_f1`: of the objects (Bakr et al. 2023, HRS-Bench), where as many are right as are both asked for and there.
     """
     pairs = [[(len(each.there(name, threshold)), wanted) for name, wanted in each.job.expects.counts.items()] for each in seen]
-    if not any(pairs):
-        return {}
     right = np.array([sum(min(pair) for pair in row) for row in pairs], dtype=np.float64)
     there = np.array([sum(found for found, _ in row) for row in pairs], dtype=np.float64)
     asked = np.array([sum(wanted for _, wanted in row) for row in pairs], dtype=np.float64)

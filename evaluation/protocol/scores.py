@@ -9,7 +9,7 @@ from typing import Any
 
 from ...framework.errors import counted
 from ...framework.options import plain
-from ...framework.report import versions
+from ...framework.report import DECIDING, versions
 from .. import metrics
 from ..distributions import Reference, enough
 from ..metrics import Floats, Resampled, Statistic
@@ -93,7 +93,7 @@ def row(looked: Looked, found: Mapping[str, Resampled]) -> dict[str, Any]:
         "sizes": [list(size) for size in sizes],
         "cfg": entrant.method.config.get("cfg"),
         "count": len(jobs),
-        "pictures": digest({"of": sorted((job.item, job.seed) for job in jobs)})[:12],
+        "pictures_digest": digest({"of": sorted((job.item, job.seed) for job in jobs)})[:12],
         "items": len(items),
         "seeds": len(jobs) / len(items),
         "single": len(groups["_single"]),
@@ -138,9 +138,8 @@ def notes(
 ) -> list[str]:
     """What was asked of the pictures and not measured, and why, in words."""
     said: list[str] = []
-    for run in runs:
-        if missing := len(run.missing()):
-            said.append(f"{run.path} was not finished: {missing} of its {counted(len(run.plan.jobs), 'job')} are missing")
+    if part := [f"{each.entrant.name} ({each.entrant.missing})" for each in every if each.entrant.missing]:
+        said.append(f"scored before all jobs were finished; missing: {', '.join(part)}")
     measured = {each.entrant.name for each in every}
     if bare := dict.fromkeys(name for run in runs for name in run.plan.methods if name not in measured):
         said.append(f"left out, since no picture of it is finished: {', '.join(bare)}")
@@ -169,7 +168,7 @@ def notes(
             said.append(f"attribute_rate: left out: {', '.join(alone)}, since no attribute of its kind is there to tell it from")
     for name, (beside, why) in OF_NOTHING.items():
         if bare := [row["guidance"] for row in rows if beside in row["metrics"] and name not in row["metrics"]]:
-            said.append(f"{name} of {', '.join(bare)}: {why}, so there is no share of them")
+            said.append(f"{name} of {', '.join(bare)}: {why}, so it is left out")
     if tools.clip is not None and (cut := sum(tools.clip.is_cut(prompt) for prompt in {job.prompt for job in jobs})):
         said.append(f"clip: {cut} prompts are longer than {tools.clip.length} tokens, and were cut there")
     if mixed := _mixed(every):
@@ -192,7 +191,7 @@ def protocol(
         "images": sum(len(each.jobs) for each in every),
         "resamples": metrics.RESAMPLES,
         "resampled": "items; pictures of one item are drawn together",
-        "versions": {**versions(), **versions(SCORING), **tools.detector_package},
+        "versions": {**versions((*DECIDING, *SCORING)), **tools.detector_package},
         "notes": notes(runs, every, tools, reference, rows),
     }
     if tools.detector is not None:

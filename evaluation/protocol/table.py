@@ -117,14 +117,17 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
     if twice := [name for name in names if names.count(name) > 1]:
         raise ConfigError(f"method {twice[0]!r} stands in two results; score their runs together")
     columns = tuple(column for column in COLUMNS if any(_is_told(column, row) for row in rows))
-    said = [note for result in results for note in notes_of(result)]
-    if len({row.get("pictures") for row in rows}) > 1:
+    said = [*_numbers(rows), *(note for result in results for note in notes_of(result))]
+    of = [row.get("pictures_digest", row["count"]) for row in rows]
+    if len(set(of)) > 1:
         said.append(
-            "Note: these methods are not of the same pictures, so that no number is marked as the best. The paired differences "
-            "(--part differences) are over the pictures that two methods share."
+            "Note: these methods are not known to be of the same pictures, so no number is marked as the best. Paired "
+            "differences of methods that were scored together are over the pictures that both have."
         )
     named = tuple((row["guidance"], row["count"]) for row in rows)
-    told = [{"metrics": {name: {**each, "of": row.get("pictures")} for name, each in row["metrics"].items()}} for row in rows]
+    told = [
+        {"metrics": {name: {**each, "of": of} for name, each in row["metrics"].items()}} for row, of in zip(rows, of, strict=True)
+    ]
     return Table(columns, named, cells_of(columns, told), tuple(dict.fromkeys(said)))
 
 
@@ -187,11 +190,7 @@ def _cell(column: Column, row: Mapping[str, Any], best: float | None) -> Cell:
 def notes_of(result: Mapping[str, Any]) -> list[str]:
     """How a result was measured, in sentences: a table without them cannot be compared with any other."""
     found, rows = result["protocol"], result["rows"]
-    numbers: dict[str, list[str]] = {}
-    for row in rows:
-        numbers.setdefault(_number(row), []).append(row["guidance"])
-    said = [f"Pictures of {'each method' if len(numbers) == 1 else ', '.join(of)}: {number}." for number, of in numbers.items()]
-    said.append(f"After each number its 95 % interval, bootstrapped over items ({found['resamples']} resamples).")
+    said = [f"After each number its 95 % interval, bootstrapped over items ({found['resamples']} resamples)."]
     if any(name.startswith("map50") for row in rows for name in row["metrics"]):
         said[-1] += " mAP is at an overlap of 0.5; prompted: objects of classes that have no box in that picture are passed over."
     if (detector := found.get("detector")) is not None:
@@ -209,6 +208,14 @@ def notes_of(result: Mapping[str, Any]) -> list[str]:
         said.append(f"T2I-Sim: CLIP score x 100 by {clip['name']} ({_hashes(clip['sha256'])}); resize: {clip['resize']}.")
     said.append("Versions: " + ", ".join(f"{name} {number}" for name, number in found["versions"].items()) + ".")
     return [*said, *(f"Note: {note}." for note in found["notes"])]
+
+
+def _numbers(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """How many pictures each method has, in sentences."""
+    found: dict[str, list[str]] = {}
+    for row in rows:
+        found.setdefault(_number(row), []).append(row["guidance"])
+    return [f"Pictures of {'each method' if len(found) == 1 else ', '.join(names)}: {number}." for number, names in found.items()]
 
 
 def _number(row: Mapping[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from typing import Any
 
 from ...framework.errors import ConfigError
@@ -43,6 +44,7 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
     counts = sorted({row["objects"] for row in rows})
     methods: dict[str, dict[str, Any]] = {}
     made: dict[str, tuple[object, ...]] = {}
+    scenes: dict[int, set[tuple[object, ...]]] = {}
     for row in rows:
         name, what = row["guidance"], (row["model"], *row["size"], row["cfg"])
         line = methods.setdefault(name, {"metrics": {}, "count": 0, "objects": set[int]()})
@@ -52,7 +54,8 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
             raise ConfigError(f"row {name!r} stands twice for {row['objects']} objects; leave one of the results out")
         line["objects"].add(row["objects"])
         line["count"] = max(line["count"], row["count"])
-        of = row["count"], row["seed"]
+        of = row["count"], row["seed"], row.get("place"), Fraction(*row["size"])
+        scenes.setdefault(row["objects"], set()).add(of)
         line["metrics"] |= {f"{metric}_{row['objects']}": {**found, "of": of} for metric, found in row["metrics"].items()}
     columns = tuple(
         Column(GROUPS[count], column.head, f"{column.metric}_{count}", column.higher, column.factor, column.digits)
@@ -60,8 +63,13 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
         for column in (MOST if count == counts[-1] else EVERY)
         if any(f"{column.metric}_{count}" in line["metrics"] for line in methods.values())
     )
+    unlike = [
+        f"Note: {GROUPS[count]}: these rows are not of the same scenes, so no number is marked as the best."
+        for count in counts
+        if len(scenes[count]) > 1
+    ]
     named = tuple((name, line["count"]) for name, line in methods.items())
-    return Table(columns, named, cells_of(columns, list(methods.values())), tuple(_notes(rows)))
+    return Table(columns, named, cells_of(columns, list(methods.values())), (*_notes(rows), *unlike))
 
 
 def _said(what: tuple[object, ...]) -> str:

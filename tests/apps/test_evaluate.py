@@ -42,6 +42,18 @@ def test_result_and_table(tmp_path: Path, fake: FakePipeline) -> None:
     assert "%|" not in outcome.output, "no progress bar where nobody looks"
 
 
+def test_a_log_has_a_line_about_progress_now_and_then(
+    tmp_path: Path, fake: FakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(comparison, "SILENCE", 0)
+    said = shapeworld(tmp_path, "--batch", "2", guidance="none").stderr.splitlines()
+    assert [line for line in said if line.startswith("none: ")] == [
+        "none: 0 of 3 images",
+        "none: 2 of 3 images",
+        "none: 3 of 3 images",
+    ]
+
+
 def test_restart_makes_nothing_again(tmp_path: Path, fake: FakePipeline) -> None:
     first = shapeworld(tmp_path)
     assert fake.batches == [3, 3]

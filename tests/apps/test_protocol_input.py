@@ -53,7 +53,7 @@ FILES: dict[str, tuple[Callable[[], Any], tuple[str, ...], str]] = {
     "images that are missing": (lambda: edited(images=[]), (), "annotation 1: image_id 0 is none of the 0 images of the file"),
     "unknown categories": (lambda: edited(annotations=annotation(category_id=99)), (), "category_id 99 is none of the file's"),
     "no categories": (lambda: edited(categories=[]), (), "category_id "),
-    "an empty split": (lambda: edited(), ("--split", "single"), "a.json: no items (coco, split single)"),
+    "an empty split": (lambda: edited(), ("--split", "single"), "a.json: no items (split single)"),
     "captions of others": (
         lambda: edited(),
         ("--captions", "others.jsonl"),

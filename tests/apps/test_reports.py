@@ -50,19 +50,20 @@ def test_the_table_has_the_papers_layout(run: Call, folder: Path) -> None:
     assert head.startswith("| Method | Multi objects: mAP ↑ | Multi objects: mAP, prompted ↑ | Relations: right ↑ |")
     assert rule.startswith("| --- | ---: |")
     assert rows[0].startswith("| right | 100.0 [100.0 to 100.0] |")  # not the best of unlike pictures: mirrored lacks one
-    assert "Note: these methods are not of the same pictures, so that no number is marked as the best." in result.stdout
+    assert "Note: these methods are not known to be of the same pictures, so no number is marked as the best." in result.stdout
     assert "- Pictures of right, empty: 0 with one box and 6 with several, 1 of each item." in result.stdout
     assert "- Pictures of mirrored: 0 with one box and 5 with several, 1 of each item." in result.stdout
     assert [row.split(" | ")[0] for row in rows[:3]] == ["| right", "| mirrored", "| empty"]
     assert "- Detector: shapeworld (detect.py " in result.stdout
+    assert "- Note: relation_cond of empty: no picture has both things of a relation, so it is left out." in result.stdout
     assert "- Note: 1 job ended with an error, and has no picture." in result.stdout
     assert run("evaluate", "table", "run/scores/result.json").stdout == result.stdout
     full = run("evaluate", "table", "run", "--layout", "full").stdout
     assert "Paired differences" in full
     assert run("evaluate", "table", "run", "--metrics", "map50", "--part", "rows").stdout.startswith("| guidance |")
     found = run("evaluate", "table", "run", "--baseline", "empty").stdout.splitlines()
-    assert [line.split(" | ")[1] for line in found if line.startswith("| empty |")][-2:] == ["right", "mirrored"]
-    assert not any(line.startswith("| right | mirrored |") for line in found)
+    assert [line.split(" | ")[:2] for line in found[4:6]] == [["| empty", "right"], ["| empty", "mirrored"]]
+    assert (found[0], found[2].split(" | ")[:3]) == ("Paired differences, second - first:", ["| first", "second", "count"])
     for part, layout in (("rows", "full"), ("differences", "paper")):
         said = run("evaluate", "table", "run", "--baseline", "empty", "--part", part, "--layout", layout).stderr
         assert "--baseline" in said

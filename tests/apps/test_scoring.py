@@ -233,9 +233,16 @@ def test_a_method_that_has_no_picture_yet_is_left_out_of_a_part(run: Call, tmp_p
     assert [(row["guidance"], row["count"]) for row in data["rows"]] == [("right", 4), ("mirrored", 2)]
     assert [(each["first"], each["second"], each["count"]) for each in data["differences"]] == [("right", "mirrored", 2)]
     assert "left out, since no picture of it is finished: empty" in result.stdout
+    assert "scored before all jobs were finished; missing: mirrored (2)" in result.stdout
     drawn.run(tmp_path / "bad", plan, METHODS, broken=range(12))
-    assert "run was not finished: " in result.stdout
-    assert "no pictures by right, mirrored, empty" in run("evaluate", "score", "bad", "--clip", "x", "--partial").stderr
+    assert (
+        "no job of right, mirrored, empty has made a picture"
+        in run("evaluate", "score", "bad", "--clip", "x", "--partial").stderr
+    )
+    drawn.run(tmp_path / "one", plan, METHODS, broken=range(4))
+    said = run("evaluate", "score", "one", "--detector", "shapeworld").stderr
+    assert "no job of right has made a picture; `lsregen evaluate status` tells why" in said
+    assert "or leave them out (--partial)" in said
 
 
 def test_too_few_pictures_for_a_frechet_distance_is_said(run: Call, tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ BAD: dict[str, tuple[Callable[[Path], tuple[str, ...]], str]] = {
     "empty": (lambda _: ("none", "--detector", "shapeworld"), "none of its 3 jobs is finished; make them with"),
     "all failed": (
         lambda _: ("failed", "--detector", "shapeworld"),
-        "no pictures by right, of which all jobs ended with an error; ",
+        "no job of right has made a picture; `lsregen evaluate status` tells why",
     ),
     "twice": (lambda _: ("run", "run", "--detector", "shapeworld"), "a run is given twice"),
     "same items": (lambda _: ("run", "copy", "--detector", "shapeworld"), "item 'scene-0' with seed 0 by 'right' stands in both"),

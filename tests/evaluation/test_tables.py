@@ -98,6 +98,12 @@ def test_differences_from_a_baseline() -> None:
         markdown([{"rows": []}], baseline="box")
 
 
+def test_settings_that_no_row_has_are_left_out() -> None:
+    few = [{key: value for key, value in row(name, right=0.5).items() if key not in ("objects", "seed")} for name in ("a", "b")]
+    assert markdown([{"rows": few}]).startswith("| guidance | model | size | cfg | count | right |")
+    assert markdown([{"rows": []}]).startswith("In brackets")
+
+
 def test_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     data = {"rows": [row("none", right=0.5)], "differences": [], "diagnostics": {}}

@@ -81,7 +81,7 @@ def _no_images(asked: Asked, objects: Counter[int], crowds: int) -> str:
             "(instances_*.json), to which captions are given by --captions of lsregen evaluate plan"
         )
     return (
-        f"{asked.file}: no items ({NAME}, split {asked.split}): of its {counted(total, 'image')} {one} with exactly one object, "
+        f"{asked.file}: no items (split {asked.split}): of its {counted(total, 'image')} {one} with exactly one object, "
         f"{total - none - one} with two or more, {none} with none (besides {counted(crowds, 'crowd')})"
     )
 

@@ -51,7 +51,7 @@ class Asked:
     def file(self) -> Path:
         """The file, where there must be one."""
         if self.path is None:
-            raise ConfigError("this source reads a file: name it")
+            raise ConfigError("it reads a file: name it")
         return self.path
 
     def reading(self, whole_items: bool = True) -> Reading:
@@ -105,8 +105,8 @@ def finished(
     if not found:
         listed = ", ".join(f"{times} x {kind}" for kind, times in counts.items())
         why = f"; left out: {listed}; the first is {left_out[0]}" if left_out else ""
-        asked_for = "".join(f", {key} {value}" for key, value in (options or {}).items())
-        raise LayoutError(f"{where}: no items ({name}{asked_for}){why}")
+        asked_for = ", ".join(f"{key} {value}" for key, value in (options or {}).items())
+        raise LayoutError(f"{where}: no items{f' ({asked_for})' if asked_for else ''}{why}")
     origin = Origin(
         name,
         hashes_of(files),

@@ -44,9 +44,9 @@ def read(asked: Asked) -> Source:
     """
     reading = asked.reading()
     if asked.file.suffix == ".csv":
-        found = _entries(reading, _csv_lines(asked.file))
+        found = _entries(reading, _csv_lines(asked.file), asked.limit)
     elif asked.file.suffix in (".jsonl", ".ndjson"):
-        found = _entries(reading, list(enumerate(read_text(asked.file).split("\n"), 1)))
+        found = _entries(reading, list(enumerate(read_text(asked.file).split("\n"), 1)), asked.limit)
     else:
         items = enumerate(reading.noting(open_layouts(reading)[0]), 1)
         found = ((Entry(item.name or f"item-{i}", item), complete) for i, (item, complete) in items)
@@ -55,11 +55,11 @@ def read(asked: Asked) -> Source:
     return finished(NAME, asked, entries, dropped=reading.dropped, files=files, size="own")
 
 
-def _entries(reading: Reading, lines: list[tuple[int, str]]) -> Iterator[tuple[Entry, bool]]:
-    """The reader of JSON lines reads each in its place, less what is expected."""
+def _entries(reading: Reading, lines: list[tuple[int, str]], limit: int | None) -> Iterator[tuple[Entry, bool]]:
+    """The reader of JSON lines reads each in its place, less what is expected; none behind the limit is looked at."""
     left, expected = [""] * lines[-1][0], list[tuple[int, Expects]]()
     for number, line in lines:
-        if line.strip():
+        if line.strip() and len(expected) != limit:
             where = f"{reading.path}, line {number}"
             data: object = parse_json(line, where)
             is_item = isinstance(data, dict)

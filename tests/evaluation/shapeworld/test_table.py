@@ -45,6 +45,17 @@ def test_a_line_for_each_method_and_columns_for_each_number_of_objects() -> None
     assert "- a model at 64x64: none, pulled, other." in text
 
 
+@pytest.mark.parametrize("change", [{"count": 20}, {"seed": 7}, {"place": 0.2}, {"size": [96, 64]}])
+def test_no_number_is_the_best_among_unlike_scenes(change: dict[str, Any]) -> None:
+    first, second = row("none", 1, map50=0.1), row("pulled", 1, map50=0.9)
+    alike = table_of([{"rows": [first, {**second, "size": [192, 192]}]}])
+    assert [cell.best for (cell,) in alike.cells] == [False, True]
+    assert not any("same scenes" in note for note in alike.notes)
+    unlike = table_of([{"rows": [first, {**second, **change}]}])
+    assert [cell.best for (cell,) in unlike.cells] == [False, False]
+    assert unlike.notes[-1].startswith("Note: One object: these rows are not of the same scenes")
+
+
 def test_one_number_of_objects_shows_everything() -> None:
     assert [column.metric for column in table_of([ONE]).columns] == ["map50_1", "frechet_1"]
 

@@ -190,7 +190,7 @@ def test_a_file_of_something_else(tmp_path: Path, text: str) -> None:
 def test_an_empty_split_is_said(write: Callable[..., Path]) -> None:
     one, crowd = ANNOTATIONS[0], ANNOTATIONS[6]
     said = (
-        r"instances.json: no items \(coco, split multi\): of its 5 images 1 with exactly one object, 0 with two or more, "
+        r"instances.json: no items \(split multi\): of its 5 images 1 with exactly one object, 0 with two or more, "
         r"4 with none \(besides 1 crowd\)"
     )
     with pytest.raises(LayoutError, match=said):
@@ -199,7 +199,7 @@ def test_an_empty_split_is_said(write: Callable[..., Path]) -> None:
 
 def test_what_was_left_out_of_an_empty_source_is_counted(write: Callable[..., Path]) -> None:
     path = write(annotations=[thing(11, 18, [0, 0, 0, 9]), thing(12, 18, [0, 0, 0, 9])])
-    left = r"no items \(coco, split all\); left out: 2 x box that cannot be used, 2 x item without all of its boxes; the first is"
+    left = r"no items \(split all\); left out: 2 x box that cannot be used, 2 x item without all of its boxes; the first is"
     with pytest.raises(LayoutError, match=left):
         read_source("coco", Asked(path, "drop"))
 
@@ -271,5 +271,5 @@ def test_a_split_of_another_name() -> None:
 
 
 def test_without_a_file() -> None:
-    with pytest.raises(ConfigError, match="this source reads a file: name it"):
+    with pytest.raises(ConfigError, match=r"^source coco: it reads a file: name it"):
         read_source("coco", Asked())

@@ -359,3 +359,11 @@ def test_what_may_be_expected_is_told_beside_the_keys_of_an_item(tmp_path: Path)
         LayoutError, match=r"^source list: .*own.jsonl, line 1: unknown key 'expcts' \(did you mean 'expects'\?\)"
     ):
         read_source("list", Asked(tmp_path / "own.jsonl"))
+
+
+def test_lines_behind_the_limit_are_not_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "own.jsonl").write_text('{"prompt": "a dog"}\n\n{"prompt": "a cat"}\n{"expcts": 1\n')
+    found = read_source("list", Asked(tmp_path / "own.jsonl", limit=2))
+    assert [entry.item.prompt for entry in found.entries] == ["a dog", "a cat"]
+    with pytest.raises(LayoutError, match="line 4: not JSON"):
+        read_source("list", Asked(tmp_path / "own.jsonl", limit=3))
