@@ -90,5 +90,5 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     return [
         f"Scenes of each row: {numbers}. In brackets: 95 % intervals, bootstrapped over scenes.",
         "Times and memory say what the machine did besides: seconds of processor time on a CPU, MB beyond the weights.",
-        *(f"{what}: {', '.join(names)}." for what, names in made.items()),
+        *(f"{what}: {'; '.join(names)}." for what, names in made.items()),
     ]

@@ -42,7 +42,7 @@ def test_a_line_for_each_method_and_columns_for_each_number_of_objects() -> None
     assert lines[1].startswith("| pulled | **90.0** [80.0 to 100.0] | **80.0** [70.0 to 90.0] | 6.00 ")
     assert lines[2].startswith("| other |  | 50.0 [40.0 to 60.0] | **4.00** "), "a lower distance is better"
     assert "- Scenes of each row: 300 (seeds 0 to 299)." in text
-    assert "- a model at 64x64: none, pulled, other." in text
+    assert "- a model at 64x64: none; pulled; other." in text
 
 
 @pytest.mark.parametrize("change", [{"count": 20}, {"seed": 7}, {"place": 0.2}, {"size": [96, 64]}])
