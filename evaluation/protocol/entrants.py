@@ -70,7 +70,7 @@ class Entrant:
     method: Method
     entries: tuple[Entry, ...]
     failed: int
-    missing: int = 0
+    missing: int
 
 
 def entrants_of(runs: Sequence[RunFolder], partial: bool = False) -> list[Entrant]:
@@ -178,7 +178,11 @@ def check_alike(first: Entry, second: Entry) -> None:
 
 
 def _missing(run: RunFolder, partial: bool) -> Counter[str]:
-    """How many jobs of each method are not finished."""
+    """How many jobs of each method are not finished.
+
+    Raises:
+        ConfigError: all of them are missing, or some, and a part is not what was asked for.
+    """
     by_method = Counter(run.plan.named(number)[0] for number in run.missing())
     missing, total = by_method.total(), len(run.plan.jobs)
     if missing == total:

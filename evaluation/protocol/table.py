@@ -118,15 +118,16 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
         raise ConfigError(f"method {twice[0]!r} stands in two results; score their runs together")
     columns = tuple(column for column in COLUMNS if any(_is_told(column, row) for row in rows))
     said = [*_numbers(rows), *(note for result in results for note in notes_of(result))]
-    of = [row.get("pictures_digest", row["count"]) for row in rows]
-    if len(set(of)) > 1:
+    pictures = [row.get("pictures_digest", row["count"]) for row in rows]  # older results have no digest
+    if len(set(pictures)) > 1:
         said.append(
             "Note: these methods are not known to be of the same pictures, so no number is marked as the best. Paired "
             "differences of methods that were scored together are over the pictures that both have."
         )
     named = tuple((row["guidance"], row["count"]) for row in rows)
     told = [
-        {"metrics": {name: {**each, "of": of} for name, each in row["metrics"].items()}} for row, of in zip(rows, of, strict=True)
+        {"metrics": {name: {**each, "of": of} for name, each in row["metrics"].items()}}
+        for row, of in zip(rows, pictures, strict=True)
     ]
     return Table(columns, named, cells_of(columns, told), tuple(dict.fromkeys(said)))
 

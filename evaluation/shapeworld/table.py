@@ -54,7 +54,7 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
             raise ConfigError(f"row {name!r} stands twice for {row['objects']} objects; leave one of the results out")
         line["objects"].add(row["objects"])
         line["count"] = max(line["count"], row["count"])
-        of = row["count"], row["seed"], row.get("place"), Fraction(*row["size"])
+        of = row["count"], row["seed"], row.get("place"), Fraction(*row["size"])  # what `Scenes.shared` goes by
         scenes.setdefault(row["objects"], set()).add(of)
         line["metrics"] |= {f"{metric}_{row['objects']}": {**found, "of": of} for metric, found in row["metrics"].items()}
     columns = tuple(

@@ -58,14 +58,13 @@ def read(asked: Asked) -> Source:
 def _entries(reading: Reading, lines: list[tuple[int, str]], limit: int | None) -> Iterator[tuple[Entry, bool]]:
     """The reader of JSON lines reads each in its place, less what is expected; none behind the limit is looked at."""
     left, expected = [""] * lines[-1][0], list[tuple[int, Expects]]()
-    for number, line in lines:
-        if line.strip() and len(expected) != limit:
-            where = f"{reading.path}, line {number}"
-            data: object = parse_json(line, where)
-            is_item = isinstance(data, dict)
-            entry = fields(cast("object", data), where, (*ITEM_KEYS, "expects")) if is_item else {}
-            expected.append((number, _expects(entry.pop("expects"), where) if "expects" in entry else Expects()))
-            left[number - 1] = json.dumps(entry) if is_item else line
+    for number, line in islice(((number, line) for number, line in lines if line.strip()), limit):
+        where = f"{reading.path}, line {number}"
+        data: object = parse_json(line, where)
+        is_item = isinstance(data, dict)
+        entry = fields(cast("object", data), where, (*ITEM_KEYS, "expects")) if is_item else {}
+        expected.append((number, _expects(entry.pop("expects"), where) if "expects" in entry else Expects()))
+        left[number - 1] = json.dumps(entry) if is_item else line
     items = reading.noting(READERS["jsonl"](reading, "\n".join(left)))
     for (item, complete), (number, expects) in zip(items, expected, strict=True):
         yield Entry(item.name or f"line-{number}", item, expects), complete
