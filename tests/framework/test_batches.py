@@ -36,11 +36,6 @@ SEEDS = (7, 0, 3, 11, 3, 2, 100, 5)
 FIXED = ("guidance.layout.stop_below=null", "guidance.layout.stop_forever=false", "guidance.layout.repeats=2")
 
 
-@pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    return Pipeline.load("shapeworld-base", device="cpu", dtype="fp32")
-
-
 def latents(pipeline: Pipeline, chosen: slice, stop_after: int | None = None, **options: Any) -> tuple[Tensor, Any]:
     """The latents `[b c h w]` after the last step made, and the report."""
     seen: list[StepReport] = []

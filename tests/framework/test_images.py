@@ -15,11 +15,6 @@ from lsregen.framework.images import entry_step, from_pil, to_pil
 PROMPT = "a red circle"
 
 
-@pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    return Pipeline.load("shapeworld-base", device="cpu", dtype="fp32")
-
-
 def picture(width: int = 64, height: int = 64, seed: int = 0) -> Image.Image:
     small = np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)

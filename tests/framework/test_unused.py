@@ -10,11 +10,6 @@ LAYOUT = Layout.from_boxes({"red circle": (0.1, 0.1, 0.4, 0.4)})
 PICTURE = Image.fromarray(np.full((64, 64, 3), 90, np.uint8))
 
 
-@pytest.fixture(scope="module")
-def pipeline() -> Pipeline:
-    return Pipeline.load("shapeworld-base", device="cpu")
-
-
 def test_a_layout_that_nothing_uses_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
         pipeline(PROMPT, layout=LAYOUT, guidance={}, steps=1)
