@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any
 
 from .scene import Scene, sample_scene
@@ -42,12 +43,14 @@ class Scenes:
         still = [replace(item, x=x, y=BELOW, radius=RADIUS) for item, x in zip(others, spots, strict=True)]
         return replace(scene, objects=(moved, *still))
 
+    @property
+    def kind(self) -> tuple[int, Fraction, float | None]:
+        """Scenes of one kind and one seed are the same, whatever their pixels."""
+        return self.objects, Fraction(*self.size), self.place
+
     def shared(self, other: Scenes) -> list[int]:
         """The seeds of the scenes that are also the other's; none if the scenes are of another kind."""
-        (width, height), (other_width, other_height) = self.size, other.size
-        if (self.objects, self.place) != (other.objects, other.place) or width * other_height != height * other_width:
-            return []
-        return [seed for seed in self.seeds if seed in other.seeds]
+        return [seed for seed in self.seeds if seed in other.seeds] if self.kind == other.kind else []
 
     def settings(self) -> dict[str, Any]:
         """What decides each of them besides its seed, as JSON types."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 from typing import Any
 
 from ...framework.errors import ConfigError
 from ..protocol.table import Column, Table, cells_of
+from .scenes import Scenes
 
 GROUPS = {1: "One object", 2: "Two objects", 3: "Three objects"}
 EVERY = (
@@ -54,7 +54,8 @@ def table_of(results: Sequence[Mapping[str, Any]]) -> Table:
             raise ConfigError(f"row {name!r} stands twice for {row['objects']} objects; leave one of the results out")
         line["objects"].add(row["objects"])
         line["count"] = max(line["count"], row["count"])
-        of = row["count"], row["seed"], row.get("place"), Fraction(*row["size"])  # what `Scenes.shared` goes by
+        these = Scenes(row["objects"], (row["size"][0], row["size"][1]), row["count"], row["seed"], row.get("place"))
+        of = these.kind, these.seeds
         scenes.setdefault(row["objects"], set()).add(of)
         line["metrics"] |= {f"{metric}_{row['objects']}": {**found, "of": of} for metric, found in row["metrics"].items()}
     columns = tuple(
