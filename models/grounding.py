@@ -40,7 +40,7 @@ class Grounder:
 
         Raises:
             LayoutError: more places than GLIGEN has slots.
-            PhraseError: a phrase is too long for the text encoder.
+            PhraseError: a phrase is too long for the text encoder, or has characters that its tokenizer does not know.
         """
         for layout in layouts:
             if len(layout.boxed) > SLOTS:
@@ -68,8 +68,12 @@ class Grounder:
     def _embeddings(self, layouts: Sequence[Layout]) -> dict[str, Tensor]:
         phrases = list(dict.fromkeys(region.phrase for layout in layouts for region in layout.boxed))
         for phrase in phrases:
-            if (cut := self.encoder.tokens(phrase).truncated_from) is not None:
+            table = self.encoder.tokens(phrase)
+            if (cut := table.truncated_from) is not None:
                 raise PhraseError(f"phrase {phrase!r}: too long for {self.encoder.length} tokens, from {phrase[cut:]!r} on")
+            if unknown := [p for p in table.pieces if not p.special and p.text == self.encoder.tokenizer.unk_token]:
+                at = phrase[unknown[0].start : unknown[0].end]
+                raise PhraseError(f"phrase {phrase!r}: the model that sees boxes has no token for {at!r}; use other words for it")
         return dict(zip(phrases, self.encoder.encode(phrases).pooled, strict=True)) if phrases else {}
 
 
