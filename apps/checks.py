@@ -18,6 +18,7 @@ from .output import OutputError, reason
 if TYPE_CHECKING:
     from ..framework.config import ResolvedConfig
     from ..framework.plugins import Plugins
+    from ..framework.types import Model
 
 LONGEST_SHOWN = 80  # characters of a name, in a message
 PIXELS = re.compile(r"; these look like pixels: .*")  # what the framework says to those who write Python or files
@@ -95,6 +96,12 @@ def warn_of_stretching(layout: Layout, size: tuple[int, int]) -> None:
             if abs(width * size[1] / (height * size[0]) - 1) > SAME_SHAPE:
                 shapes = f"is {width}x{height}, the picture {size[0]}x{size[1]}"
                 click.echo(f"Warning: the mask of {region.phrase!r} {shapes}: it will be stretched", err=True)
+
+
+def warn_of_unseen_boxes(guidance: str, model: Model) -> None:
+    """Say so where guidance without terms leaves boxes to a model that does not see them."""
+    if "grounding" not in model.describe():
+        click.echo(f"Warning: guidance {guidance} has no terms, and {model.name} sees no boxes: they change nothing", err=True)
 
 
 def check_folder(folder: Path) -> None:

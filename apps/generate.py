@@ -17,7 +17,7 @@ from ..framework.errors import ConfigError
 from ..framework.formats import MASK_FORM
 from ..framework.items import POLICIES, SEEDS
 from ..framework.layout import BOX_FORM, Layout
-from .checks import check_folder, check_model, check_regions, memory_errors, warn_of_stretching
+from .checks import check_folder, check_model, check_regions, memory_errors, warn_of_stretching, warn_of_unseen_boxes
 from .cli import INTERRUPTED
 from .initial import initial_options, read_initial
 from .job import Job, Made, Work
@@ -188,8 +188,6 @@ def plan(given: Options) -> tuple[Job, Plugins, Request]:
         raise ConfigError(f"{error}{made}") from None
     if resolved.model is not None:
         check_model(resolved.model, plugins)
-    if not resolved.terms and given.guidance not in (None, "none") and any(item.layout.boxed for item in request.items):
-        _say(f"Warning: guidance {guidance_name} has no terms: nothing pulls toward the boxes")
     for i, item in enumerate(request.items):
         check_regions(resolved, item.layout, f"{request.where(i)}guidance {guidance_name!r}", listed=request.listed)
     shots = shots_of(request, given, resolved.seed)
@@ -208,6 +206,7 @@ def plan(given: Options) -> tuple[Job, Plugins, Request]:
         model=resolved.model,
         steps=resolved.steps,
         renders=any(getattr(term.extractor, "source", None) is not None for term in resolved.terms),
+        pulled=bool(resolved.terms),
         batch=given.batch if request.metadata is None else len(shots),
         folder=given.out,
         trace=given.trace,
@@ -306,6 +305,8 @@ def load(given: Options, job: Job, plugins: Plugins, request: Request) -> Pipeli
             pipeline.model.latent_shape(size)
     for shot in job.kept:
         warn_of_stretching(shot.layout, shot.size or pipeline.model.default_size)
+    if not job.pulled and given.guidance not in (None, "none") and any(item.layout.boxed for item in request.items):
+        warn_of_unseen_boxes(job.guidance_name, pipeline.model)
     for i, item in enumerate(request.items):
         table = pipeline.model.tokens(item.prompt)
         check_phrases(table, item.layout, request.where(i))

@@ -51,7 +51,7 @@ class Job:
 
     `guidance`: the preset or file as a mapping, and `guidance_name` how the user calls it. `options`: what overrides it, as
     arguments of a `Pipeline`. `model`: None for the default one. `batch`: how many images are made at once. `renders`: whether
-    another model makes a picture first.
+    another model makes a picture first. `pulled`: whether any term pulls.
     """
 
     shots: tuple[Shot, ...]
@@ -66,6 +66,7 @@ class Job:
     with_metadata: bool
     initial: Initial | None = None
     renders: bool = False
+    pulled: bool = False
 
     @property
     def kept(self) -> tuple[Shot, ...]:

@@ -282,10 +282,17 @@ def test_a_mask_of_another_shape_is_said_to_be_stretched(run: Call, stand_in: St
     assert "stretched" not in run("generate", "--mask", "red circle=same.png", "--name", "y").stderr
 
 
-def test_guidance_without_terms_is_said_to_pull_nothing(run: Call, stand_in: StandIn) -> None:
+def test_guidance_without_terms_is_said_to_pull_nothing_unless_the_model_sees_boxes(
+    run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
     Path("empty.yaml").write_text("steps: 3\n")
-    assert "Warning: guidance empty.yaml has no terms" in run("generate", *BOXES, "--guidance", "empty.yaml").stderr
+    said = "Warning: guidance empty.yaml has no terms, and stand-in sees no boxes"
+    assert said in run("generate", *BOXES, "--guidance", "empty.yaml").stderr
     assert "no terms" not in run("generate", *BOXES, "--guidance", "none", "--name", "y").stderr
+    described = stand_in.model.describe()
+    monkeypatch.setattr(stand_in.model, "describe", lambda: {**described, "grounding": 1.0})
+    result = run("generate", *BOXES, "--guidance", "empty.yaml", "--name", "z")
+    assert (result.exit_code, "Warning" in result.stderr) == (0, False)
 
 
 def test_a_phrase_of_a_file_is_said_to_be_in_the_file(run: Call, stand_in: StandIn) -> None:
