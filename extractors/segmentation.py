@@ -30,7 +30,7 @@ class Segmentation:
     keeps for every phrase only so many of these maps, those of the largest contrast, as the published code for SDXL does.
 
     With `model`, a folder of a transformers model for semantic segmentation (SegFormer and its like): it looks at the decoded
-    clean estimate, and a phrase has the class of its name. The grid is the latent's.
+    clean estimate, and a phrase has the class of its name. The grid is the latent's. Phrases of one class share their places.
 
     Raises:
         ConfigError: an option is none of its choices; while preparing, a phrase fits none of the model's labels.
@@ -91,6 +91,9 @@ class Segmentation:
             return None
         grid = _finest([view[point] for point in phrases.points]) if phrases.points else _grid(view.z)
         masks = phrases.masks(grid)[:, None]
+        if state.classes is not None:  # phrases of one class have one map: their places together are its target
+            alike = (state.classes[:, :, None] == state.classes[:, None]) & (phrases.present & phrases.placed)[:, None]
+            masks = (masks[:, :, None] * alike[:, None, :, :, None, None]).amax(dim=3)
         return Features((masks,), self.kind, phrases.present & phrases.placed, phrases.group, layouts=phrases.layouts)
 
     def _attended(self, view: View, phrases: CrossAttentionState) -> Maps:

@@ -161,6 +161,20 @@ def test_a_phrase_has_the_share_of_its_class_in_the_decoded_picture(folder: Path
     assert torch.equal(target.maps[0][0, 0, 0], rasterise(Box(0.0, 0.0, 0.5, 1.0), (8, 12)))
 
 
+def test_phrases_of_one_class_are_pulled_to_their_places_together(folder: Path) -> None:
+    extractor = Segmentation(model=str(folder))
+    boxes = Box(0.0, 0.0, 0.5, 0.5), Box(0.5, 0.5, 1.0, 1.0)
+    layout = Layout(
+        (Region("red circle", boxes[0]), Region("blue circle", boxes[1]), Region("a square", Box(0.5, 0.0, 1.0, 0.5)))
+    )
+    run = make_run(Prompted(["a red circle and a blue circle and a square"]), torch.zeros(1, 3, 8, 12), layouts=[layout])
+    target = extractor.target(View(run.z_T, STEP, Taps(())), extractor.prepare(run, "area"))
+    assert target is not None
+    both = rasterise(boxes[0], (8, 12)) + rasterise(boxes[1], (8, 12))
+    assert torch.equal(target.maps[0][0, 0, :2], both.expand(2, 8, 12))
+    assert torch.equal(target.maps[0][0, 0, 2], rasterise(Box(0.5, 0.0, 1.0, 0.5), (8, 12)))
+
+
 def test_pictures_are_scaled_and_normalised_as_the_folder_says(folder: Path, tmp_path: Path) -> None:
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
