@@ -298,8 +298,9 @@ METRICS: Mapping[str, Callable[[Sequence[Record]], Statistic | None]] = {
 - `count_right`: the share of images with as many objects as were requested; every patch of colour that is not a speck counts.
 - `colour_given_shape`: of the requested objects whose shape was found, in any colour, the share that are right. Left out where no
   such shape was found.
-- `seconds_per_image`: the time of making a batch over its number of images, in seconds; neither loading nor scoring counts. It is
-  processor time on a CPU, all threads together, and the wall clock elsewhere.
+- `seconds_per_image`: the time of making a batch over its number of images, in seconds; loading does not count, except that of
+  a model that renders for another, and scoring does not either. It is processor time on a CPU, all threads together, and the wall
+  clock elsewhere.
 - `peak_bytes`: the most memory that making its batch took; see `memory.watch`. Left out where it cannot be measured.
 
 Beside them stand the distances from true images of `quality`.
