@@ -29,7 +29,7 @@ LABELS = ("background", *(f"{colour} {shape}" for colour, shape in KINDS))
 COUNTS = {(64, 64): 24_000, (96, 64): 6_000, (64, 96): 6_000}
 LEARNING_RATE = 2e-3
 BACKGROUND_WEIGHT = 0.3  # most of a picture is background
-OUT = Path("models/shapeworld/shapeworld-segmenter")
+OUT = Path("extractors/shapeworld-segmenter")
 
 
 def network() -> SegformerForSemanticSegmentation:
