@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,11 +19,11 @@ if TYPE_CHECKING:
     from ..framework.config import ResolvedConfig
     from ..framework.plugins import Plugins
     from ..framework.types import Model
+    from .job import Job
 
 LONGEST_SHOWN = 80  # characters of a name, in a message
 PIXELS = re.compile(r"; these look like pixels: .*")  # what the framework says to those who write Python or files
 AGAIN = re.compile(r": box \[[^][]*\](?=:)")  # the numbers once more, behind the text that holds them
-SAME_SHAPE = 0.02  # a mask whose sides are in another ratio than the picture's, by more than this, is said to be stretched
 HUB_NAME = re.compile(r"[A-Za-z0-9]\w*(?:[.-]+\w+)*/\w+(?:[.-]+\w+)*", re.ASCII)
 MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 """What torch says, in RuntimeErrors of its own, of a full CUDA or MPS device, and of the CPU on Windows and elsewhere."""
@@ -88,20 +88,24 @@ def check_regions(config: ResolvedConfig, layout: Layout, where: str, *, listed:
             raise ConfigError(f"{term_where}: distance {term.distance_name} needs a box; {cure}")
 
 
-def warn_of_stretching(layout: Layout, size: tuple[int, int]) -> None:
-    """Say so where a mask is of another shape than the picture, of `size` (width, height)."""
-    for region in layout.regions:
-        if region.mask is not None:
-            height, width = region.mask.shape
-            if abs(width * size[1] / (height * size[0]) - 1) > SAME_SHAPE:
-                shapes = f"is {width}x{height}, the picture {size[0]}x{size[1]}"
-                click.echo(f"Warning: the mask of {region.phrase!r} {shapes}: it will be stretched", err=True)
+def check_boxes(guidance: str | None, job: Job, layouts: Sequence[Layout], model: Model) -> None:
+    """Whether boxes have someone to look at them, and what looks at boxes has some; warns where it may be meant.
 
+    `guidance`: as it was given, if any was.
 
-def warn_of_unseen_boxes(guidance: str, model: Model) -> None:
-    """Say so where guidance without terms leaves boxes to a model that does not see them."""
-    if "grounding" not in model.describe():
-        click.echo(f"Warning: guidance {guidance} has no terms, and {model.name} sees no boxes: they change nothing", err=True)
+    Raises:
+        ConfigError: a preset leaves them to a model that does not see them.
+    """
+    from ..framework.unused import check_seen
+
+    boxed = any(layout.boxed for layout in layouts)
+    if boxed and not job.pulled and guidance not in (None, "none"):
+        check_seen(model, guidance)
+        if "grounding" not in model.describe():
+            said = f"guidance {guidance} has no terms, and {model.name} sees no boxes: they change nothing"
+            click.echo(f"Warning: {said}", err=True)
+    if job.renders and not boxed:
+        click.echo("Warning: no image has a box, so the picture that is rendered first has no layout to bring", err=True)
 
 
 def check_folder(folder: Path) -> None:

@@ -217,6 +217,7 @@ def _entrants(settings: Settings, rows: Mapping[str, RowSpec]) -> tuple[list[tup
     from ..evaluation.shapeworld.scenes import Scenes
     from ..framework.pipeline import DEFAULT_MODEL
     from ..framework.plugins import discover
+    from ..framework.unused import check_seen
 
     plugins = discover()
     loaded = Pipelines(settings.device, settings.dtype, plugins)
@@ -230,6 +231,8 @@ def _entrants(settings: Settings, rows: Mapping[str, RowSpec]) -> tuple[list[tup
         pipeline = loaded[models[name]]
         size, enlarged = rows[name].size or pipeline.model.default_size, rows[name].enlarged
         pipeline.model.latent_shape(size)
+        if not config.get("guidance"):
+            check_seen(pipeline.model, str(rows[name].guidance))
         if enlarged is not None and (enlarged[0] < size[0] or enlarged[1] < size[1]):
             raise ConfigError(
                 f"rows.{name}.enlarged: {enlarged[0]}x{enlarged[1]} is smaller than the images that are made, {size[0]}x{size[1]}"

@@ -17,7 +17,7 @@ from ..framework.errors import ConfigError
 from ..framework.formats import MASK_FORM
 from ..framework.items import POLICIES, SEEDS
 from ..framework.layout import BOX_FORM, Layout
-from .checks import check_folder, check_model, check_regions, memory_errors, warn_of_stretching, warn_of_unseen_boxes
+from .checks import check_boxes, check_folder, check_model, check_regions, memory_errors
 from .cli import INTERRUPTED
 from .initial import initial_options, read_initial
 from .job import Job, Made, Work
@@ -45,7 +45,10 @@ POSITIVE = click.IntRange(min=1)
     help="Where a phrase of the prompt stands, in fractions of the image; once for each phrase.",
 )
 @click.option(
-    "--mask", multiple=True, metavar=MASK_FORM, help="The same by a PNG, white where the phrase stands, stretched to the picture."
+    "--mask",
+    multiple=True,
+    metavar=MASK_FORM,
+    help="The same by a PNG, white where the phrase stands, in the picture's proportions.",
 )
 @click.option("--phrase", multiple=True, metavar="TEXT", help="A phrase that must be there, wherever. circle#2 is the second.")
 @click.option("--negative", default="", metavar="TEXT", help="What to steer away from.")
@@ -292,6 +295,7 @@ def check_source(given: Options, job: Job) -> None:
 
 def load(given: Options, job: Job, plugins: Plugins, request: Request) -> Pipeline:
     """The pipeline, once its model has agreed to the sizes and the phrases."""
+    from ..framework.masks import check_proportions
     from ..framework.pipeline import DEFAULT_MODEL, Pipeline
 
     made, device, dtype = request.metadata, given.device, given.dtype
@@ -304,9 +308,8 @@ def load(given: Options, job: Job, plugins: Plugins, request: Request) -> Pipeli
         if size is not None:
             pipeline.model.latent_shape(size)
     for shot in job.kept:
-        warn_of_stretching(shot.layout, shot.size or pipeline.model.default_size)
-    if not job.pulled and given.guidance not in (None, "none") and any(item.layout.boxed for item in request.items):
-        warn_of_unseen_boxes(job.guidance_name, pipeline.model)
+        check_proportions(shot.layout, shot.size or pipeline.model.default_size)
+    check_boxes(given.guidance, job, [item.layout for item in request.items], pipeline.model)
     for i, item in enumerate(request.items):
         table = pipeline.model.tokens(item.prompt)
         check_phrases(table, item.layout, request.where(i))

@@ -15,8 +15,11 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
+    from .layout import Layout
+
 MASK, LABEL_MAP = (Wanted(what, "a PNG picture", ("PNG",)) for what in ("mask", "label map"))
 SHOWN_LABELS = 24  # in an error
+PROPORTIONS = 0.02  # by which those of a mask may differ from the image's
 
 
 def read_mask(path: str | Path | io.BytesIO) -> Tensor:
@@ -31,6 +34,22 @@ def read_mask(path: str | Path | io.BytesIO) -> Tensor:
     import torch
 
     return torch.tensor(_values(opened(path, MASK), place_of(path)))
+
+
+def check_proportions(layout: Layout, size: tuple[int, int]) -> None:
+    """Whether the masks of a layout have the proportions of an image of `size` (width, height); their resolution is free.
+
+    Raises:
+        LayoutError: one has others.
+    """
+    for region in layout.regions:
+        if region.mask is not None:
+            height, width = region.mask.shape
+            if abs(width * size[1] / (height * size[0]) - 1) > PROPORTIONS:
+                raise LayoutError(
+                    f"the mask of {region.phrase!r}: {width}x{height} pixels, and the image is to have {size[0]}x{size[1]}: it "
+                    "would be stretched; crop it, or ask for a size of its proportions"
+                )
 
 
 def read_label_map(path: str | Path, labels: Sequence[int]) -> dict[int, Tensor]:

@@ -21,6 +21,7 @@ from .images import beginning, checked_strength, entered, pictures_of, to_pil
 from .items import SEEDS
 from .layout import Layout
 from .loop import OnStep, sample
+from .masks import check_proportions
 from .model_names import DEFAULT_MODEL, source_settings
 from .options import convert
 from .plugins import Plugins, discover
@@ -28,7 +29,7 @@ from .report import Report, Result, versions
 from .taps import select_layers
 from .trace import AttentionTrace
 from .types import Image, Model, Run, StepReport
-from .unused import said_in_vain
+from .unused import check_seen, said_in_vain
 
 log = logging.getLogger(__name__)
 
@@ -132,11 +133,16 @@ class Pipeline:
             size = checked_size(size)
         pictures = None if init_image is None else pictures_of(init_image, len(batch.prompts))
         strength = checked_strength(strength, pictures, resolved.steps)
+        boxed = any(layout.boxed for layout in batch.layouts)
+        if boxed and not terms.terms:
+            check_seen(self.model, str(guidance))
         run = self._start(resolved, batch, size or (pictures[0].size if pictures else self.model.default_size))
         if pictures is not None:
             run = entered(run, pictures, strength)
         run, renders = _keeping_renders(run)
         _check_phrases(run)
+        for layout in run.layouts:
+            check_proportions(layout, run.size)
         cfg = cast("float", resolved.cfg)
         for sentence in said_in_vain(run, guidance, bool(terms.terms), batch.negatives, cfg):
             log.warning("%s", sentence)
@@ -216,6 +222,8 @@ class Pipeline:
         """
         if (release := getattr(self.model, "release", None)) is not None:
             release()
+        if not any(layout.boxed for layout in batch.layouts):
+            log.warning("source: no image has a box, so the picture that is rendered first has no layout to bring")
         precision = str(self.model.dtype).removeprefix("torch.")
         options: dict[str, Any] = {"device": str(self.model.device), "dtype": precision, "plugins": self.plugins}
         with told_of("source"):

@@ -1,11 +1,26 @@
-"""What a caller gave and nothing looks at: it is worth a warning, as the images would not show it."""
+"""What a caller gave and nothing looks at: an error, or worth a warning, as the images would not show it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .types import Run
+from .config import presets
+from .errors import ConfigError
+from .types import Model, Run
+
+
+def check_seen(model: Model, preset: str) -> None:
+    """Whether a model sees the boxes that a preset without terms, such as `gligen`, leaves to it; `none` leaves it nothing.
+
+    Raises:
+        ConfigError: it does not.
+    """
+    if preset != "none" and preset in presets() and "grounding" not in model.describe():
+        raise ConfigError(
+            f"guidance {preset!r}: it has no terms, as its model sees the boxes itself, and {model.name!r} does not; leave the "
+            "model to the preset, name a GLIGEN model, or another guidance, or 'none' to draw without boxes"
+        )
 
 
 def said_in_vain(run: Run, guidance: object, pulled: bool, negatives: Sequence[str], cfg: float) -> Iterator[str]:

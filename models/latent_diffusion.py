@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,10 +136,14 @@ class LatentDiffusion:
         return self.latent_channels, height // self.factor, width // self.factor
 
     def encode_image(self, images: Image) -> Latents:
-        """Latents `[b c h w]` of images `[b 3 H W]` in [0, 1]; differentiable. Raises as `latent_shape`."""
+        """Latents `[b c h w]` of images `[b 3 H W]` in [0, 1]; differentiable. Raises as `latent_shape`.
+
+        Computed in fp32, whatever the dtype of the networks: it is done once, and what is pulled toward should be exact.
+        """
         self.latent_shape((images.shape[-1], images.shape[-2]))
         self.stages.enter("pictures", beside=images.requires_grad)
-        return self.autoencoder.encode((images * 2 - 1).to(self.device, self.autoencoder.dtype)).float()
+        exact = self.autoencoder if self.autoencoder.dtype == torch.float32 else deepcopy(self.autoencoder).float()
+        return exact.encode((images * 2 - 1).to(self.device, torch.float32))
 
     def decode(self, z: Latents) -> Image:
         """Images `[b 3 H W]` in [0, 1] of latents; differentiable, except where a colour is clipped."""

@@ -38,7 +38,7 @@ def prompts(*lines: dict[str, Any]) -> str:
 
 
 def mask(name: str = "mask.png") -> str:
-    values = np.zeros((12, 20), np.uint8)
+    values = np.zeros((12, 18), np.uint8)
     values[3:9, 5:15] = 255
     Image.fromarray(values).save(name)
     return name
@@ -83,7 +83,7 @@ def test_a_mask_is_a_place(run: Call, stand_in: StandIn) -> None:
     assert "guidance: layout-guidance" in result.stderr
     (region,) = stand_in.calls[0]["layout"][0].regions
     assert region.phrase == "red circle"
-    assert region.mask.shape == (12, 20)
+    assert region.mask.shape == (12, 18)
     (path,) = (path for path in Path("outputs").glob("*-layout.png"))
     assert torch.equal(read_metadata(path.with_name(path.name.replace("-layout", ""))).layout.regions[0].mask, region.mask)
 
@@ -265,21 +265,24 @@ def test_bad_input(run: Call, stand_in: StandIn, args: tuple[str, ...], said: tu
 
 def test_masks_that_would_not_fit_into_the_settings(run: Call, stand_in: StandIn) -> None:
     rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(1, 256, (1500, 1500), dtype=np.uint8)).save("noise.png")
+    Image.fromarray(rng.integers(1, 256, (1000, 1500), dtype=np.uint8)).save("noise.png")
     result = run("generate", "--mask", "red circle=noise.png")
     assert result.exit_code == 2
     assert "--no-metadata" in result.stderr
     assert run("generate", "--mask", "red circle=noise.png", "--no-metadata").exit_code == 0
 
 
-def test_a_mask_of_another_shape_is_said_to_be_stretched(run: Call, stand_in: StandIn) -> None:
+def test_a_mask_of_other_proportions_is_refused(run: Call, stand_in: StandIn) -> None:
     for name, size in (("same.png", (48, 32)), ("other.png", (40, 40))):
         mask = Image.new("L", size)
         mask.paste(255, (0, 0, 20, 20))
         mask.save(name)
-    said = "Warning: the mask of 'red circle' is 40x40, the picture 24x16: it will be stretched"
-    assert said in run("generate", "--mask", "red circle=other.png", "--name", "x").stderr
-    assert "stretched" not in run("generate", "--mask", "red circle=same.png", "--name", "y").stderr
+    refused = run("generate", "--mask", "red circle=other.png", "--name", "x")
+    assert refused.exit_code == 2
+    said = "the mask of 'red circle': 40x40 pixels, and the image is to have 24x16: it would be stretched; crop it, or ask for a "
+    assert said in refused.stderr
+    assert not Path("outputs/x.png").exists()
+    assert run("generate", "--mask", "red circle=same.png", "--name", "y").exit_code == 0
 
 
 def test_guidance_without_terms_is_said_to_pull_nothing_unless_the_model_sees_boxes(
@@ -289,6 +292,8 @@ def test_guidance_without_terms_is_said_to_pull_nothing_unless_the_model_sees_bo
     said = "Warning: guidance empty.yaml has no terms, and stand-in sees no boxes"
     assert said in run("generate", *BOXES, "--guidance", "empty.yaml").stderr
     assert "no terms" not in run("generate", *BOXES, "--guidance", "none", "--name", "y").stderr
+    refused = run("generate", *BOXES, "--guidance", "gligen", "--model", "shapeworld-base", "--name", "z")
+    assert (refused.exit_code, "guidance 'gligen': it has no terms" in refused.stderr) == (2, True)
     described = stand_in.model.describe()
     monkeypatch.setattr(stand_in.model, "describe", lambda: {**described, "grounding": 1.0})
     result = run("generate", *BOXES, "--guidance", "empty.yaml", "--name", "z")

@@ -13,8 +13,8 @@ from PIL import Image
 
 from lsregen.framework import packing
 from lsregen.framework.errors import LayoutError, PhraseError
-from lsregen.framework.layout import Layout
-from lsregen.framework.masks import encode_mask, mask_of_rows, read_label_map, read_mask
+from lsregen.framework.layout import Layout, Region
+from lsregen.framework.masks import check_proportions, encode_mask, mask_of_rows, read_label_map, read_mask
 
 LEVELS = np.array([[0, 51, 255], [255, 102, 0]], dtype=np.uint8)  # two rows and three columns: an exchange shows
 EXPECTED = torch.tensor([[0, 0.2, 1], [1, 0.4, 0]])
@@ -165,3 +165,13 @@ def test_a_label_map_in_colours_one_that_is_missing_and_an_empty_name_are_refuse
         read_label_map(tmp_path / "other.png", (1,))
     with pytest.raises(PhraseError, match="is empty"):
         Layout.from_label_map(saved(tmp_path, Image.fromarray(LABELS)), {1: " "})
+
+
+@pytest.mark.parametrize("size", [(32, 16), (64, 32), (640, 321)])
+def test_a_mask_may_have_any_resolution(size: tuple[int, int]) -> None:
+    check_proportions(Layout((Region("a"), Region("b", mask=torch.ones(size[1], size[0])))), (64, 32))
+
+
+def test_a_mask_of_other_proportions_is_refused() -> None:
+    with pytest.raises(LayoutError, match="the mask of 'b': 32x64 pixels, and the image is to have 64x32"):
+        check_proportions(Layout((Region("b", mask=torch.ones(64, 32)),)), (64, 32))

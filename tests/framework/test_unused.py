@@ -1,7 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
 
+from lsregen.framework.errors import ConfigError
 from lsregen.framework.layout import Layout
 from lsregen.framework.pipeline import Pipeline
 
@@ -10,16 +13,33 @@ LAYOUT = Layout.from_boxes({"red circle": (0.1, 0.1, 0.4, 0.4)})
 PICTURE = Image.fromarray(np.full((64, 64, 3), 90, np.uint8))
 
 
-def test_a_layout_that_nothing_uses_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_layout_that_nothing_uses_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("steps: 3\n")
     with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
         pipeline(PROMPT, layout=LAYOUT, guidance={}, steps=1)
         assert not caplog.messages
         pipeline(PROMPT, layout=LAYOUT, steps=1)
-        pipeline(PROMPT, layout=LAYOUT, guidance="gligen", steps=1)
+        pipeline(PROMPT, layout=LAYOUT, guidance=empty, steps=1)
     assert caplog.messages == [
         "a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant",
-        "the guidance 'gligen' pulls nothing, and the model shapeworld-base does not see boxes: the layout changes nothing",
+        f"the guidance {str(empty)!r} pulls nothing, and the model shapeworld-base does not see boxes: the layout changes "
+        "nothing",
     ]
+
+
+def test_boxes_left_to_a_model_that_does_not_see_them_are_refused(pipeline: Pipeline) -> None:
+    message = "guidance 'gligen': it has no terms, as its model sees the boxes itself, and 'shapeworld-base' does not; "
+    with pytest.raises(ConfigError, match=message):
+        pipeline(PROMPT, layout=LAYOUT, guidance="gligen", steps=1)
+    pipeline(PROMPT, layout=LAYOUT, guidance="none", steps=1)
+
+
+def test_a_render_without_boxes_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    sets = ("guidance.small.extractor.source={model: shapeworld-base, steps: 1, size: [32, 32]}",)
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
+        pipeline(PROMPT, guidance="lsregen", steps=1, sets=sets)
+    assert caplog.messages == ["source: no image has a box, so the picture that is rendered first has no layout to bring"]
 
 
 def test_a_negative_prompt_without_classifier_free_guidance_is_said_so(

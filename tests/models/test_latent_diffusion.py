@@ -187,7 +187,9 @@ def test_the_autoencoder_of_sdxl_overflows_in_fp16(
     images = model.decode(z)
     assert images.dtype == torch.float32
     assert (images - models(name).decode(z)).abs().max() <= (1e-6 if expected == torch.float32 else 0.1)
-    assert model.encode_image(images).dtype == torch.float32
+    encoded = model.encode_image(images)
+    assert {parameter.dtype for parameter in model.autoencoder.parameters()} == {expected}
+    assert torch.equal(encoded, model.autoencoder.float().encode(images * 2 - 1))  # pictures are encoded in fp32 always
 
 
 def test_families_that_are_refused(oracles: Any, copied: Any) -> None:
