@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,9 @@ SHOWN = 4  # scenes in the picture
 @click.command()
 @click.option("--model", "models", multiple=True, required=True, metavar="NAME|DIR", help="May be repeated: side by side.")
 @click.option(
-    "--guidance", metavar="NAME|FILE", help="Then try it, on the last model, on the best layer, the best three and all of them."
+    "--guidance",
+    metavar="NAME|FILE",
+    help="Then try it, on the last model, on the best layer, the best three and all of them, with as many other scenes.",
 )
 @click.option("--picture", type=PATH, metavar="FILE.png", help="Of the maps; beside the result, if not given.")
 @comparison_options
@@ -79,7 +82,9 @@ def attention(models: tuple[str, ...], guidance: str | None, picture: Path | Non
     click.echo(f"The maps: {drawn}")
     data: dict[str, Any] = {"format": FORMAT, "rows": [], "differences": [], "layers": found}
     if guidance is not None:
-        comparison = compare(settings, _rows(guidance, models[-1], _choices(found[models[-1]])))
+        # Layers are not tried on the scenes that they were chosen by.
+        others = replace(settings, seed=settings.seed + settings.count)
+        comparison = compare(others, _rows(guidance, models[-1], _choices(found[models[-1]])))
         data |= comparison.to_json()
         click.echo(markdown([data]), nl=False)
     write_result(result, data)

@@ -40,6 +40,7 @@ def test_a_guidance_is_tried_on_the_best_layers(tmp_path: Path) -> None:
     assert outcome.exit_code == 0, outcome.output
     data = json.loads((tmp_path / "attention.json").read_text())
     assert [row["guidance"] for row in data["rows"]] == ["none", "best layer", "best 3", "all layers"]
+    assert {row["seed"] for row in data["rows"]} == {2}, "not the scenes that the layers were chosen by"
     ranked = sorted(data["layers"]["shapeworld-base"][:-1], key=lambda entry: -entry["metrics"]["peak_in_box"]["value"])
     kept = {
         path.name.rpartition("-")[0]: json.loads(path.read_text().partition("\n")[0])

@@ -265,7 +265,7 @@ def test_bad_input(run: Call, stand_in: StandIn, args: tuple[str, ...], said: tu
 
 def test_masks_that_would_not_fit_into_the_settings(run: Call, stand_in: StandIn) -> None:
     rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(1, 256, (1000, 1500), dtype=np.uint8)).save("noise.png")
+    Image.fromarray(rng.integers(1, 256, (1200, 1800), dtype=np.uint8)).save("noise.png")
     result = run("generate", "--mask", "red circle=noise.png")
     assert result.exit_code == 2
     assert "--no-metadata" in result.stderr
