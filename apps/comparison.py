@@ -227,6 +227,7 @@ def _entrants(settings: Settings, rows: Mapping[str, RowSpec]) -> tuple[list[tup
         check_model(model, plugins)
     entrants: list[tuple[Contender, Scenes]] = []
     pipelines: dict[str, Pipeline] = {}
+    known: dict[str, dict[str, Any]] = {}
     for name, config in configs.items():
         pipeline = loaded[models[name]]
         size, enlarged = rows[name].size or pipeline.model.default_size, rows[name].enlarged
@@ -238,7 +239,8 @@ def _entrants(settings: Settings, rows: Mapping[str, RowSpec]) -> tuple[list[tup
                 f"rows.{name}.enlarged: {enlarged[0]}x{enlarged[1]} is smaller than the images that are made, {size[0]}x{size[1]}"
             )
         made = None if enlarged is None else size
-        entrant = contender(pipeline, name, config, steps=settings.steps, cfg=settings.cfg, sets=rows[name].sets, made=made)
+        options: dict[str, Any] = {"steps": settings.steps, "cfg": settings.cfg, "sets": rows[name].sets}
+        entrant = contender(pipeline, name, config, made=made, known=known, **options)
         entrants.append((entrant, Scenes(settings.objects, enlarged or size, settings.count, settings.seed, rows[name].place)))
         pipelines[entrant.model] = pipeline
     return entrants, pipelines

@@ -44,12 +44,7 @@ POSITIVE = click.IntRange(min=1)
     metavar=BOX_FORM,
     help="Where a phrase of the prompt stands, in fractions of the image; once for each phrase.",
 )
-@click.option(
-    "--mask",
-    multiple=True,
-    metavar=MASK_FORM,
-    help="The same by a PNG, white where the phrase stands, in the picture's proportions.",
-)
+@click.option("--mask", multiple=True, metavar=MASK_FORM, help="The same by a PNG of the picture's proportions, white there.")
 @click.option("--phrase", multiple=True, metavar="TEXT", help="A phrase that must be there, wherever. circle#2 is the second.")
 @click.option("--negative", default="", metavar="TEXT", help="What to steer away from.")
 @click.option(

@@ -18,6 +18,7 @@ from ...framework.report import versions
 from .. import metrics
 from ..memory import watch
 from ..metrics import FoundBox, ImageResult, Resampled, Statistic
+from ..protocol.weights import with_described
 from ..records import Record, Records
 from .classifier import image_features, weights_hash
 from .detect import Detection, detect
@@ -61,16 +62,19 @@ def contender(
     cfg: float | None = None,
     sets: Sequence[str] = (),
     made: tuple[int, int] | None = None,
+    known: dict[str, dict[str, Any]] | None = None,
 ) -> Contender:
     """A pipeline with one guidance (a configuration as a mapping, empty for none); the prompt is the scene's caption.
 
     `made`: width and height of the images that are made, if they are then enlarged to the size of their scenes (bicubic).
+    `known`: descriptions of the models that terms name, such as what renders for one; those that were not there are added.
 
     Raises:
         ConfigError: a setting cannot be used.
     """
     resolved, _ = pipeline.resolve(guidance, steps=steps, cfg=cfg, sets=sets)
     config = {key: value for key, value in resolved.as_dict().items() if key != "seed"}  # every item has its own
+    _, others = with_described(config, pipeline.plugins, {} if known is None else known)
     described, device = pipeline.model.describe(), str(pipeline.model.device)
 
     def make(scenes: Sequence[Scene]) -> Sequence[Image.Image]:
@@ -88,6 +92,7 @@ def contender(
         "model": dict(described),
         "config": config,
         "device": device,
+        **({"others": others} if others else {}),
         **({} if made is None else {"made": list(made)}),
         "versions": {package: version for package, version in versions().items() if package in ("lsregen", "torch")},
     }

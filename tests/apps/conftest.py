@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from lsregen.apps.cli import cli
+from lsregen.evaluation.protocol import weights
 from lsregen.evaluation.shapeworld import render, sample_scene
 from lsregen.framework import report as reports
 from lsregen.framework.errors import ConfigError
@@ -20,6 +21,7 @@ from lsregen.framework.guidance import LogEntry
 from lsregen.framework.images import beginning
 from lsregen.framework.layout import Layout
 from lsregen.framework.pipeline import Pipeline
+from lsregen.framework.plugins import discover
 from lsregen.framework.tokens import Piece, TokenTable
 from lsregen.framework.types import Prediction, Step, StepReport
 
@@ -117,7 +119,7 @@ class FakePipeline:
     """For evaluations: draws every scene without guidance, and only its background with."""
 
     def __init__(self, name: str) -> None:
-        self.name, self.device, self.default_size = name, "cpu", (64, 64)
+        self.name, self.device, self.default_size, self.plugins = name, "cpu", (64, 64), discover(only=())
         self.model, self.batches, self.sizes = self, list[int](), list[tuple[int, int]]()
 
     def latent_shape(self, size: tuple[int, int]) -> None:
@@ -128,7 +130,7 @@ class FakePipeline:
         return {"name": self.name}
 
     def resolve(self, guidance: Any, *, steps: int | None, cfg: float | None, sets: Any) -> Any:
-        config = {"steps": steps, "cfg": cfg, "sets": list(sets), "guidance": dict(guidance)}
+        config = {"steps": steps, "cfg": cfg, "sets": list(sets), "guidance": guidance.get("guidance", {})}
         return SimpleNamespace(cfg=cfg or 4.0, as_dict=lambda: config), None
 
     def __call__(self, prompts: Any, *, guidance: Any, seed: Any, size: Any, layout: Any) -> Any:
@@ -137,7 +139,7 @@ class FakePipeline:
         if len(self.batches) == getattr(self, "interrupt_at", None):
             raise KeyboardInterrupt
         scenes = [sample_scene(s, split="eval", objects=len(layout[0].phrases), size=size) for s in seed]
-        if guidance["guidance"].get("guidance"):
+        if guidance["guidance"]:
             scenes = [SimpleNamespace(**{**vars(scene), "objects": ()}) for scene in scenes]
         return SimpleNamespace(images=[Image.fromarray(render(scene)) for scene in scenes])  # type: ignore[arg-type]
 
@@ -151,4 +153,5 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
         return pipeline
 
     monkeypatch.setattr(Pipeline, "load", load)
+    monkeypatch.setattr(weights, "describe", lambda place, find: {"name": place})  # of what renders: nothing is loaded
     return pipeline

@@ -26,6 +26,7 @@ from lsregen.evaluation.shapeworld.classifier import image_features
 from lsregen.evaluation.shapeworld.scenes import Scenes
 from lsregen.evaluation.shapeworld.sheet import contact_sheet
 from lsregen.framework.errors import ConfigError
+from lsregen.framework.plugins import discover
 
 SCENES = Scenes(objects=2, size=(64, 64), count=6, seed=0)
 
@@ -269,6 +270,10 @@ def test_differences_are_paired_on_shared_scenes(tmp_path: Path) -> None:
     assert found[2]["metrics"]["map50"]["value"] == pytest.approx(0)
 
 
+LAYOUT_TERM = {"layout": {"extractor": "cross_attention", "distance": "box_energy"}}
+SMALL_TERM = {"small": {"extractor": {"name": "gligen_inversion", "source": {"model": "drawn"}}, "distance": "l2"}}
+
+
 @dataclass
 class FakePipeline:
     """What `contender` uses of a pipeline; draws what it is told, from the layout and the caption alone."""
@@ -278,7 +283,7 @@ class FakePipeline:
 
     def __post_init__(self) -> None:
         self.model = self
-        self.name, self.device = "fake", "cpu"
+        self.name, self.device, self.plugins = "fake", "cpu", discover(only=())
 
     def describe(self) -> Mapping[str, Any]:
         return {"name": "fake", "hash": "1234"}
@@ -305,7 +310,7 @@ class FakePipeline:
 
 def test_contender_of_a_pipeline(tmp_path: Path) -> None:
     pipeline = FakePipeline()
-    made = contender(cast("Any", pipeline), "mine.yaml", {"a": 1}, steps=20)
+    made = contender(cast("Any", pipeline), "mine.yaml", LAYOUT_TERM, steps=20)
     assert (made.guidance, made.model, made.cfg) == ("mine.yaml", "fake", 4.0)
     assert "seed" not in made.settings["config"], "every item has its own"
     row = run(made, SCENES, tmp_path, batch=4)
@@ -317,5 +322,22 @@ def test_contender_of_a_pipeline(tmp_path: Path) -> None:
     assert call["guidance"]["steps"] == 20
     assert call["layout"][0].phrases == scene.phrases
     assert call["layout"][0].regions[1].box.xyxy == pytest.approx(scene.boxes[1])
-    other = contender(cast("Any", pipeline), "mine.yaml", {"a": 1}, steps=30)
+    other = contender(cast("Any", pipeline), "mine.yaml", LAYOUT_TERM, steps=30)
     assert other.settings != made.settings
+
+
+def test_items_are_made_again_when_a_model_that_renders_for_them_has_other_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights, asked = {"drawn": "1234"}, list[str]()
+
+    def described(place: str, find: object) -> dict[str, Any]:
+        asked.append(place)
+        return {"name": place, "components": weights[place]}
+
+    monkeypatch.setattr("lsregen.evaluation.protocol.weights.describe", described)
+    pipeline, known = cast("Any", FakePipeline()), dict[str, dict[str, Any]]()
+    first, second = (contender(pipeline, name, SMALL_TERM, known=known).settings for name in ("small", "the same"))
+    assert first == second
+    assert asked == ["drawn"], "looked at once"
+    weights["drawn"] = "5678"
+    assert contender(pipeline, "small", SMALL_TERM).settings != first
+    assert "others" not in contender(pipeline, "layout", LAYOUT_TERM).settings
