@@ -275,7 +275,8 @@ def _area(box: Corners) -> float:
     return (box[2] - box[0]) * (box[3] - box[1])
 
 
-def _overlap(first: Corners, second: Corners) -> float:
+def box_overlap(first: Corners, second: Corners) -> float:
+    """Intersection over union of two boxes, in [0, 1]."""
     width, height = min(first[2], second[2]) - max(first[0], second[0]), min(first[3], second[3]) - max(first[1], second[1])
     if width <= 0 or height <= 0:
         return 0.0
@@ -300,7 +301,7 @@ def _match_image(found: Sequence[FoundBox], boxes: Sequence[Corners], iou: float
     """Which found boxes, surest first, get a requested box: each the free one that it overlaps most, if by `iou` or more."""
     free, right = list(boxes), list[bool]()
     for candidate in found:
-        overlaps = [_overlap(candidate.box, box) for box in free]
+        overlaps = [box_overlap(candidate.box, box) for box in free]
         best = max(overlaps, default=-1.0)
         right.append(best >= min(iou, 1 - 1e-10))
         if right[-1]:

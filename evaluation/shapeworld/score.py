@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ..metrics import box_overlap
 from .detect import Detection
 from .geometry import Box
 
@@ -67,20 +68,6 @@ def score_scene(
         else:
             results.append(ObjectResult(phrase, present, False, False, 0.0))
     return results
-
-
-def box_overlap(first: Box, second: Box) -> float:
-    """Intersection over union of two boxes, in [0, 1]."""
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    if width <= 0 or height <= 0:
-        return 0.0
-    shared = width * height
-    return shared / (_area(first) + _area(second) - shared)
-
-
-def _area(box: Box) -> float:
-    return (box[2] - box[0]) * (box[3] - box[1])
 
 
 def _centred(found: Box, wanted: Box) -> bool:

@@ -14,6 +14,7 @@ from lsregen.evaluation.metrics import (
     Statistic,
     average_precision,
     bootstrap,
+    box_overlap,
     draw,
     mean,
     paired_difference,
@@ -28,6 +29,13 @@ RIGHT = (0.6, 0.6, 1.0, 1.0)
 
 def image(*requested: str, found: tuple[FoundBox, ...] = ()) -> ImageResult:
     return ImageResult(tuple(zip(requested, (LEFT, RIGHT), strict=False)), found)
+
+
+def test_box_overlap() -> None:
+    assert box_overlap(LEFT, LEFT) == pytest.approx(1)
+    assert box_overlap(LEFT, RIGHT) == 0
+    assert box_overlap((0, 0, 1, 1), (0.5, 0, 1.5, 1)) == pytest.approx(1 / 3)
+    assert box_overlap((0.5, 0.5, 0.5, 0.5), (0, 0, 1, 1)) == 0
 
 
 def share_of(totals: Sequence[float], counts: Sequence[float]) -> Statistic:

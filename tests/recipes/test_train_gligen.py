@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
+from lsregen.evaluation.metrics import box_overlap
 from lsregen.evaluation.shapeworld import detect
-from lsregen.evaluation.shapeworld.score import box_overlap
 from lsregen.framework.images import to_pil
 from lsregen.models import EMBEDDED, DiffusersFolder
 from recipes.shapeworld import export_gligen

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from lsregen.evaluation.shapeworld import Box, Detection, ObjectResult, score_scene
-from lsregen.evaluation.shapeworld.score import box_overlap
 
 LEFT: Box = (0.0, 0.0, 0.4, 0.4)
 RIGHT: Box = (0.6, 0.6, 1.0, 1.0)
@@ -55,10 +54,3 @@ def test_the_threshold_can_be_chosen() -> None:
 def test_boxes_must_be_one_per_phrase() -> None:
     with pytest.raises(ValueError, match="2 phrases but 1 boxes"):
         score_scene([], ["red circle", "blue star"], [LEFT])
-
-
-def test_box_overlap() -> None:
-    assert box_overlap(LEFT, LEFT) == pytest.approx(1)
-    assert box_overlap(LEFT, RIGHT) == 0
-    assert box_overlap((0, 0, 1, 1), (0.5, 0, 1.5, 1)) == pytest.approx(1 / 3)
-    assert box_overlap((0.5, 0.5, 0.5, 0.5), (0, 0, 1, 1)) == 0
