@@ -106,13 +106,13 @@ def load_segmenter(name: str, device: torch.device) -> Segmenter:
     except (OSError, ValueError, KeyError) as error:
         first = str(error).partition("\n")[0]
         raise CheckpointError(
-            f"segmentation model {folder}: cannot be loaded ({type(error).__name__}: {first}); expected a config.json of a model "
+            f"segmentation model {name}: cannot be loaded ({type(error).__name__}: {first}); expected a config.json of a model "
             "for semantic segmentation, and its weights as model.safetensors"
         ) from None
     network.eval().requires_grad_(False).to(device, torch.float32)
     classes: Mapping[int, str] = network.config.id2label
     labels = tuple(str(classes[i]) for i in range(len(classes)))
-    return Segmenter(str(folder), network, labels, *settings)
+    return Segmenter(name, network, labels, *settings)
 
 
 def _settings(path: Path) -> tuple[tuple[float, ...], tuple[float, ...], int]:

@@ -229,6 +229,8 @@ def test_the_segmenter_that_ships_knows_this_world(capsys: pytest.CaptureFixture
     segmenter = load_segmenter("shapeworld-segmenter", torch.device("cpu"))
     assert len(segmenter.labels) == 37
     assert capsys.readouterr().err == "", "no bar of transformers"
+    with pytest.raises(PhraseError, match="phrase 'cat': the model shapeworld-segmenter knows no such class"):
+        segmenter.class_of("cat", {})
     scenes = [sample_scene(seed, split="eval", objects=2, size=(64, 64)) for seed in range(8)]
     pictures = torch.stack([torch.from_numpy(render(scene)) for scene in scenes])
     found = segmenter(rearrange(pictures, "b h w c -> b c h w").float() / 255).argmax(dim=1)
