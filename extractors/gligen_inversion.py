@@ -126,6 +126,8 @@ class GligenInversion:
         if self.feather > 0:
             size = 2 * max(1, round(3 * self.feather)) + 1
             masks = smooth(masks[None, None], size, self.feather, "gaussian")[0, 0]
+            peaks = masks.amax(dim=(1, 2), keepdim=True)  # a blurred box of a few cells is low, and is to be pulled fully
+            masks = masks / peaks.clamp(min=torch.finfo(masks.dtype).tiny)
         strengths = (FULL_STRENGTH / areas).pow(self.box_power).clamp(max=1)
         return (masks * strengths[:, None, None]).amax(dim=0)
 

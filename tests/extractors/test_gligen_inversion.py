@@ -148,6 +148,27 @@ def test_a_feathered_box_fades(pipeline: Pipeline) -> None:
     assert 0.1 < float(row[middle]) < 0.5 < float(row[middle - 1]) < 0.9
 
 
+def test_a_small_box_that_fades_is_pulled_fully(pipeline: Pipeline) -> None:
+    cell = 1 / 24
+    layout = Layout.from_boxes({"red circle": (6 * cell, 6 * cell, 8 * cell, 8 * cell), "blue square": (0.5, 0.5, 1, 1)})
+    extractor = GligenInversion(source=SOURCE, mask="boxes", feather=1, box_power=0.5)
+    weight = prepared(pipeline, extractor, layout=layout)[1].weight[0, 0, 0]  # [h w]
+    assert float(weight[:12, :12].max()) == pytest.approx(1)
+    assert float(weight[6:8, 6:8].min()) == pytest.approx(1)
+    assert float(weight[6, 9]) < 0.5
+    assert float(weight[12:, 12:].max()) == pytest.approx(math.sqrt(FULL_STRENGTH / 0.25))
+
+
+def test_a_faded_box_that_covers_no_cell_pulls_nothing(pipeline: Pipeline) -> None:
+    layout = Layout.from_boxes({"red circle": (0.01, 0.01, 0.03, 0.03), "blue square": (0.5, 0.5, 1, 1)})
+    term = Term(GligenInversion(source=SOURCE, mask="boxes", feather=1), L2(raster="truncate"), Schedule(blend=1, until=0.1))
+    reports: list[StepReport] = []
+    pipeline(PROMPT, guidance=term, steps=10, seed=3, size=SIZE, layout=layout, on_step=reports.append)
+    plain = walk(pipeline, None, layout=layout)
+    assert torch.equal(reports[0].z[..., :9, :9], plain[0].z[..., :9, :9])
+    assert not torch.equal(reports[0].z, plain[0].z)
+
+
 def test_outside_of_the_boxes_nothing_moves(pipeline: Pipeline) -> None:
     extractor = GligenInversion(source=SOURCE, noise="shared", mask="boxes", feather=0)
     run, state = prepared(pipeline, extractor)
