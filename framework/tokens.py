@@ -21,7 +21,8 @@ CONTEXT = 20  # characters shown on each side of an occurrence
 class Piece:
     """One token: its index, its text as the tokenizer writes it, and its characters `prompt[start:end]`.
 
-    Special tokens (start, end, padding) are in no prompt: `special` is True and `start == end`.
+    Special tokens (start, end, padding) are in no prompt: `special` is True and `start == end`. `unknown`: the tokenizer has none
+    for these characters, and this one stands in their place.
     """
 
     index: int
@@ -29,6 +30,7 @@ class Piece:
     start: int
     end: int
     special: bool = False
+    unknown: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,14 @@ class TokenTable:
     def special(self) -> tuple[int, ...]:
         """The indices of the special tokens."""
         return tuple(piece.index for piece in self.pieces if piece.special)
+
+    @property
+    def unknown(self) -> tuple[str, ...]:
+        """The characters that the tokenizer has no token for, neighbours together, in the prompt's order, each once."""
+        places = {i for piece in self.pieces if piece.unknown for i in range(piece.start, piece.end)}
+        starts = sorted(i for i in places if i - 1 not in places)
+        ends = sorted(i + 1 for i in places if i + 1 not in places)
+        return tuple(dict.fromkeys(self.prompt[start:end] for start, end in zip(starts, ends, strict=True)))
 
     def span(self, phrase: str) -> tuple[int, ...]:
         """The indices of every piece of a phrase, in order, at least one.
@@ -132,7 +142,8 @@ class TokenTable:
             first, last = run[0], run[-1]
             index = str(first.index) if first is last else f"{first.index}-{last.index}"
             place = "-" if first.special else f"{first.start}-{first.end}"
-            rows.append((index, first.text, place, "(special)" if first.special else self.prompt[first.start : first.end]))
+            read = self.prompt[first.start : first.end] + (" (unknown)" if first.unknown else "")
+            rows.append((index, first.text, place, "(special)" if first.special else read))
         widths = [max(len(row[column]) for row in rows) for column in range(3)]
         lines = [f"{row[0]:>{widths[0]}}  {row[1]:<{widths[1]}}  {row[2]:<{widths[2]}}  {row[3]}".rstrip() for row in rows]
         if self.truncated_from is not None:

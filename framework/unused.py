@@ -31,6 +31,9 @@ def said_in_vain(run: Run, guidance: object, pulled: bool, negatives: Sequence[s
         guidance: as it was given; a mapping says in so many words what pulls, so it is not asked about.
         pulled: whether any term pulls.
     """
+    for table in {table.prompt: table for table in run.denoiser.tokens}.values():
+        if unknown := " and ".join(map(repr, table.unknown)):
+            yield f"prompt {table.prompt!r}: the model {run.model.name} has no token for {unknown}; use other words for it"
     if cfg == 1 and any(negatives):
         yield "at cfg 1 a negative prompt changes nothing: raise cfg, or leave the negative prompt out"
     if pulled or not any(layout.boxed for layout in run.layouts):

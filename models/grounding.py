@@ -71,9 +71,10 @@ class Grounder:
             table = self.encoder.tokens(phrase)
             if (cut := table.truncated_from) is not None:
                 raise PhraseError(f"phrase {phrase!r}: too long for {self.encoder.length} tokens, from {phrase[cut:]!r} on")
-            if unknown := [p for p in table.pieces if not p.special and p.text == self.encoder.tokenizer.unk_token]:
-                at = phrase[unknown[0].start : unknown[0].end]
-                raise PhraseError(f"phrase {phrase!r}: the model that sees boxes has no token for {at!r}; use other words for it")
+            if unknown := " and ".join(map(repr, table.unknown)):
+                raise PhraseError(
+                    f"phrase {phrase!r}: the model that sees boxes has no token for {unknown}; use other words for it"
+                )
         return dict(zip(phrases, self.encoder.encode(phrases).pooled, strict=True)) if phrases else {}
 
 

@@ -52,13 +52,19 @@ class TextEncoder:
         """The tokens as the network sees them; a prompt that is too long is cut."""
         encoding = self._tokenize([prompt]).encodings[0]
         pieces = tuple(
-            Piece(index, text, 0 if special else start, 0 if special else end, bool(special))
+            Piece(index, text, 0, 0, special=True)
+            if special
+            else Piece(index, text, start, end, unknown=self._unknown(prompt[start:end], text))
             for index, (text, (start, end), special) in enumerate(
                 zip(encoding.tokens, encoding.offsets, encoding.special_tokens_mask, strict=True)
             )
         )
         cut = _first_character(encoding.overflowing[0]) if encoding.overflowing else None
         return TokenTable(prompt, pieces, cut)
+
+    def _unknown(self, characters: str, text: str) -> bool:
+        """Whether a piece stands for characters without a token; who writes that piece's own name means it."""
+        return text == self.tokenizer.unk_token != characters
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str]) -> TextEmbedding:

@@ -164,6 +164,15 @@ def test_pieces_that_share_a_character_all_count() -> None:
     assert shared.span("é") == (1, 2)
 
 
+def test_unknown_characters() -> None:
+    places = ((0, 1), (2, 3), (2, 3), (3, 4), (5, 6))  # neighbours, one of them in two pieces, and the first once more
+    pieces = [Piece(i, "?", start, end, unknown=start > 0) for i, (start, end) in enumerate(places)]
+    unknown = TokenTable("a öß ö öß", (*pieces, Piece(5, "?", 7, 8, unknown=True), Piece(6, "?", 8, 9, unknown=True)))
+    assert unknown.unknown == ("öß", "ö")
+    assert table(CAPTION).unknown == ()
+    assert unknown.render().splitlines()[1:3] == ["    0  ?      0-1         a", "    1  ?      2-3         ö (unknown)"]
+
+
 @pytest.mark.parametrize("leading_space", [False, True])
 def test_words_of_a_span(leading_space: bool) -> None:
     tokens = table("two porcupine circle cards", leading_space=leading_space)

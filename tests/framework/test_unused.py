@@ -53,6 +53,15 @@ def test_a_negative_prompt_without_classifier_free_guidance_is_said_so(
     assert caplog.messages == ["at cfg 1 a negative prompt changes nothing: raise cfg, or leave the negative prompt out"]
 
 
+def test_what_the_model_has_no_token_for_is_said_once(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    prompts = ["a 円形 circle and a ö star", "a pink circle", "a 円形 circle and a ö star"]
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
+        pipeline(prompts, steps=1)
+    assert caplog.messages == [
+        "prompt 'a 円形 circle and a ö star': the model shapeworld-base has no token for '円形' and 'ö'; use other words for it"
+    ]
+
+
 def test_a_picture_entered_after_the_boxes_were_seen_is_said_so(caplog: pytest.LogCaptureFixture) -> None:
     gligen = Pipeline.load("shapeworld-gligen", device="cpu", grounding=0.3)
     with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):

@@ -48,6 +48,11 @@ def test_tokens(model: LatentDiffusion) -> None:
     assert model.tokens("").special == tuple(range(16))
 
 
+def test_characters_without_a_token(base: LatentDiffusion) -> None:
+    assert base.tokens("a 円 circle").unknown == ("円",)
+    assert base.tokens("a <|endoftext|> circle").unknown == ()  # written out, the end token is what is meant
+
+
 def test_a_prompt_that_is_too_long(base: LatentDiffusion, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         table = base.tokens(LONG)
