@@ -89,7 +89,7 @@ def check_regions(config: ResolvedConfig, layout: Layout, where: str, *, listed:
 
 
 def check_boxes(guidance: str | None, job: Job, layouts: Sequence[Layout], model: Model) -> None:
-    """Whether boxes have someone to look at them, and what looks at boxes has some; warns where it may be meant.
+    """Whether boxes have someone to look at them; warns where a file may mean that they have none.
 
     `guidance`: as it was given, if any was.
 
@@ -104,8 +104,6 @@ def check_boxes(guidance: str | None, job: Job, layouts: Sequence[Layout], model
         if "grounding" not in model.describe():
             said = f"guidance {guidance} has no terms, and {model.name} sees no boxes: they change nothing"
             click.echo(f"Warning: {said}", err=True)
-    if job.renders and not boxed:
-        click.echo("Warning: no image has a box, so the picture that is rendered first has no layout to bring", err=True)
 
 
 def check_folder(folder: Path) -> None:

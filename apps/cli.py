@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import EntryPoint, PackageNotFoundError, entry_points, version
 from typing import Any
@@ -31,6 +32,7 @@ COMMANDS: Mapping[str, str] = {
 }
 """lsregen's own commands, each the `command` of the module of that name, and what the list of commands says of them."""
 
+LIBRARY = __name__.partition(".")[0]
 LIBRARY_SAYS = "lsregen.models.conditioning"  # the logger that says it to those who write Python
 INTERRUPTED = 130  # the exit code of a shell command that ended by Ctrl-C
 
@@ -71,19 +73,31 @@ class LazyGroup(NamingGroup):
                 formatter.write_dl(taken)
 
     def invoke(self, ctx: click.Context) -> Any:
-        # Commands say themselves, once and in their words, when a prompt is too long.
-        library = logging.getLogger(LIBRARY_SAYS)
-        level = library.level
-        library.setLevel(logging.ERROR)
         try:
-            return super().invoke(ctx)
+            with _warnings_said():
+                return super().invoke(ctx)
         except LsregenError as error:
             raise Failure(str(error)) from None
         except KeyboardInterrupt:  # a command that keeps something catches it, and says what
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
-        finally:
-            library.setLevel(level)
+
+
+@contextmanager
+def _warnings_said() -> Generator[None, None, None]:
+    """What the library warns of stands on stderr as the commands' own warnings do."""
+    # Commands say themselves, once and in their words, when a prompt is too long.
+    silent = logging.getLogger(LIBRARY_SAYS)
+    level = silent.level
+    silent.setLevel(logging.ERROR)
+    handler, library = logging.StreamHandler(), logging.getLogger(LIBRARY)
+    handler.setFormatter(logging.Formatter("Warning: %(message)s"))
+    library.addHandler(handler)
+    try:
+        yield
+    finally:
+        library.removeHandler(handler)
+        silent.setLevel(level)
 
 
 def third_party() -> dict[str, list[EntryPoint]]:

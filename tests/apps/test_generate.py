@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -269,6 +270,11 @@ def test_files_of_others_and_folders_are_left_alone(run: Call, stand_in: StandIn
 def interrupt(batch: int) -> None:
     if batch == 2:
         raise KeyboardInterrupt
+
+
+def test_what_the_library_warns_of_is_said_once_and_as_a_warning(run: Call, stand_in: StandIn) -> None:
+    stand_in.before_batch = lambda _: logging.getLogger("lsregen.framework.pipeline").warning("nothing pulls")
+    assert [line for line in run("generate", *BOXES).stderr.splitlines() if "nothing pulls" in line] == ["Warning: nothing pulls"]
 
 
 def test_an_interrupted_run_keeps_what_is_finished(run: Call, stand_in: StandIn) -> None:
