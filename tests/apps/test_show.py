@@ -234,7 +234,7 @@ def test_without_boxes_or_trace(run: Call, stand_in: StandIn) -> None:
 
 
 def test_masks_are_to_be_given_again(run: Call, stand_in: StandIn) -> None:
-    Image.new("L", (4, 4), 255).save("mask.png")
+    Image.new("L", (6, 4), 255).save("mask.png")
     run("generate", "--mask", "red circle=mask.png", "--box", "blue square=0,0,1,1")
     text = shown(run).text
     assert "red circle a mask" in text

@@ -7,13 +7,22 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
+from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 library: Any = transformers
 WORDS = ("<pad>", "<s>", "</s>", "<unk>", "a", "photo", "of", "and", "red", "blue", "circle", "square", "cat", "dog")
+
+
+def noise(size: tuple[int, int], spread: float) -> Image.Image:
+    """A picture of grey noise, always the same."""
+    width, height = size
+    drawn = np.random.default_rng(0).normal(128, spread, (height, width))
+    return Image.fromarray(drawn.clip(0, 255).astype(np.uint8)).convert("RGB")
 
 
 def yolos(folder: Path, labels: tuple[str, ...], size: int = 64) -> Path:

@@ -68,7 +68,7 @@ def test_a_folder_for_any_words_conforms_and_looks_for_nothing_else(owl: Path) -
 def test_boxes_are_those_of_transformers_as_fractions(yolos: Path) -> None:
     from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
-    picture = Image.effect_noise((80, 64), 60).convert("RGB")
+    picture = networks.noise((80, 64), 60)
     processor, network = AutoImageProcessor.from_pretrained(yolos), AutoModelForObjectDetection.from_pretrained(yolos)
     outputs = network(**processor(images=[picture], return_tensors="pt"))
     (wanted,) = processor.post_process_object_detection(outputs, threshold=0.001, target_sizes=[(64, 80)])
@@ -81,7 +81,7 @@ def test_boxes_are_those_of_transformers_as_fractions(yolos: Path) -> None:
 
 
 def test_the_least_score_leaves_objects_out(yolos: Path) -> None:
-    pictures = [Image.effect_noise((64, 64), 60).convert("RGB")]
+    pictures = [networks.noise((80, 64), 60)]
     loaded = TransformersDetector(str(yolos), least_score=0.0).load("cpu")
     highest = max(each.score for each in loaded(pictures, [()])[0])
     strict = TransformersDetector(str(yolos), least_score=min(highest, 0.999), threshold=1.0).load("cpu")

@@ -18,7 +18,7 @@ from lsregen.framework.errors import CheckpointError, ConfigError
 
 from . import networks
 
-PICTURE = Image.effect_noise((80, 64), 90).convert("RGB")
+PICTURE = networks.noise((80, 64), 90)
 
 
 @pytest.fixture(scope="module")
