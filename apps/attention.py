@@ -60,7 +60,7 @@ def attention(models: tuple[str, ...], guidance: str | None, picture: Path | Non
     require_extra()
     from ..evaluation.shapeworld.pointing import layer_pointing
     from ..evaluation.shapeworld.scenes import Scenes
-    from ..evaluation.tables import layers_table, markdown
+    from ..evaluation.tables import markdown
     from ..framework.plugins import discover
 
     check_result(result)
@@ -77,7 +77,7 @@ def attention(models: tuple[str, ...], guidance: str | None, picture: Path | Non
         scenes = Scenes(settings.objects, pipeline.model.default_size, settings.count, settings.seed)
         with progress(scenes.count, f"attention of {model}") as on_done:
             found[model] = layer_pointing(pipeline, scenes, batch=settings.batch, on_done=on_done)
-        click.echo(layers_table(model, found[model]))
+        click.echo(markdown([{"rows": [], "layers": {model: found[model]}}]))
     write_sheet(drawn, maps_picture({model: pipelines[model] for model in models}, settings))
     click.echo(f"The maps: {drawn}")
     data: dict[str, Any] = {"format": FORMAT, "rows": [], "differences": [], "layers": found}
@@ -86,7 +86,7 @@ def attention(models: tuple[str, ...], guidance: str | None, picture: Path | Non
         others = replace(settings, seed=settings.seed + settings.count)
         comparison = compare(others, _rows(guidance, models[-1], _choices(found[models[-1]])))
         data |= comparison.to_json()
-        click.echo(markdown([data]), nl=False)
+        click.echo(markdown([data], parts=("rows", "differences")), nl=False)
     write_result(result, data)
 
 

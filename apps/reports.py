@@ -58,7 +58,7 @@ def read_results(files: Sequence[Path]) -> list[dict[str, Any]]:
 @click.command()
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @click.option("--metrics", callback=names, metavar="NAMES", help="Only these metrics, separated by commas, in this order.")
-@click.option("--part", type=click.Choice(PARTS), help="Only the rows, the paired differences or the diagnostics.")
+@click.option("--part", type=click.Choice(PARTS), help="Only the rows, the differences, the diagnostics or the layers.")
 @click.option("--baseline", metavar="ROW", help="Only the paired differences, and of them those from this row.")
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Of the paper's Table 1, or everything. [default: paper for scores]")
 @click.option("--html", type=PATH, metavar="FILE.html", help="Write the table in the paper's layout as a page, too.")

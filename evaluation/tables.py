@@ -1,4 +1,4 @@
-"""Results as Markdown: rows with intervals, paired differences, diagnostics."""
+"""Results as Markdown: rows with intervals, paired differences, diagnostics, layers of attention."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ..framework.errors import ConfigError, nearest
 
 FORMAT = "lsregen-evaluation"
 """The `format` of a result file, by which lsregen knows its own."""
-PARTS = ("rows", "differences", "diagnostics")
+PARTS = ("rows", "differences", "diagnostics", "layers")
 CHANGES = ("first", "second", "objects", "size", "second_size", "count", "seed")
 IF_VARIED = ("objects", "size", "second_size", "seed")  # of the differences: mostly they are those of the rows above
 SETTINGS = ("guidance", "model", "objects", "size", "cfg", "count", "seed")
@@ -33,7 +33,9 @@ def read_result(path: Path) -> dict[str, Any]:
     result = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
     diagnostics = result.get("diagnostics", {})
     models = list(cast("dict[str, object]", diagnostics).values()) if isinstance(diagnostics, dict) else None
-    if not all(map(_all_have_metrics, (result.get("rows"), result.get("differences", []), models))):
+    layers = result.get("layers", {})
+    by_model = list(cast("dict[str, object]", layers).values()) if isinstance(layers, dict) else [None]
+    if not all(map(_all_have_metrics, (result.get("rows"), result.get("differences", []), models, *by_model))):
         raise ConfigError(f"{path}: not a result of `lsregen evaluate`: expected 'rows' with 'metrics' of value, low and high")
     return result
 
@@ -64,7 +66,7 @@ def markdown(
     parts: Collection[str] = PARTS,
     baseline: str | None = None,
 ) -> str:
-    """The rows of all results in one table, then the differences and the diagnostics, if there are any.
+    """The rows of all results in one table, then the differences, the diagnostics and the layers, if there are any.
 
     Differences say of which objects, size and seed they are where that is not the same in all of them, and the results know it.
 
@@ -82,7 +84,8 @@ def markdown(
     if baseline is not None:
         changes = from_baseline(changes, baseline)
     models = [{"model": name, **entry} for result in every for name, entry in result.get("diagnostics", {}).items()]
-    known = list(dict.fromkeys(name for entry in (*rows, *changes, *models) for name in entry["metrics"]))
+    layers = [{"model": name, **entry} for result in every for name, found in result.get("layers", {}).items() for entry in found]
+    known = list(dict.fromkeys(name for entry in (*rows, *changes, *models, *layers) for name in entry["metrics"]))
     if unknown := [name for name in metrics or () if name not in known]:
         raise ConfigError(
             f"metric {unknown[0]!r}: not in these results{nearest(unknown[0], known)}; they have {', '.join(known)}"
@@ -93,8 +96,10 @@ def markdown(
         "rows": _table(rows, SETTINGS, metrics),
         "differences": "Paired differences, second - first:\n\n" + _table(changes, columns, metrics),
         "diagnostics": "Diagnostics, on true images:\n\n" + _table(models, ("model", "objects", "size", "count"), metrics),
+        "layers": "Where attention is highest, on true images:\n\n"
+        + _table(layers, ("model", "layer", "grid", "heads"), metrics),
     }
-    there = {"rows": bool(rows), "differences": bool(changes), "diagnostics": bool(models)}
+    there = {"rows": bool(rows), "differences": bool(changes), "diagnostics": bool(models), "layers": bool(layers)}
     shown = [tables[part] for part in PARTS if part in parts and there[part]]
     drawn = "items" if all("protocol" in result for result in every) else "images"  # an item may have several images
     return "\n\n".join([*shown, f"In brackets: 95 % intervals, bootstrapped over {drawn}.\n"])
@@ -128,11 +133,6 @@ def _turned(entry: Mapping[str, Any]) -> dict[str, Any]:
     if entry.get("second_size") is not None:
         turned |= {"size": entry["second_size"], "second_size": entry["size"]}
     return turned
-
-
-def layers_table(model: str, layers: Sequence[Mapping[str, Any]]) -> str:
-    """What `pointing.layer_pointing` found, as Markdown."""
-    return _table([{"model": model, **layer} for layer in layers], ("model", "layer", "grid", "heads"), None) + "\n"
 
 
 def _table(rows: Sequence[Mapping[str, Any]], settings: Sequence[str], metrics: Sequence[str] | None) -> str:

@@ -31,6 +31,14 @@ def test_rows_of_several_files_in_one_table() -> None:
     assert "Diagnostics" not in text
 
 
+def test_layers_of_attention_come_last_and_may_come_alone() -> None:
+    entry = {"layer": "mid", "place": "mid", "grid": [8, 12], "heads": 4, "metrics": {"peak_in_box": interval(0.5)}}
+    text = markdown([{"rows": [row("none", right=0.5)], "layers": {"m": [entry], "n": [{**entry, "layer": "all"}]}}])
+    assert text.index("| none |") < text.index("| m | mid | 8x12 | 4 | 0.500") < text.index("| n | all | 8x12 | 4 | 0.500")
+    alone = markdown([{"rows": [], "layers": {"m": [entry]}}], parts=("layers",))
+    assert alone.startswith("Where attention is highest, on true images:\n\n| model | layer | grid | heads | peak_in_box |")
+
+
 def test_differences_and_diagnostics_follow() -> None:
     change = {"first": "none", "second": "box", "count": 300, "metrics": {"right": interval(0.2)}}
     diagnostics = {"m": {"objects": 2, "size": [64, 64], "count": 5, "metrics": {"autoencoder_right": interval(0.9)}}}
@@ -122,6 +130,8 @@ def test_round_trip(tmp_path: Path) -> None:
         ('{"rows": 3}', "not a result"),
         ('{"rows": [{"metrics": {"right": 1}}]}', "not a result"),
         ('{"rows": [], "diagnostics": {"frechet": 3}}', "not a result"),
+        ('{"rows": [], "layers": {"m": {"layer": "mid"}}}', "not a result"),
+        ('{"rows": [], "layers": 3}', "not a result"),
     ],
 )
 def test_what_is_not_a_result(tmp_path: Path, content: str | None, message: str) -> None:
