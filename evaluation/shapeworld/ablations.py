@@ -23,7 +23,7 @@ from .scene import Scene
 from .sheet import TRUE, draw_sheet
 
 FILE = "ablations.yaml"
-AREAS = (0.0, 0.04, 0.06, 0.08, 0.12, 1.0)
+AREAS = (0.0, 0.06, 0.08, 0.12, 1.0)
 """Borders of the groups of boxes by area, as shares of the canvas."""
 OVERLAP = 0.5
 """The least intersection over union of an object that is in place."""
