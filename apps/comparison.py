@@ -239,8 +239,9 @@ def _entrants(settings: Settings, rows: Mapping[str, RowSpec]) -> tuple[list[tup
                 f"rows.{name}.enlarged: {enlarged[0]}x{enlarged[1]} is smaller than the images that are made, {size[0]}x{size[1]}"
             )
         made = None if enlarged is None else size
-        options: dict[str, Any] = {"steps": settings.steps, "cfg": settings.cfg, "sets": rows[name].sets}
-        entrant = contender(pipeline, name, config, made=made, known=known, **options)
+        entrant = contender(
+            pipeline, name, config, steps=settings.steps, cfg=settings.cfg, sets=rows[name].sets, made=made, known=known
+        )
         entrants.append((entrant, Scenes(settings.objects, enlarged or size, settings.count, settings.seed, rows[name].place)))
         pipelines[entrant.model] = pipeline
     return entrants, pipelines

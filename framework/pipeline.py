@@ -133,8 +133,7 @@ class Pipeline:
             size = checked_size(size)
         pictures = None if init_image is None else pictures_of(init_image, len(batch.prompts))
         strength = checked_strength(strength, pictures, resolved.steps)
-        boxed = any(layout.boxed for layout in batch.layouts)
-        if boxed and not terms.terms:
+        if not terms.terms and any(layout.boxed for layout in batch.layouts):
             check_seen(self.model, str(guidance))
         run = self._start(resolved, batch, size or (pictures[0].size if pictures else self.model.default_size))
         if pictures is not None:
