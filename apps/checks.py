@@ -96,14 +96,13 @@ def check_boxes(guidance: str | None, job: Job, layouts: Sequence[Layout], model
     Raises:
         ConfigError: a preset leaves them to a model that does not see them.
     """
-    from ..framework.unused import check_seen
+    from ..framework.unused import check_seen, pulls_nothing
 
     boxed = any(layout.boxed for layout in layouts)
     if boxed and not job.pulled and guidance not in (None, "none"):
         check_seen(model, guidance)
         if "grounding" not in model.describe():
-            said = f"guidance {guidance} has no terms, and {model.name} sees no boxes: they change nothing"
-            click.echo(f"Warning: {said}", err=True)
+            click.echo(f"Warning: {pulls_nothing(guidance, model)}", err=True)
 
 
 def check_folder(folder: Path) -> None:

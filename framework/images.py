@@ -15,11 +15,10 @@ from PIL import Image as PILImage
 
 from .errors import ConfigError
 from .items import STRENGTH
+from .masks import stretched
 from .options import convert
 from .packing import in_rgb
 from .types import Image, Latents, Run, Step
-
-PROPORTIONS = 0.01  # by which the proportions of a picture may differ from those of the image that is made from it
 
 
 def to_pil(images: Image) -> list[PILImage.Image]:
@@ -36,11 +35,8 @@ def from_pil(pictures: Sequence[PILImage.Image], size: tuple[int, int]) -> Image
     """
     tensors: list[torch.Tensor] = []
     for picture in pictures:
-        if abs(picture.width * size[1] / (picture.height * size[0]) - 1) > PROPORTIONS:
-            raise ConfigError(
-                f"init_image: {picture.width}x{picture.height} pixels, and the image is to have {size[0]}x{size[1]}: it would be "
-                "stretched; crop it, or ask for a size of its proportions"
-            )
+        if said := stretched(picture.size, size):
+            raise ConfigError(f"init_image: {said}")
         resized = in_rgb(picture, "init_image", ConfigError)
         if resized.size != size:
             resized = resized.resize(size, PILImage.Resampling.BICUBIC)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 MASK, LABEL_MAP = (Wanted(what, "a PNG picture", ("PNG",)) for what in ("mask", "label map"))
 SHOWN_LABELS = 24  # in an error
-PROPORTIONS = 0.02  # by which those of a mask may differ from the image's
+PROPORTIONS = 0.02  # by which those of a mask, or of a first picture, may differ from the image's
 
 
 def read_mask(path: str | Path | io.BytesIO) -> Tensor:
@@ -45,11 +45,18 @@ def check_proportions(layout: Layout, size: tuple[int, int]) -> None:
     for region in layout.regions:
         if region.mask is not None:
             height, width = region.mask.shape
-            if abs(width * size[1] / (height * size[0]) - 1) > PROPORTIONS:
-                raise LayoutError(
-                    f"the mask of {region.phrase!r}: {width}x{height} pixels, and the image is to have {size[0]}x{size[1]}: it "
-                    "would be stretched; crop it, or ask for a size of its proportions"
-                )
+            if said := stretched((width, height), size):
+                raise LayoutError(f"the mask of {region.phrase!r}: {said}")
+
+
+def stretched(had: tuple[int, int], wanted: tuple[int, int]) -> str | None:
+    """What is wrong with a picture of one width and height where another is wanted, if they have not the same proportions."""
+    if abs(had[0] * wanted[1] / (had[1] * wanted[0]) - 1) <= PROPORTIONS:
+        return None
+    return (
+        f"{had[0]}x{had[1]} pixels, and the image is to have {wanted[0]}x{wanted[1]}: it would be stretched; crop it, or ask for "
+        "a size of its proportions"
+    )
 
 
 def read_label_map(path: str | Path, labels: Sequence[int]) -> dict[int, Tensor]:

@@ -23,6 +23,13 @@ def check_seen(model: Model, preset: str) -> None:
         )
 
 
+def pulls_nothing(guidance: str | Path, model: Model) -> str:
+    """What is said of guidance without terms, whose boxes the model does not see either."""
+    return (
+        f"the guidance {str(guidance)!r} pulls nothing, and the model {model.name} does not see boxes: the layout changes nothing"
+    )
+
+
 def said_in_vain(run: Run, guidance: object, pulled: bool, negatives: Sequence[str], cfg: float) -> Iterator[str]:
     """A sentence for each thing that changes nothing.
 
@@ -31,9 +38,12 @@ def said_in_vain(run: Run, guidance: object, pulled: bool, negatives: Sequence[s
         guidance: as it was given; a mapping says in so many words what pulls, so it is not asked about.
         pulled: whether any term pulls.
     """
-    for table in {table.prompt: table for table in run.denoiser.tokens}.values():
+    prompts = [("prompt", table) for table in {table.prompt: table for table in run.denoiser.tokens}.values()]
+    if cfg != 1:
+        prompts += [("negative prompt", run.model.tokens(negative)) for negative in dict.fromkeys(negatives)]
+    for what, table in prompts:
         if unknown := " and ".join(map(repr, table.unknown)):
-            yield f"prompt {table.prompt!r}: the model {run.model.name} has no token for {unknown}; use other words for it"
+            yield f"{what} {table.prompt!r}: the model {run.model.name} has no token for {unknown}; use other words for it"
     if cfg == 1 and any(negatives):
         yield "at cfg 1 a negative prompt changes nothing: raise cfg, or leave the negative prompt out"
     if pulled or not any(layout.boxed for layout in run.layouts):
@@ -48,7 +58,4 @@ def said_in_vain(run: Run, guidance: object, pulled: bool, negatives: Sequence[s
     elif guidance is None:
         yield "a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant"
     elif isinstance(guidance, str | Path) and guidance != "none":
-        yield (
-            f"the guidance {str(guidance)!r} pulls nothing, and the model {run.model.name} does not see boxes: "
-            "the layout changes nothing"
-        )
+        yield pulls_nothing(guidance, run.model)

@@ -289,9 +289,11 @@ def test_guidance_without_terms_is_said_to_pull_nothing_unless_the_model_sees_bo
     run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     Path("empty.yaml").write_text("steps: 3\n")
-    said = "Warning: guidance empty.yaml has no terms, and stand-in sees no boxes"
+    said = (
+        "Warning: the guidance 'empty.yaml' pulls nothing, and the model stand-in does not see boxes: the layout changes nothing"
+    )
     assert said in run("generate", *BOXES, "--guidance", "empty.yaml").stderr
-    assert "no terms" not in run("generate", *BOXES, "--guidance", "none", "--name", "y").stderr
+    assert "pulls nothing" not in run("generate", *BOXES, "--guidance", "none", "--name", "y").stderr
     refused = run("generate", *BOXES, "--guidance", "gligen", "--model", "shapeworld-base", "--name", "z")
     assert (refused.exit_code, "guidance 'gligen': it has no terms" in refused.stderr) == (2, True)
     described = stand_in.model.describe()

@@ -56,9 +56,10 @@ def test_a_negative_prompt_without_classifier_free_guidance_is_said_so(
 def test_what_the_model_has_no_token_for_is_said_once(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
     prompts = ["a 円形 circle and a ö star", "a pink circle", "a 円形 circle and a ö star"]
     with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
-        pipeline(prompts, steps=1)
+        pipeline(prompts, steps=1, negative="a 星")
     assert caplog.messages == [
-        "prompt 'a 円形 circle and a ö star': the model shapeworld-base has no token for '円形' and 'ö'; use other words for it"
+        "prompt 'a 円形 circle and a ö star': the model shapeworld-base has no token for '円形' and 'ö'; use other words for it",
+        "negative prompt 'a 星': the model shapeworld-base has no token for '星'; use other words for it",
     ]
 
 
