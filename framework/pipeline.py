@@ -29,7 +29,7 @@ from .report import Report, Result, versions
 from .taps import select_layers
 from .trace import AttentionTrace
 from .types import Image, Model, Run, StepReport
-from .unused import check_seen, said_in_vain
+from .unused import check_seen, said_in_vain, said_of_render
 
 log = logging.getLogger(__name__)
 
@@ -221,8 +221,6 @@ class Pipeline:
         """
         if (release := getattr(self.model, "release", None)) is not None:
             release()
-        if not any(layout.boxed for layout in batch.layouts):
-            log.warning("source: no image has a box, so the picture that is rendered first has no layout to bring")
         precision = str(self.model.dtype).removeprefix("torch.")
         options: dict[str, Any] = {"device": str(self.model.device), "dtype": precision, "plugins": self.plugins}
         with told_of("source"):
@@ -241,6 +239,8 @@ class Pipeline:
             config, terms = other.resolve(settings)
             size = proportioned(other.model, wanted) if size is None else convert(size, tuple[int, int], "size")
             run = other._start(config, batch, size)
+        for sentence in said_of_render(run, terms.terms):
+            log.warning("source: %s", sentence)
         return other._decode(sample(run, terms)[0], batch.seeds)
 
     @torch.no_grad()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from .config import presets
 from .errors import ConfigError
+from .guidance import Term
 from .types import Model, Run
 
 
@@ -59,3 +60,11 @@ def said_in_vain(run: Run, guidance: object, pulled: bool, negatives: Sequence[s
         yield "a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant"
     elif isinstance(guidance, str | Path) and guidance != "none":
         yield pulls_nothing(guidance, run.model)
+
+
+def said_of_render(run: Run, terms: Sequence[Term]) -> Iterator[str]:
+    """A sentence if the picture that another run begins with cannot have the layout; without terms, that is meant."""
+    if not any(layout.boxed for layout in run.layouts):
+        yield "no image has a box, so the picture that is rendered first has no layout to bring"
+    elif terms and "grounding" not in run.model.describe() and not any(term.distance.needs_target for term in terms):
+        yield f"neither the model {run.model.name} nor its guidance looks at boxes, so its picture has no layout to bring"

@@ -42,6 +42,18 @@ def test_a_render_without_boxes_is_said_so(pipeline: Pipeline, caplog: pytest.Lo
     assert caplog.messages == ["source: no image has a box, so the picture that is rendered first has no layout to bring"]
 
 
+def test_a_render_whose_guidance_sees_no_boxes_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    source = "guidance.small.extractor.source={{model: shapeworld-base, steps: 1, size: [32, 32], guidance: {}}}"
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
+        for guidance in ("layout-guidance", "none"):
+            pipeline(PROMPT, layout=LAYOUT, guidance="lsregen", steps=1, sets=(source.format(guidance),))
+        assert not caplog.messages
+        pipeline(PROMPT, layout=LAYOUT, guidance="lsregen", steps=1, sets=(source.format("attend-and-excite"),))
+    assert caplog.messages == [
+        "source: neither the model shapeworld-base nor its guidance looks at boxes, so its picture has no layout to bring"
+    ]
+
+
 def test_a_negative_prompt_without_classifier_free_guidance_is_said_so(
     pipeline: Pipeline, caplog: pytest.LogCaptureFixture
 ) -> None:
