@@ -102,7 +102,19 @@ def markdown(
     there = {"rows": bool(rows), "differences": bool(changes), "diagnostics": bool(models), "layers": bool(layers)}
     shown = [tables[part] for part in PARTS if part in parts and there[part]]
     drawn = "items" if all("protocol" in result for result in every) else "images"  # an item may have several images
-    return "\n\n".join([*shown, f"In brackets: 95 % intervals, bootstrapped over {drawn}.\n"])
+    agreed = all_agreed(rows, metrics) if "rows" in parts else ""
+    said = f"In brackets: 95 % intervals, bootstrapped over {drawn}.{agreed}\n"
+    return "\n\n".join([*shown, said])
+
+
+def all_agreed(rows: Iterable[Mapping[str, Any]], metrics: Collection[str] | None = None) -> str:
+    """What is added to a note on bootstrapped intervals, where a share of 0 or 1 has one of no width; else nothing."""
+    intervals = (found for row in rows for name, found in row["metrics"].items() if metrics is None or name in metrics)
+    if not any(found["low"] == found["high"] and found["low"] in (0, 1) for found in intervals):
+        return ""
+    return (
+        " Where every picture agrees, an interval has no width: with n pictures, up to 3/n of all possible ones may still differ."
+    )
 
 
 def from_baseline(changes: Sequence[Mapping[str, Any]], baseline: str) -> list[Mapping[str, Any]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ...framework.errors import ConfigError
+from ..tables import all_agreed
 
 MEASURED_BY = ("detector", "features", "clip")
 SPLITS = {"_single": "Single object", "_multi": "Multi objects"}
@@ -191,7 +192,7 @@ def _cell(column: Column, row: Mapping[str, Any], best: float | None) -> Cell:
 def notes_of(result: Mapping[str, Any]) -> list[str]:
     """How a result was measured, in sentences: a table without them cannot be compared with any other."""
     found, rows = result["protocol"], result["rows"]
-    said = [f"After each number its 95 % interval, bootstrapped over items ({found['resamples']} resamples)."]
+    said = [f"After each number its 95 % interval, bootstrapped over items ({found['resamples']} resamples).{all_agreed(rows)}"]
     if any(name.startswith("map50") for row in rows for name in row["metrics"]):
         said[-1] += " mAP is at an overlap of 0.5; prompted: objects of classes that have no box in that picture are passed over."
     if (detector := found.get("detector")) is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from ...framework.errors import ConfigError
 from ..protocol.table import Column, Table, cells_of
+from ..tables import all_agreed
 from .scenes import Scenes
 
 GROUPS = {1: "One object", 2: "Two objects", 3: "Three objects"}
@@ -89,7 +90,7 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         if row["guidance"] not in names:
             names.append(row["guidance"])
     return [
-        f"Scenes of each row: {numbers}. In brackets: 95 % intervals, bootstrapped over scenes.",
+        f"Scenes of each row: {numbers}. In brackets: 95 % intervals, bootstrapped over scenes.{all_agreed(rows)}",
         "Times and memory say what the machine did besides: seconds of processor time on a CPU, MB beyond the weights.",
         *(f"{what}: {'; '.join(names)}." for what, names in made.items()),
     ]

@@ -112,6 +112,14 @@ def test_settings_that_no_row_has_are_left_out() -> None:
     assert markdown([{"rows": []}]).startswith("In brackets")
 
 
+def test_an_interval_of_no_width_is_explained() -> None:
+    agreed = {**row("a"), "metrics": {"right": {"value": 1.0, "low": 1.0, "high": 1.0}, "frechet": interval(2.0)}}
+    said = "up to 3/n of all possible ones may still differ."
+    assert markdown([{"rows": [agreed]}]).endswith(f"{said}\n")
+    assert said not in markdown([{"rows": [agreed]}], ["frechet"])
+    assert said not in markdown([{"rows": [row("a", right=1.0)]}])
+
+
 def test_round_trip(tmp_path: Path) -> None:
     path = tmp_path / "result.json"
     data = {"rows": [row("none", right=0.5)], "differences": [], "diagnostics": {}}
