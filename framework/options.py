@@ -223,13 +223,27 @@ def _convert_items(value: Any, hint: Any, path: str) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     fixed = origin is tuple and args[-1:] != (Ellipsis,)
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
-        meant = f"; write [{value!r}]" if isinstance(value, str) else ""
+        meant = f"; write it as [{', '.join(['..'] * len(args))}]" if fixed else _as_list(value, args[0])
         raise ConfigError(f"{path}: {value!r} is not {type_text(hint)}{meant}")
     values = cast("Sequence[Any]", value)
     _checked(value, not fixed or len(values) == len(args), hint, path)
     hints = args if fixed else (args[0],) * len(values)
-    made = _each((item, each, f"{path}[{i}]") for i, (item, each) in enumerate(zip(values, hints, strict=True)))
+    try:
+        made = _each((item, each, f"{path}[{i}]") for i, (item, each) in enumerate(zip(values, hints, strict=True)))
+    except ConfigError:
+        if not fixed and (meant := _as_list(value, args[0])):
+            raise ConfigError(f"{path}: {plain(value)!r} is not {type_text(hint)}{meant}") from None
+        raise
     return tuple(made) if origin is tuple else made
+
+
+def _as_list(value: Any, item: Any) -> str:
+    """How to write a value that is one item where a list of them is expected."""
+    try:
+        convert(value, item, "")
+    except ConfigError:
+        return ""
+    return f"; write {[plain(value)]!r}"
 
 
 def _convert_mapping(value: Any, hint: Any, path: str) -> dict[Any, Any]:

@@ -36,6 +36,7 @@ class Sample:
     counts: Mapping[int, str] = option({}, "by number")
     flag: bool = option(False, "on or off")
     mode: Literal["soft", "hard"] = option("soft", "how")
+    pairs: tuple[tuple[str, str], ...] = option((), "two by two")
 
     def __post_init__(self) -> None:
         if self.gamma < 0:
@@ -55,7 +56,7 @@ def message(values: Mapping[str, Any]) -> list[str]:
 def test_options_are_described_in_order_with_type_default_and_help() -> None:
     described = describe_options(Sample)
     assert [o.key for o in described] == [
-        "must", "gamma", "layers", "pair", "from", "table", "names", "counts", "flag", "mode",
+        "must", "gamma", "layers", "pair", "from", "table", "names", "counts", "flag", "mode", "pairs",
     ]  # fmt: skip
     assert (described[1].type, described[1].default, described[1].help) == ("a number", 1.0, "strength")
     assert described[2].default == ["mid"]
@@ -76,7 +77,7 @@ def test_options_are_described_in_order_with_type_default_and_help() -> None:
         (Literal["a", "b"], "one of a, b"),
         (Any, "anything"),
         (type(None), "nothing"),
-        (Sample, "a mapping with the keys must, gamma, layers, pair, from, table, names, counts, flag, mode"),
+        (Sample, "a mapping with the keys must, gamma, layers, pair, from, table, names, counts, flag, mode, pairs"),
     ],
 )
 def test_types_are_said_as_people_say_them(hint: Any, text: str) -> None:
@@ -109,7 +110,7 @@ def test_keys_that_json_made_text_become_numbers_again() -> None:
     assert made(counts={"3": "three"}).counts == {3: "three"}
 
 
-LISTED = "must, gamma, layers, pair, from, table, names, counts, flag, mode"
+LISTED = "must, gamma, layers, pair, from, table, names, counts, flag, mode, pairs"
 
 
 @pytest.mark.parametrize(
@@ -126,14 +127,17 @@ LISTED = "must, gamma, layers, pair, from, table, names, counts, flag, mode"
         ("layers", [1], "layers[0]: 1 is not text"),
         ("layers", None, "layers: None is not a list of text"),
         ("pair", [1.0], "pair: [1.0] is not a list of 2: a number, a whole number"),
+        ("pair", "1x2", "pair: '1x2' is not a list of 2: a number, a whole number; write it as [.., ..]"),
         ("pair", [1.0, 2.5], "pair[1]: 2.5 is not a whole number"),
         ("table", [0.5], "table: [0.5] is not a mapping from numbers to a list of 2: a number, a whole number"),
         ("table", {"half": [1.0, 2]}, "table, key: 'half' is not a number"),
         ("table", {"nan": [1.0, 2]}, "table, key: nan is not a number"),
-        ("table", {0.5: 1.0}, "table[0.5]: 1.0 is not a list of 2: a number, a whole number"),
+        ("table", {0.5: 1.0}, "table[0.5]: 1.0 is not a list of 2: a number, a whole number; write it as [.., ..]"),
         ("flag", 1, "flag: 1 is not true or false"),
         ("mode", "sofd", "mode: 'sofd' is not one of soft, hard (did you mean 'soft'?)"),
-        ("names", {"a": 1}, "names.a: 1 is not a list of whole numbers"),
+        ("names", {"a": 1}, "names.a: 1 is not a list of whole numbers; write [1]"),
+        ("names", {"a": "1"}, "names.a: '1' is not a list of whole numbers"),
+        ("pairs", ["red", "dog"], "pairs: ['red', 'dog'] is not a list of a list of 2: text, text; write [['red', 'dog']]"),
         ("gama", 1, f"gama: no such option for distance 'sample' (did you mean 'gamma'?); options: {LISTED}"),
         ("from_", 0.5, f"from_: no such option for distance 'sample' (did you mean 'from'?); options: {LISTED}"),
         ("gamma", -1, "gamma: -1.0 is negative"),
