@@ -146,8 +146,8 @@ class Region:
 
     Raises:
         PhraseError: the phrase is empty.
-        LayoutError: both a box and a mask, a mask of a wrong shape, out of range, not finite or all zero, or an image without a
-            place.
+        LayoutError: a box that is no `Box`, both a box and a mask, a mask that is no tensor, of a wrong shape, out of range, not
+            finite or all zero, or an image without a place.
     """
 
     phrase: str
@@ -160,6 +160,8 @@ class Region:
         if not phrase:
             raise PhraseError(f"region phrase {self.phrase!r} is empty; expected words of the prompt, such as 'red circle'")
         object.__setattr__(self, "phrase", phrase)
+        if self.box is not None:
+            _check_kind(self.box, Box, f"box of region {phrase!r}", "a Box: Box(left, top, right, bottom)")
         if self.mask is not None:
             if self.box is not None:
                 raise LayoutError(f"region {phrase!r} has both a box and a mask; give one of them")
@@ -184,6 +186,9 @@ class Region:
 
 def _checked(mask: Tensor, phrase: str) -> Tensor:
     """The mask as fp32, detached and copied: a frozen region must not change when its maker's tensor does."""
+    from torch import Tensor
+
+    _check_kind(mask, Tensor, f"mask of region {phrase!r}", "a tensor [H W]: torch.from_numpy(array), or read_mask('mask.png')")
     if mask.ndim != 2 or mask.numel() == 0:
         raise LayoutError(f"mask of region {phrase!r}: expected a tensor [H W], got shape {list(mask.shape)}")
     mask = mask.detach().clone().float()
@@ -225,8 +230,15 @@ class Layout:
         """From phrases and their boxes: `Layout.from_boxes({"red circle": (.05, .1, .45, .6)})`.
 
         Raises:
-            LayoutError: as `Box` and `Region`, naming the phrase.
+            LayoutError: no mapping; or as `Box` and `Region`, naming the phrase.
         """
+        _check_kind(
+            boxes,
+            Mapping,
+            "boxes",
+            "a mapping, such as {'red circle': (0.05, 0.1, 0.45, 0.6)}; several boxes of one phrase are "
+            "Layout((Region(phrase, box), ...))",
+        )
         return cls(tuple(_region(f"box of {phrase!r}", phrase, box) for phrase, box in boxes.items()))
 
     @classmethod
@@ -234,7 +246,7 @@ class Layout:
         """From a PNG file whose pixels are labels, and the phrases of some of these: a mask for each label that has a phrase.
 
         Raises:
-            LayoutError: no such picture, or a named label is not in it.
+            LayoutError: no such picture, no label is named, or a named one is no whole number or not in it.
         """
         from .masks import read_label_map
 
@@ -276,6 +288,11 @@ class Layout:
             phrase, box, mask, image = (fields.get(key) for key in ("phrase", "box", "mask", "image"))
             regions.append(_region(f"layout region {i} ({phrase!r})", phrase, box, mask, image))
         return cls(tuple(regions))
+
+
+def _check_kind(given: object, kind: type, where: str, expected: str) -> None:
+    if not isinstance(given, kind):
+        raise LayoutError(f"{where}: a {type(given).__name__}; expected {expected}")
 
 
 def _mapping(data: object, where: str, known: Sequence[str]) -> dict[str, Any]:

@@ -63,12 +63,16 @@ def read_label_map(path: str | Path, labels: Sequence[int]) -> dict[int, Tensor]
     """The mask `[H W]` of each of these labels, from a PNG file of one whole number a pixel (a palette's index, or 8 or 16 bits).
 
     Raises:
-        LayoutError: no PNG file, one in colours, too large (`packing.MOST_PIXELS`), or a label is nowhere in it; names those
-            that are.
+        LayoutError: no PNG file, one in colours, too large (`packing.MOST_PIXELS`), no labels, or a label is a text or nowhere in
+            it; names those that are.
     """
     import numpy as np
     import torch
 
+    texts = [label for label in labels if isinstance(label, str)]
+    if texts or not labels:
+        wrong = f"the label {texts[0]!r} is a text" if texts else "no label is named"
+        raise LayoutError(f"label map {path}: {wrong}; expected whole numbers and their phrases, such as {{1: 'red circle'}}")
     picture = opened(path, LABEL_MAP)
     if picture.mode not in ("1", "L", "P") and not picture.mode.startswith("I"):
         raise LayoutError(

@@ -125,6 +125,8 @@ def test_a_region_cleans_its_phrase_and_refuses_an_empty_one() -> None:
 @pytest.mark.parametrize(
     ("mask", "problem"),
     [
+        (np.ones((4, 4)), r"^mask of region 'circle': a ndarray; expected a tensor \[H W\]: torch.from_numpy\(array\)"),
+        ("circle.png", r"a str; .* or read_mask\('mask.png'\)"),
         (torch.zeros(4), r"\[H W\], got shape \[4\]"),
         (torch.zeros(0, 4), r"got shape \[0, 4\]"),
         (torch.zeros(4, 4), "zero everywhere"),
@@ -133,7 +135,7 @@ def test_a_region_cleans_its_phrase_and_refuses_an_empty_one() -> None:
         (torch.full((4, 4), math.nan), "nan"),
     ],
 )
-def test_a_bad_mask_is_refused(mask: torch.Tensor, problem: str) -> None:
+def test_a_bad_mask_is_refused(mask: Any, problem: str) -> None:
     with pytest.raises(LayoutError, match=problem):
         Region("circle", mask=mask)
 
@@ -141,6 +143,13 @@ def test_a_bad_mask_is_refused(mask: torch.Tensor, problem: str) -> None:
 def test_a_region_has_one_place() -> None:
     with pytest.raises(LayoutError, match="both a box and a mask"):
         Region("circle", Box(0, 0, 1, 1), torch.ones(2, 2))
+
+
+def test_boxes_that_are_of_another_kind_are_refused() -> None:
+    with pytest.raises(LayoutError, match=r"^box of region 'circle': a tuple; expected a Box: Box\(left, top, right, bottom\)$"):
+        Region("circle", cast("Box", (0, 0, 1, 1)))
+    with pytest.raises(LayoutError, match=r"^boxes: a list; expected a mapping, such as .* are Layout\(\(Region\(phrase, box\)"):
+        Layout.from_boxes(cast("Any", [("red circle", (0, 0, 1, 1))]))
 
 
 def test_regions_compare_by_value_and_keep_their_own_mask() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -165,6 +166,16 @@ def test_a_label_map_in_colours_one_that_is_missing_and_an_empty_name_are_refuse
         read_label_map(tmp_path / "other.png", (1,))
     with pytest.raises(PhraseError, match="is empty"):
         Layout.from_label_map(saved(tmp_path, Image.fromarray(LABELS)), {1: " "})
+
+
+@pytest.mark.parametrize(
+    ("names", "wrong"),
+    [({"1": "red ball"}, "the label '1' is a text"), ({1: "a", "b": 7}, "the label 'b' is a text"), ({}, "no label is named")],
+)
+def test_labels_that_are_texts_or_none_at_all_are_refused(tmp_path: Path, names: Any, wrong: str) -> None:
+    said = rf"label map .*mask\.png: {wrong}; expected whole numbers and their phrases, such as \{{1: 'red circle'\}}$"
+    with pytest.raises(LayoutError, match=said):
+        Layout.from_label_map(saved(tmp_path, Image.fromarray(LABELS)), names)
 
 
 @pytest.mark.parametrize("size", [(32, 16), (64, 32), (640, 321)])
