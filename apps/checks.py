@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..framework.errors import ConfigError, LayoutError, nearest
+from ..framework.formats import MASK_FORM
 from ..framework.layout import BOX_FORM, Layout, Region, parse_box
 from .output import OutputError, reason
 
@@ -25,6 +26,7 @@ LONGEST_SHOWN = 80  # characters of a name, in a message
 PIXELS = re.compile(r"; these look like pixels: .*")  # what the framework says to those who write Python or files
 AGAIN = re.compile(r": box \[[^][]*\](?=:)")  # the numbers once more, behind the text that holds them
 HUB_NAME = re.compile(r"[A-Za-z0-9]\w*(?:[.-]+\w+)*/\w+(?:[.-]+\w+)*", re.ASCII)
+OF_PHRASES = ("cross_attention", "segmentation")  # extractors that look at phrases, with their places as the target
 MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
 """What torch says, in RuntimeErrors of its own, of a full CUDA or MPS device, and of the CPU on Windows and elsewhere."""
 
@@ -71,21 +73,23 @@ def read_box(text: str) -> Region:
 
 
 def check_regions(config: ResolvedConfig, layout: Layout, where: str, *, listed: bool = False) -> None:
-    """Whether the attention terms have something to look at; what other extractors need, they say once a model is there.
+    """Whether the terms that look at phrases, or pull within boxes alone, have such; what others need, they say with a model.
 
     Raises:
-        ConfigError: no phrase is named, or none has a box and a distance needs one.
+        ConfigError: no phrase is named, or none has a place and a term needs one.
     """
+    places = f"--box {BOX_FORM}, --mask {MASK_FORM} or --layout FILE"
     for term in config.terms:
-        if term.extractor_name != "cross_attention":
-            continue
-        term_where = f"{where}, term {term.name!r}"
-        if not layout.regions:
-            cure = 'give the item "boxes"' if listed else f"give one with --phrase, or with its place: --box {BOX_FORM}"
+        term_where, of_phrases = f"{where}, term {term.name!r}", term.extractor_name in OF_PHRASES
+        needing = f"extractor {term.extractor_name}" if getattr(term.extractor, "needs_boxes", False) else None
+        if of_phrases and term.distance.needs_target:
+            needing = f"distance {term.distance_name}"
+        if needing and not layout.boxed:
+            cure = 'give the item "boxes"' if listed else f"give a phrase its place: {places}"
+            raise ConfigError(f"{term_where}: {needing} needs a box or a mask; {cure}")
+        if of_phrases and not layout.regions:
+            cure = 'give the item "boxes"' if listed else f"give one with --phrase, or with its place: {places}"
             raise ConfigError(f"{term_where}: no phrase to look at; {cure}")
-        if term.distance.needs_target and not layout.boxed:
-            cure = 'give the item "boxes"' if listed else f"give at least one: --box {BOX_FORM}"
-            raise ConfigError(f"{term_where}: distance {term.distance_name} needs a box; {cure}")
 
 
 def check_boxes(guidance: str | None, job: Job, layouts: Sequence[Layout], model: Model) -> None:

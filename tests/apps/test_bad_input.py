@@ -97,6 +97,8 @@ def test_output_folder_without_permission(run: Call, stand_in: StandIn, monkeypa
     assert not stand_in.loaded
 
 
+PLACES = "--box PHRASE=LEFT,TOP,RIGHT,BOTTOM, --mask PHRASE=FILE.png or --layout FILE"
+PLACED = f"give a phrase its place: {PLACES}"
 SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sampler": (("--sampler", "dddim"), ("sampler", "'dddim'", "did you mean 'ddim'?", "ddpm")),
     "set without value": (("--set", "steps"), ("--set 'steps'", "key=value")),
@@ -110,11 +112,20 @@ SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "model by set": (("--set", "model=3"), ("model: 3 is not text",)),
     "boxes missing": (
         ("--phrase", "red circle", "--guidance", "layout-guidance"),
-        ("guidance 'layout-guidance', term 'layout': distance box_energy needs a box", "--box PHRASE="),
+        (f"guidance 'layout-guidance', term 'layout': distance box_energy needs a box or a mask; {PLACED}",),
+    ),
+    "phrases and boxes missing": (("--guidance", "layout-guidance"), (f"distance box_energy needs a box or a mask; {PLACED}",)),
+    "boxes of segments missing": (
+        ("--guidance", "zestguide@shapeworld"),
+        (f"guidance 'zestguide@shapeworld', term 'segments': distance cross_entropy needs a box or a mask; {PLACED}",),
+    ),
+    "boxes to pull within missing": (
+        ("--phrase", "red circle", "--guidance", "lsregen-boxes"),
+        (f"guidance 'lsregen-boxes', term 'small': extractor gligen_inversion needs a box or a mask; {PLACED}",),
     ),
     "nothing to look at": (
         ("--guidance", "attend-and-excite"),
-        ("guidance 'attend-and-excite', term ", "no phrase to look at", "--phrase"),
+        ("guidance 'attend-and-excite', term ", f"no phrase to look at; give one with --phrase, or with its place: {PLACES}"),
     ),
     "model": (
         ("--model", "shapeworld-bass"),
