@@ -79,8 +79,9 @@ class BoundWords:
     def _bindings(self, table: TokenTable, layout: Layout) -> list[list[Span]]:
         """The pieces of each binding's words, the noun first."""
         if self.pairs:
+            spans = self._spans(table)
             nouns = dict.fromkeys(noun for _, noun in self.pairs)
-            return [[table.span(n), *(table.span(m) for m, noun in self.pairs if noun == n)] for n in nouns]
+            return [[spans[n], *(spans[m] for m, noun in self.pairs if noun == n)] for n in nouns]
         found: list[list[Span]] = []
         for phrase in layout.phrases:
             *before, noun = table.words(table.span(phrase))
@@ -93,6 +94,23 @@ class BoundWords:
                 f"phrase {listed} in the prompt {table.prompt!r}: no modifier stands before the noun (articles and numerals are "
                 "none), so there is nothing to bind; give phrases such as 'red circle', or bound_words' pairs: [[red, circle]]"
             )
+        return found
+
+    def _spans(self, table: TokenTable) -> dict[str, Span]:
+        """The pieces of every word of `pairs`.
+
+        Raises:
+            PhraseError: of every word that cannot be found in the prompt.
+        """
+        found: dict[str, Span] = {}
+        faults: list[str] = []
+        for word in dict.fromkeys(word for pair in self.pairs for word in pair):
+            try:
+                found[word] = table.span(word)
+            except PhraseError as error:
+                faults += f"bound_words' pairs: {error}".split("\n")
+        if faults:  # what they all say of the prompt's tokens is said once, at the end
+            raise PhraseError("\n".join(sorted(dict.fromkeys(faults), key=lambda line: line.startswith("tokens: "))))
         return found
 
 

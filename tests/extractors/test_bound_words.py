@@ -69,8 +69,16 @@ def test_pairs_can_be_given_without_phrases() -> None:
     names = named(found, maps["mid_block"].mean(dim=1), ["ball", "is", "red", "and", "shiny", ",", "hat", "old"])
     assert names[:5] == [("ball", 0), ("red", 1), ("shiny", 2), ("hat", 3), ("old", 4)]
     assert agreeing(found) == {(1, 0), (2, 0), (4, 3)}
-    with pytest.raises(PhraseError, match="'blue' is not in the prompt"):
-        look(BoundWords(pairs=(("blue", "ball"),)), ["a red ball"], [Layout()], maps)
+
+
+def test_every_word_of_pairs_that_is_not_in_the_prompt_is_named_with_the_option() -> None:
+    pairs = (("blue", "ball"), ("red", "star"), ("blue", "star"))
+    with pytest.raises(PhraseError) as caught:
+        look(BoundWords(pairs=pairs), ["a red ball"], [Layout()], probabilities(1))
+    blue, star, tokens = str(caught.value).split("\n")
+    assert blue.startswith("bound_words' pairs: phrase 'blue' is not in the prompt 'a red ball'")
+    assert star.startswith("bound_words' pairs: phrase 'star' is not in the prompt 'a red ball'")
+    assert tokens.startswith("tokens: 1 a, 2 red")
 
 
 def test_samples_that_bind_different_words_have_the_energy_of_each_alone() -> None:
