@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..framework.errors import ConfigError
+from ..framework.errors import ConfigError, counted
 from ..framework.formats import MASK_FORM
 from ..framework.items import POLICIES, SEEDS
 from ..framework.layout import BOX_FORM, Layout
@@ -386,10 +386,10 @@ def _summary(work: Work, old: Sequence[Path]) -> None:
         written.add(work.job.report)
     for count, what in (
         (len(written.intersection(old)), "replaced"),
-        (work.removed, "removed, which would be about other images"),
+        (work.removed, "removed: beside the new images of the same names, they would still show the old ones"),
     ):
         if count:
-            _say(f"{count} file{'s' * (count > 1)} of an earlier run {'were' if count > 1 else 'was'} {what}.")
+            _say(f"{counted(count, 'file')} of an earlier run {'were' if count > 1 else 'was'} {what}.")
 
 
 def _say(text: str) -> None:

@@ -183,8 +183,8 @@ def _grounder(unet: UNet, text: Conditioner, share: float | None, images: ImageE
 def _check_grounding(unet: UNetConfig, text: Conditioner, parts: Parts) -> None:
     if unet.grounded is None and parts.grounding is not None:
         raise CheckpointError(
-            f"{parts.name}: grounding is {parts.grounding}, but this is {family(unet)}, which is not grounded on boxes; expected "
-            "GLIGEN, or no such setting"
+            f"{parts.name}: grounding is {parts.grounding}, the share of the steps in which a GLIGEN model sees the boxes, and "
+            f"this model ({family(unet)}) does not see boxes; leave the option out, or name a GLIGEN model"
         )
     if parts.grounding is not None and not 0 <= parts.grounding <= 1:
         raise CheckpointError(f"{parts.name}: grounding is {parts.grounding}; expected a share of the steps, from 0 to 1")

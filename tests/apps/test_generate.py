@@ -186,7 +186,8 @@ def test_pictures_about_an_earlier_image_do_not_stay_beside_another(run: Call, s
     assert names == {f"{STEM}-0.png", f"{STEM}-1.png", mine.name, "report.json"}
     run("generate", *BOXES)
     result = run("generate")
-    assert "2 files of an earlier run were removed, which would be about other images." in result.stderr
+    said = "2 files of an earlier run were removed: beside the new images of the same names, they would still show the old ones."
+    assert said in result.stderr
 
 
 def test_no_report_is_lost(run: Call, stand_in: StandIn) -> None:
