@@ -126,7 +126,7 @@ def from_baseline(changes: Sequence[Mapping[str, Any]], baseline: str) -> list[M
     found = [_turned(entry) if entry.get("second") == baseline else entry for entry in changes if baseline in _pair(entry)]
     if not found:
         known = list(dict.fromkeys(name for entry in changes for name in _pair(entry) if name))
-        has = f"they are of {', '.join(known)}" if known else "they have none"
+        has = f"they are of {', '.join(map(repr, known))}" if known else "they have none"
         raise ConfigError(f"--baseline {baseline!r}: no paired difference is of this row{nearest(baseline, known)}; {has}")
     return found
 

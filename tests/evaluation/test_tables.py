@@ -99,7 +99,7 @@ def test_differences_from_a_baseline() -> None:
     assert lines[1] == "| box | large | 64x64 | 96x96 | 300 | 0.500 [0.400, 0.600] |"
     line = markdown([result], None, ("differences",), baseline="large").splitlines()[4]
     assert line == "| large | box | 96x96 | 64x64 | 300 | -0.500 [-0.600, -0.400] |"
-    said = r"--baseline 'boxx': no paired difference is of this row \(did you mean 'box'\?\); they are of none, box, large"
+    said = r"--baseline 'boxx': no paired difference is of this row \(did you mean 'box'\?\); they are of 'none', 'box', 'large'"
     with pytest.raises(ConfigError, match=said):
         markdown([result], baseline="boxx")
     with pytest.raises(ConfigError, match="they have none"):
