@@ -301,6 +301,8 @@ def load(given: Options, job: Job, plugins: Plugins, request: Request) -> Pipeli
         pipeline = Pipeline.load(job.model or DEFAULT_MODEL, device=device, dtype=dtype, plugins=plugins, **options)
     for size in dict.fromkeys(shot.size for shot in job.shots):
         if size is not None:
+            if job.initial is not None:
+                job.initial.check_size(size, pipeline.model)
             pipeline.model.latent_shape(size)
     for shot in job.kept:
         check_proportions(shot.layout, shot.size or pipeline.model.default_size)

@@ -11,11 +11,13 @@ import click
 from PIL import Image
 
 from ..framework.errors import ConfigError
-from ..framework.items import STRENGTH
+from ..framework.items import STRENGTH, Size
+from ..framework.masks import stretched
 from ..framework.packing import Wanted, shown
 from .model_options import PATH
 
 if TYPE_CHECKING:
+    from ..framework.types import Model
     from .metadata import Metadata
     from .shots import Options
 
@@ -32,8 +34,9 @@ OPTIONS = (
 
 @dataclass(frozen=True)
 class Initial:
-    """The picture that a run starts from; `strength`: the share of the steps that is made, from the step `entry` on."""
+    """The picture of a file that a run starts from; `strength`: the share of the steps that is made, from the step `entry` on."""
 
+    path: Path
     picture: Image.Image
     strength: float
     entry: int
@@ -42,6 +45,22 @@ class Initial:
     def arguments(self) -> dict[str, Any]:
         """As a `Pipeline` takes them."""
         return {"init_image": self.picture, "strength": self.strength}
+
+    def check_size(self, size: Size, model: Model) -> None:
+        """Whether a model can make an image of `size` (width, height) from the picture.
+
+        Raises:
+            ConfigError: it would have to be cropped.
+        """
+        said = stretched(self.picture.size, size)
+        if size == self.picture.size and any(side % model.factor for side in size):
+            cropped = "x".join(str(side // model.factor * model.factor) for side in size)
+            said = (
+                f"{size[0]}x{size[1]} pixels, and the sides of {model.name}'s images are multiples of {model.factor}; crop it to "
+                f"{cropped}, or ask for a --size of its proportions"
+            )
+        if said:
+            raise ConfigError(f"--init-image {self.path}: {said}")
 
 
 def initial_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,7 +88,7 @@ def read_initial(given: Options, made: Metadata | None, steps: int) -> Initial |
     from ..framework.images import entry_step
 
     strength = STRENGTH if strength is None else strength
-    return Initial(picture, strength, entry_step(strength, steps))
+    return Initial(given.init_image, picture, strength, entry_step(strength, steps))
 
 
 def _strength_of(given: Options, made: Metadata, picture: Image.Image) -> float:

@@ -82,6 +82,25 @@ def test_bad_input_is_refused(run: Call, start: Path, stand_in: StandIn, options
     assert not stand_in.loaded
 
 
+@pytest.mark.parametrize(
+    ("size", "options", "said"),
+    [
+        (
+            (100, 70),
+            (),
+            "100x70 pixels, and the sides of stand-in's images are multiples of 8; crop it to 96x64, or ask for a --size",
+        ),
+        ((48, 32), ("--size", "32x32"), "48x32 pixels, and the image is to have 32x32: it would be stretched"),
+    ],
+)
+def test_a_picture_that_would_have_to_be_cropped_is_named(
+    run: Call, stand_in: StandIn, size: tuple[int, int], options: tuple[str, ...], said: str
+) -> None:
+    Image.new("RGB", size).save("start.png")
+    refused(run("generate", "--init-image", "start.png", *options), f"Error: --init-image start.png: {said}")
+    assert not stand_in.calls
+
+
 def test_a_picture_is_made_again_from_what_it_was_made_from_only(run: Call, start: Path, stand_in: StandIn) -> None:
     run("generate", "--init-image", "start.png")
     again = (*AGAIN, "--from-image", MADE)
