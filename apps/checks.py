@@ -73,21 +73,20 @@ def read_box(text: str) -> Region:
 
 
 def check_regions(config: ResolvedConfig, layout: Layout, where: str, *, listed: bool = False) -> None:
-    """Whether the terms that look at phrases, or pull within boxes alone, have such; what others need, they say with a model.
+    """Whether the terms that look at phrases have such; what other extractors need, they say once a model is there.
 
     Raises:
-        ConfigError: no phrase is named, or none has a place and a term needs one.
+        ConfigError: no phrase is named, or none has a place and a distance needs one.
     """
     places = f"--box {BOX_FORM}, --mask {MASK_FORM} or --layout FILE"
     for term in config.terms:
-        term_where, of_phrases = f"{where}, term {term.name!r}", term.extractor_name in OF_PHRASES
-        needing = f"extractor {term.extractor_name}" if getattr(term.extractor, "needs_boxes", False) else None
-        if of_phrases and term.distance.needs_target:
-            needing = f"distance {term.distance_name}"
-        if needing and not layout.boxed:
+        term_where = f"{where}, term {term.name!r}"
+        if term.extractor_name not in OF_PHRASES:
+            continue
+        if term.distance.needs_target and not layout.boxed:
             cure = 'give the item "boxes"' if listed else f"give a phrase its place: {places}"
-            raise ConfigError(f"{term_where}: {needing} needs a box or a mask; {cure}")
-        if of_phrases and not layout.regions:
+            raise ConfigError(f"{term_where}: distance {term.distance_name} needs a box or a mask; {cure}")
+        if not layout.regions:
             cure = 'give the item "boxes"' if listed else f"give one with --phrase, or with its place: {places}"
             raise ConfigError(f"{term_where}: no phrase to look at; {cure}")
 

@@ -70,11 +70,6 @@ class GligenInversion:
     def needs(self) -> Needs:
         return Needs(prediction=self.noise == "eps_consistent")
 
-    @property
-    def needs_boxes(self) -> bool:
-        """Whether it pulls within boxes or masks alone; commands ask before they load a model."""
-        return self.mask == "boxes"
-
     def prepare(self, run: Run, raster: str) -> GligenInversionState:
         weight = self._weight(run, raster)  # first, as boxes that are missing are an error, and a render takes its time
         z0 = run.model.encode_image(enlarged(run.render(self.source), run.size))

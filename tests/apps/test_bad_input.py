@@ -119,10 +119,6 @@ SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("--guidance", "zestguide@shapeworld"),
         (f"guidance 'zestguide@shapeworld', term 'segments': distance cross_entropy needs a box or a mask; {PLACED}",),
     ),
-    "boxes to pull within missing": (
-        ("--phrase", "red circle", "--guidance", "lsregen-boxes"),
-        (f"guidance 'lsregen-boxes', term 'small': extractor gligen_inversion needs a box or a mask; {PLACED}",),
-    ),
     "nothing to look at": (
         ("--guidance", "attend-and-excite"),
         ("guidance 'attend-and-excite', term ", f"no phrase to look at; give one with --phrase, or with its place: {PLACES}"),
