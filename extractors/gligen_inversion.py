@@ -146,16 +146,5 @@ class GligenInversionState:
 
 
 def enlarged(picture: Image, size: tuple[int, int]) -> Image:
-    """A picture `[b 3 H W]` in [0, 1] at another size (width, height), by bicubic interpolation.
-
-    Raises:
-        ConfigError: it is larger than that.
-    """
-    width, height = size
-    have_height, have_width = picture.shape[-2:]
-    if have_width > width or have_height > height:
-        raise ConfigError(
-            f"gligen_inversion: the source renders {have_width}x{have_height} pixels, more than the image's {width}x{height}; "
-            f"make the image larger with --size, or set the source's size"
-        )
-    return F.interpolate(picture.float(), (height, width), mode="bicubic").clamp(0, 1)
+    """A picture `[b 3 H W]` in [0, 1] at another size (width, height), by bicubic interpolation."""
+    return F.interpolate(picture.float(), size[::-1], mode="bicubic").clamp(0, 1)

@@ -26,6 +26,7 @@ from .model_names import DEFAULT_MODEL, source_settings
 from .options import convert
 from .plugins import Plugins, discover
 from .report import Report, Result, versions
+from .sizes import checked_size, rendered_size
 from .taps import select_layers
 from .trace import AttentionTrace
 from .types import Image, Model, Run, StepReport
@@ -218,6 +219,9 @@ class Pipeline:
         Args:
             wanted: the size of this pipeline's images; a source that names no size renders at its model's, in these proportions.
             source: see `source_settings`.
+
+        Raises:
+            ConfigError: it cannot be used, its size is larger than `wanted`, or a size that it names has other proportions.
         """
         if (release := getattr(self.model, "release", None)) is not None:
             release()
@@ -237,7 +241,7 @@ class Pipeline:
                     "give the source a guidance (or none, if that is meant)"
                 )
             config, terms = other.resolve(settings)
-            size = proportioned(other.model, wanted) if size is None else convert(size, tuple[int, int], "size")
+            size = rendered_size(other.model, size, wanted)
             run = other._start(config, batch, size)
         for sentence in said_of_render(run, terms.terms):
             log.warning("source: %s", sentence)
@@ -277,25 +281,6 @@ def _keeping_renders(run: Run) -> tuple[Run, list[list[PILImage.Image]]]:
         return images
 
     return replace(run, renderer=render), renders
-
-
-def checked_size(size: object) -> tuple[int, int]:
-    """A width and a height.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    try:
-        return convert(size, tuple[int, int], "size")
-    except ConfigError:
-        raise ConfigError(f"size: {size!r}: expected a width and a height in pixels, such as (64, 64)") from None
-
-
-def proportioned(model: Model, size: tuple[int, int]) -> tuple[int, int]:
-    """A model's own size, stretched along one side to the proportions of `size` as nearly as its factor allows."""
-    short, longer = min(model.default_size), max(size) / min(size)
-    side = max(1, round(short * longer / model.factor)) * model.factor
-    return (side, short) if size[0] >= size[1] else (short, side)
 
 
 def _check_phrases(run: Run) -> None:

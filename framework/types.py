@@ -344,7 +344,11 @@ class Run:
     def render(self, source: Mapping[str, Any]) -> Image:
         """Images of this run's prompts and layouts, made by another configuration (its own `model`, `guidance`, `size`, ...).
 
-        The other model is loaded for this call and freed afterwards.
+        They are no larger than this run's, and have their proportions. The other model is loaded for this call and freed
+        afterwards.
+
+        Raises:
+            ConfigError: a configuration that cannot be used, or of such a size.
         """
         if self.renderer is None:
             raise ConfigError("this run cannot render a source image: it was not started by a Pipeline")

@@ -230,11 +230,6 @@ def test_options_out_of_range_are_refused(options: dict[str, Any], said: str) ->
         GligenInversion(**options)
 
 
-def test_an_image_smaller_than_its_render_is_refused(pipeline: Pipeline) -> None:
-    with pytest.raises(ConfigError, match="the source renders 64x64 pixels, more than the image's 48x48"):
-        walk(pipeline, GligenInversion(source={**SOURCE, "size": [64, 64]}), size=(48, 48))
-
-
 def test_boxes_that_are_not_there_are_refused_before_anything_is_rendered(
     pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

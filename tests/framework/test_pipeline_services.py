@@ -24,6 +24,7 @@ from lsregen.framework import (
     View,
 )
 from lsregen.framework.config import load_preset
+from lsregen.framework.loop import sample
 from lsregen.framework.pipeline import to_pil
 
 PROMPT = "a red circle and a blue square"
@@ -67,7 +68,7 @@ def probe(pipeline: Pipeline, look: Callable[[Run], Any], **options: Any) -> Any
     "source",
     [
         {"steps": 2, "guidance": {}},
-        {"steps": 2, "size": [32, 64], "cfg": 1, "model": "shapeworld-base", "guidance": {}},
+        {"steps": 2, "size": [32, 32], "cfg": 1, "model": "shapeworld-base", "guidance": {}},
         {"steps": 2, "guidance": load_preset("layout-guidance")["guidance"]},
     ],
     ids=["plain", "sized", "guided"],
@@ -82,9 +83,9 @@ def test_a_run_renders_another_configuration_of_itself(pipeline: Pipeline, sourc
 
 
 def test_a_render_by_a_preset_is_that_preset(pipeline: Pipeline) -> None:
-    source = {"steps": 2, "guidance": "layout-guidance", "size": [32, 64]}
+    source = {"steps": 2, "guidance": "layout-guidance", "size": [32, 32]}
     images = probe(pipeline, lambda run: run.render(source), layout=LAYOUT, seed=6)
-    plain = pipeline(PROMPT, layout=LAYOUT, guidance="layout-guidance", seed=6, size=(32, 64), steps=2)
+    plain = pipeline(PROMPT, layout=LAYOUT, guidance="layout-guidance", seed=6, size=(32, 32), steps=2)
     assert to_pil(images)[0].tobytes() == plain.image.tobytes()
 
 
@@ -104,6 +105,30 @@ def test_what_is_rendered_comes_back_beside_the_images(pipeline: Pipeline) -> No
 def test_a_render_has_the_proportions_of_the_image(pipeline: Pipeline, size: tuple[int, int], rendered: tuple[int, int]) -> None:
     images = probe(pipeline, lambda run: run.render({"steps": 1}), size=size, on_step=lambda _: False)
     assert images.shape[-2:] == rendered[::-1]
+
+
+@pytest.mark.parametrize(
+    ("size", "rendered", "said"),
+    [
+        ((128, 128), [64, 32], "size: 64x32 pixels, and the image is to have 128x128: the picture would be stretched"),
+        ((48, 48), [64, 64], "size: the source renders 64x64 pixels, more than the image's 48x48"),
+        ((48, 48), None, "size: the source renders 64x64 pixels, more than the image's 48x48"),
+    ],
+)
+def test_a_render_of_another_shape_is_refused_before_it_is_made(
+    pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], rendered: list[int] | None, said: str
+) -> None:
+    sampled: list[Run] = []
+
+    def watched(run: Run, *rest: Any) -> Any:
+        sampled.append(run)
+        return sample(run, *rest)
+
+    monkeypatch.setattr("lsregen.framework.pipeline.sample", watched)
+    source = {"steps": 1, **({} if rendered is None else {"size": rendered})}
+    with pytest.raises(ConfigError, match=f"^source: {said}"):
+        probe(pipeline, lambda run: run.render(source), size=size)
+    assert [run.size for run in sampled] == [size]  # the image's, and no render
 
 
 def test_a_source_that_would_not_see_the_boxes_is_refused(pipeline: Pipeline) -> None:
@@ -146,6 +171,8 @@ def test_a_source_of_a_render_that_cannot_be_run_is_refused(pipeline: Pipeline) 
         probe(pipeline, lambda run: run.render({"stesp": 2}))
     with pytest.raises(ConfigError, match="size"):
         probe(pipeline, lambda run: run.render({"steps": 1, "size": 64}))
+    with pytest.raises(ConfigError, match="source: size: 0x0 pixels"):
+        probe(pipeline, lambda run: run.render({"steps": 1, "size": [0, 0]}))
     with pytest.raises(ConfigError, match="source: seed: 7: a render has the seeds of the images"):
         probe(pipeline, lambda run: run.render({"steps": 1, "seed": 7}))
 

@@ -1,0 +1,51 @@
+"""Widths and heights in pixels: as they are given, and of a picture that another model renders for an image."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from .errors import ConfigError
+from .masks import stretched
+from .options import convert
+
+if TYPE_CHECKING:
+    from .types import Model
+
+
+def checked_size(size: object) -> tuple[int, int]:
+    """A width and a height.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    try:
+        return convert(size, tuple[int, int], "size")
+    except ConfigError:
+        raise ConfigError(f"size: {size!r}: expected a width and a height in pixels, such as (64, 64)") from None
+
+
+def rendered_size(model: Model, given: object, wanted: tuple[int, int]) -> tuple[int, int]:
+    """The size at which a model renders for an image of the size `wanted`: the `given` one, else its own in these proportions.
+
+    Raises:
+        ConfigError: it is larger than that, or the given one has other proportions, or is no size.
+    """
+    width, height = _proportioned(model, wanted) if given is None else checked_size(given)
+    if given is not None and (width < 1 or height < 1 or stretched((width, height), wanted)):
+        raise ConfigError(
+            f"size: {width}x{height} pixels, and the image is to have {wanted[0]}x{wanted[1]}: the picture would be stretched; "
+            "name a size of the image's proportions, or leave the source's size out"
+        )
+    if width > wanted[0] or height > wanted[1]:
+        raise ConfigError(
+            f"size: the source renders {width}x{height} pixels, more than the image's {wanted[0]}x{wanted[1]}; make the image "
+            "larger with --size, or set the source's size"
+        )
+    return width, height
+
+
+def _proportioned(model: Model, size: tuple[int, int]) -> tuple[int, int]:
+    """A model's own size, stretched along one side to the proportions of `size` as nearly as its factor allows."""
+    short, longer = min(model.default_size), max(size) / min(size)
+    side = max(1, round(short * longer / model.factor)) * model.factor
+    return (side, short) if size[0] >= size[1] else (short, side)
