@@ -48,6 +48,7 @@ class Metadata:
 
     `batch`, `index`: all samples of the batch it was made in, and its place there; other batches give the same picture up to
     rounding. `initial`: the `sha256` of the picture that it was made from and the `strength`; empty if it was made from noise.
+    `models`: those that rendered for it, by name; pictures of earlier versions do not say.
     """
 
     batch: tuple[Sample, ...]
@@ -59,6 +60,7 @@ class Metadata:
     dtype: str
     versions: Mapping[str, str]
     initial: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    models: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     @property
     def own(self) -> Sample:
@@ -88,6 +90,7 @@ class Metadata:
             dtype=report.dtype,
             versions=report.versions,
             initial={**report.initial, "sha256": report.initial["sha256"][index]} if report.initial else {},
+            models=report.models,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -96,7 +99,7 @@ class Metadata:
         others = [_as_json(sample) for sample in self.batch]
         batch = [{key: value for key, value in other.items() if key == "seed" or value != own[key]} for other in others]
         mappings = {"config": dict(self.config), "model": dict(self.model), "versions": dict(self.versions)}
-        mappings["initial"] = dict(self.initial)
+        mappings |= {"initial": dict(self.initial), "models": dict(self.models)}
         return {"version": VERSION, **own, **vars(self), "batch": batch, **mappings}
 
     @classmethod
@@ -130,6 +133,7 @@ class Metadata:
             dtype=found.of("dtype", str),
             versions={str(key): str(value) for key, value in found.of("versions", dict).items()},
             initial=_initial(found),
+            models=found.of("models", dict) if found.has("models") else {},
         )
 
     def parameters(self) -> str:

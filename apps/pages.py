@@ -112,6 +112,7 @@ class ImageShown:
     picture: Shown
     layout: Shown
     attention: Shown
+    source: Shown | None
     thumbnail: Shown
     terms: tuple[TermShown, ...]
     phrases: Sequence[tuple[str, str, Sequence[str]]]
@@ -153,13 +154,15 @@ def _image(image: Picture, folder: Path) -> ImageShown:
     count = max([0, int(steps or 0), *(each.step + 1 for each in image.energies)])
     if replaced(image, folder):
         gone = Shown(missing=f"{image.path} was replaced by a later run; what stands there now is not this image.")
-        picture = layout = attention = gone
+        picture = layout = attention = source = gone
     else:
         picture = load(folder, image.path, "")
         layout = load(folder, image.layout_path, "No boxes or masks were given.")
         attention = load(folder, image.attention_path, "No attention was traced: no phrase was named, or --trace was 0.")
+        source = load(folder, image.source_path, "")
     terms = tuple(_term(name, each, image, count) for name, each in image.terms().items())
-    return ImageShown(image, picture, layout, attention, _thumbnail(layout, picture), terms, _phrases(image), count)
+    small = source if image.source_path else None
+    return ImageShown(image, picture, layout, attention, small, _thumbnail(layout, picture), terms, _phrases(image), count)
 
 
 def load(folder: Path, name: str | None, none: str) -> Shown:
@@ -213,9 +216,9 @@ def replaced(image: Picture, folder: Path) -> bool:
         found = read_metadata(folder / image.path)
     except LsregenError:  # not there, or without settings: nothing speaks against it
         return False
-    now = (found.seed, found.own.prompt, found.own.negative, found.layout, found.config, found.model, found.versions)
-    then = (image.seed, image.prompt, image.negative, image.regions, image.settings, image.model, image.versions)
-    return now != then
+    now = (found.seed, found.own.prompt, found.own.negative, found.layout, found.config, found.versions)
+    then = (image.seed, image.prompt, image.negative, image.regions, image.settings, image.versions)
+    return (*now, found.model, found.models) != (*then, image.model, image.models)
 
 
 def _term(name: str, evaluations: Sequence[Evaluation], image: Picture, steps: int) -> TermShown:
@@ -257,13 +260,16 @@ def _settings(images: Sequence[Picture]) -> list[Settings]:
     """One entry for all images that were made with the same settings, prompts and layouts aside."""
     groups: list[list[Picture]] = []
     for image in images:
-        key = (image.config, image.model, image.device, image.dtype, image.versions)
-        same = next((g for g in groups if key == (g[0].config, g[0].model, g[0].device, g[0].dtype, g[0].versions)), None)
+        same = next((group for group in groups if _made_by(group[0]) == _made_by(image)), None)
         if same is None:
             groups.append([image])
         else:
             same.append(image)
     return [_described(group) for group in groups]
+
+
+def _made_by(image: Picture) -> tuple[object, ...]:
+    return image.config, image.model, image.models, image.device, image.dtype, image.versions
 
 
 def _described(group: Sequence[Picture]) -> Settings:
@@ -276,7 +282,10 @@ def _described(group: Sequence[Picture]) -> Settings:
         dumped,
         command_for(first) if dumped else "",
         first,
-        _weights(first.model),
+        [
+            *_weights(first.model),
+            *(row for name, each in first.models.items() for row in _weights(_mapping(each), f" of {name}")),
+        ],
         str(first.model.get("name", "")),
         masked=any(region.mask is not None for region in first.regions.regions),
     )
@@ -296,14 +305,14 @@ def command_for(image: Picture, config: str = "run.yaml") -> str:
     return shlex.join(["lsregen", "generate", *options, *named, "--guidance", config, "--seed", str(image.seed)])
 
 
-def _weights(model: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
-    """Component, parameters, file and its hash."""
+def _weights(model: Mapping[str, Any], of: str = "") -> list[tuple[str, str, str, str]]:
+    """Component, with `of` behind it; parameters, file and its hash."""
     rows: list[tuple[str, str, str, str]] = []
     for component, described in _mapping(model.get("components")).items():
         about = _mapping(described)
         parameters = about.get("parameters")
         count = f"{parameters:,}" if isinstance(parameters, int) else ""
-        rows += [(component, count, file, str(sha256)) for file, sha256 in _mapping(about.get("sha256")).items()]
+        rows += [(f"{component}{of}", count, file, str(sha256)) for file, sha256 in _mapping(about.get("sha256")).items()]
     return rows
 
 

@@ -50,6 +50,7 @@ class Picture:
     energies: tuple[Evaluation, ...]
     layout_path: str | None = None
     attention_path: str | None = None
+    source_path: str | None = None
     batch_seeds: tuple[int, ...] = ()
     seconds: float | None = None
     prompt: str = ""
@@ -58,6 +59,7 @@ class Picture:
     size: tuple[int, int] | None = None
     config: dict[str, Any] = field(default_factory=dict[str, Any])
     model: dict[str, Any] = field(default_factory=dict[str, Any])
+    models: dict[str, Any] = field(default_factory=dict[str, Any])
     device: str = ""
     dtype: str = ""
     versions: dict[str, str] = field(default_factory=dict[str, str])
@@ -71,7 +73,7 @@ class Picture:
 
     @property
     def files(self) -> tuple[str | None, ...]:
-        return self.path, self.layout_path, self.attention_path
+        return self.path, self.layout_path, self.attention_path, self.source_path
 
     @property
     def settings(self) -> dict[str, Any]:

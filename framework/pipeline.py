@@ -23,7 +23,7 @@ from .layout import Layout
 from .loop import OnStep, sample
 from .masks import check_proportions
 from .model_names import DEFAULT_MODEL, source_settings
-from .options import convert
+from .options import convert, plain
 from .plugins import Plugins, discover
 from .report import Report, Result, versions
 from .sizes import checked_size, rendered_size
@@ -136,7 +136,8 @@ class Pipeline:
         strength = checked_strength(strength, pictures, resolved.steps)
         if not terms.terms and any(layout.boxed for layout in batch.layouts):
             check_seen(self.model, str(guidance))
-        run = self._start(resolved, batch, size or (pictures[0].size if pictures else self.model.default_size))
+        models: dict[str, Mapping[str, Any]] = {}
+        run = self._start(resolved, batch, size or (pictures[0].size if pictures else self.model.default_size), models)
         if pictures is not None:
             run = entered(run, pictures, strength)
         run, renders = _keeping_renders(run)
@@ -159,6 +160,7 @@ class Pipeline:
             size=run.size,
             config=resolved.as_dict(),
             model=self.model.describe(),
+            models=models,
             energies=tuple(pull.log),
             seconds=clock.laps,
             guided_passes=pull.passes,
@@ -193,8 +195,11 @@ class Pipeline:
             return resolved.with_terms(guidance.terms, self.plugins), guidance
         return resolved, Guidance([Term(t.extractor, t.distance, t.schedule, t.name) for t in resolved.terms])
 
-    def _start(self, config: ResolvedConfig, batch: Batch, size: tuple[int, int]) -> Run:
-        """Everything that is fixed for one run; each sample draws its noise from its own stream, on the CPU."""
+    def _start(self, config: ResolvedConfig, batch: Batch, size: tuple[int, int], models: dict[str, Mapping[str, Any]]) -> Run:
+        """Everything that is fixed for one run; each sample draws its noise from its own stream, on the CPU.
+
+        `models` takes the descriptions of those that render for it.
+        """
         shape = self.model.latent_shape(size)
         cfg = self.model.default_cfg if config.cfg is None else config.cfg
         steps = config.sampler.schedule(self.model.noise_schedule, config.steps)
@@ -210,14 +215,17 @@ class Pipeline:
             layouts=batch.layouts,
             size=size,
             generators=generators,
-            renderer=partial(self._render, batch, size),
+            renderer=partial(self._render, batch, size, models),
         )
 
-    def _render(self, batch: Batch, wanted: tuple[int, int], source: Mapping[str, Any]) -> Image:
+    def _render(
+        self, batch: Batch, wanted: tuple[int, int], models: dict[str, Mapping[str, Any]], source: Mapping[str, Any]
+    ) -> Image:
         """The images of another configuration for the same batch, computed where and as this one's: `[b 3 H W]` in [0, 1].
 
         Args:
             wanted: the size of this pipeline's images; a source that names no size renders at its model's, in these proportions.
+            models: takes the description of the model that renders, and of those that render for it.
             source: see `source_settings`.
 
         Raises:
@@ -242,7 +250,8 @@ class Pipeline:
                 )
             config, terms = other.resolve(settings)
             size = rendered_size(other.model, size, wanted)
-            run = other._start(config, batch, size)
+            run = other._start(config, batch, size, models)
+            models[name] = plain(other.model.describe())
         for sentence in said_of_render(run, terms.terms):
             log.warning("source: %s", sentence)
         return other._decode(sample(run, terms)[0], batch.seeds)

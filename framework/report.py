@@ -58,7 +58,8 @@ class Report:
     `energies`: every evaluation of every term, in order. `seconds`: by phase. `guided_passes`: network passes made for guidance.
     `skipped_updates`: of single samples, because a gradient was not finite (see `Schedule.non_finite`). `steps_made`: fewer
     than the configuration's if `on_step` ended the run. `initial`: of the pictures that the run started from, if it did, the
-    hashes of their pixels (`sha256`) and the `strength`. `versions`: by package, those of the plugins that were used among them.
+    hashes of their pixels (`sha256`) and the `strength`. `models`: the descriptions of the models that rendered for an extractor,
+    by the names that the configuration has for them. `versions`: by package, those of the plugins that were used among them.
     """
 
     prompts: tuple[str, ...]
@@ -76,6 +77,7 @@ class Report:
     device: str
     dtype: str
     initial: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    models: Mapping[str, Any] = field(default_factory=dict[str, Any])
     versions: Mapping[str, str] = field(default_factory=versions)
 
     def as_dict(self) -> dict[str, Any]:
@@ -88,6 +90,7 @@ class Report:
             "size": list(self.size),
             "config": plain(self.config),
             "model": plain(self.model),
+            "models": plain(self.models),
             "energies": plain(self.energies),
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
             "guided_passes": self.guided_passes,

@@ -70,6 +70,7 @@ class StandIn:
         zero = torch.zeros(n, 4, 2, 3)
         for i in range(steps):
             options["on_step"](StepReport(Step(i, steps, i, 0.5, 0.6), zero, zero, Prediction(zero, zero), {}))
+        rendered = "gligen_inversion" in str(options["guidance"])
         report = reports.Report(
             prompts=tuple(prompt),
             negatives=tuple(options["negative"]),
@@ -86,9 +87,10 @@ class StandIn:
             device="cpu",
             dtype="float32",
             initial=beginning([options["init_image"]] * n, options["strength"]) if "init_image" in options else {},
+            models={"small": self.model.describe()} if rendered else {},
         )
         maps = {i: torch.rand(n, k, 2, 3) for i in range(0, steps, 2)} if options["trace"] and k else {}
-        renders = [[Image.new("RGB", (8, 8), (0, s % 256, 0)) for s in seed]] if "source" in str(options["guidance"]) else []
+        renders = [[Image.new("RGB", (8, 8), (0, s % 256, 0)) for s in seed]] if rendered else []
         return reports.Result([Image.new("RGB", size, (s % 256, 0, 0)) for s in seed], report, maps, renders)
 
 

@@ -61,6 +61,8 @@ def test_the_small_picture_that_another_model_made_is_kept_beside_the_image(run:
     with Image.open(f"outputs/{STEM}-7-source.png") as kept:
         assert kept.getpixel((0, 0)) == (0, 7, 0)
     assert report_in()["images"][0]["source_path"] == f"{STEM}-7-source.png"
+    models = {"small": stand_in.model.describe()}
+    assert read_metadata(Path(f"outputs/{STEM}-7.png")).models == report_in()["models"] == models
     assert run("generate", *BOXES, "--seed", "7").exit_code == 0  # of a picture that has none, an earlier one's is removed
     assert not Path(f"outputs/{STEM}-7-source.png").exists()
 

@@ -56,6 +56,13 @@ def test_round_trip(tmp_path: Path, prompt: str) -> None:
         assert set(image.info) == {"Software", "parameters", "lsregen"}
 
 
+def test_a_picture_of_before_they_were_noted_has_no_models_that_rendered_for_it() -> None:
+    made = replace(METADATA, models={"small": {"name": "small"}})
+    data = json.loads(json.dumps(made.to_json()))
+    assert Metadata.from_json(data) == made
+    assert Metadata.from_json({key: value for key, value in data.items() if key != "models"}) == METADATA
+
+
 def test_a_batch_says_of_the_others_only_what_differs(tmp_path: Path) -> None:
     mask = torch.zeros(40, 60)
     mask[10:20, 5:50] = 1

@@ -109,6 +109,22 @@ def test_everything_is_there(run: Call, made: dict[str, Any]) -> None:
     assert "4 evaluations in 4 steps, 1 to 4; every one updated the image." in page.text
 
 
+def test_the_small_picture_and_the_weights_that_made_it(run: Call, stand_in: StandIn) -> None:
+    Path("inversion.yaml").write_text("guidance: {pull: {extractor: gligen_inversion, distance: l2}}\nsource: a paper")
+    assert run("generate", *BOXES, "--guidance", "inversion.yaml").exit_code == 0
+    page = shown(run)
+    small = Path(f"outputs/{STEM}-0-source.png")
+    assert small.read_bytes() in files_in(page)
+    assert "The small picture that another model rendered first" in page.text
+    assert page.text.count("0" * 64) == 2
+    assert "unet of small" in page.text
+    assert "Seed 0" in shown(run, str(small)).text
+    small.unlink()
+    assert f"{small.name} is not there any more" in shown(run).text
+    run("generate", *BOXES)
+    assert "small picture" not in shown(run).text
+
+
 def test_it_stands_alone(run: Call, made: dict[str, Any]) -> None:
     page = shown(run)
     html = Path("outputs/report.html").read_text()

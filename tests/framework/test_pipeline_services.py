@@ -107,6 +107,19 @@ def test_a_render_has_the_proportions_of_the_image(pipeline: Pipeline, size: tup
     assert images.shape[-2:] == rendered[::-1]
 
 
+def test_the_report_has_the_weights_of_whatever_rendered(pipeline: Pipeline) -> None:
+    def pulled(source: Mapping[str, Any]) -> dict[str, Any]:
+        extractor = {"name": "gligen_inversion", "source": {"steps": 1, "size": [32, 32], **source}, "noise": "shared"}
+        return {"guidance": {"small": {"extractor": extractor, "distance": "l2", "blend": 0.5}}}
+
+    guidance = pulled({"model": "shapeworld-gligen", **pulled({"model": "shapeworld-base", "guidance": {}})})
+    report = pipeline(PROMPT, guidance=guidance, steps=1).report
+    assert list(report.models) == ["shapeworld-gligen", "shapeworld-base"]
+    assert report.models["shapeworld-base"] == pipeline.model.describe()
+    assert "grounding" in report.as_dict()["models"]["shapeworld-gligen"]
+    assert pipeline(PROMPT, steps=1).report.models == {}
+
+
 @pytest.mark.parametrize(
     ("size", "rendered", "said"),
     [
