@@ -249,10 +249,9 @@ class Pipeline:
                     "give the source a guidance (or none, if that is meant)"
                 )
             config, terms = other.resolve(settings)
-            size = rendered_size(other.model, size, wanted)
-            run = other._start(config, batch, size, models)
+            run = other._start(config, batch, rendered_size(other.model, size, wanted), models)
             models[name] = plain(other.model.describe())
-        for sentence in said_of_render(run, terms.terms):
+        for sentence in said_of_render(run, terms.terms, None if size is not None else wanted):
             log.warning("source: %s", sentence)
         return other._decode(sample(run, terms)[0], batch.seeds)
 

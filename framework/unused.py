@@ -62,8 +62,18 @@ def said_in_vain(run: Run, guidance: object, pulled: bool, negatives: Sequence[s
         yield pulls_nothing(guidance, run.model)
 
 
-def said_of_render(run: Run, terms: Sequence[Term]) -> Iterator[str]:
-    """A sentence if the picture that another run begins with cannot have the layout; without terms, that is meant."""
+def said_of_render(run: Run, terms: Sequence[Term], wanted: tuple[int, int] | None) -> Iterator[str]:
+    """A sentence for each thing that the picture which another run begins with cannot bring.
+
+    Args:
+        terms: without any, no layout is meant.
+        wanted: the size of the other run's images, unless the render's own size was asked for.
+    """
+    if run.size == wanted:
+        yield (
+            f"the picture of the model {run.model.name} is as large as the image, {wanted[0]}x{wanted[1]} pixels, so nothing is "
+            "enlarged: load a larger model, such as the one that the preset names, or, if that is meant, set the source's size"
+        )
     if not any(layout.boxed for layout in run.layouts):
         yield "no image has a box, so the picture that is rendered first has no layout to bring"
     elif terms and "grounding" not in run.model.describe() and not any(term.distance.needs_target for term in terms):

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,6 +41,20 @@ def test_a_render_without_boxes_is_said_so(pipeline: Pipeline, caplog: pytest.Lo
     with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
         pipeline(PROMPT, guidance="lsregen", steps=1, sets=sets)
     assert caplog.messages == ["source: no image has a box, so the picture that is rendered first has no layout to bring"]
+
+
+def test_a_render_as_large_as_the_image_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    source = "guidance.small.extractor.source={{model: shapeworld-base, steps: 1, guidance: none{}}}"
+    options: dict[str, Any] = {"layout": LAYOUT, "guidance": "lsregen", "steps": 1}
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
+        pipeline(PROMPT, **options, sets=(source.format(", size: [64, 64]"),))
+        pipeline(PROMPT, **options, sets=(source.format(""),), size=(96, 96))
+        assert not caplog.messages
+        pipeline(PROMPT, **options, sets=(source.format(""),))
+    assert caplog.messages == [
+        "source: the picture of the model shapeworld-base is as large as the image, 64x64 pixels, so nothing is enlarged: load a "
+        "larger model, such as the one that the preset names, or, if that is meant, set the source's size"
+    ]
 
 
 def test_a_render_whose_guidance_sees_no_boxes_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
