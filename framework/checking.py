@@ -9,7 +9,7 @@ from torch import Tensor
 
 from .errors import ConfigError
 from .schedule import Schedule
-from .types import Distance, Energy, FeatureExtractor, Features
+from .types import Distance, Energy, FeatureExtractor, Features, Step
 
 LOOKS = ("kind",)
 MEASURES = ("accepts",)
@@ -64,6 +64,23 @@ def check_pull(term: str, extractor: FeatureExtractor, distance: Distance, sched
             f"{'the clean estimate' if of_clean else 'z'}, and only at site {site!r} is that moved by the share asked for; take "
             "that site, or give gamma instead"
         )
+
+
+def check_window(term: str, schedule: Schedule, steps: Sequence[Step]) -> None:
+    """Refuse a term that would pull at none of the steps of a run.
+
+    Raises:
+        ConfigError: its window holds none of them.
+    """
+    if any(schedule.active(step) for step in steps):
+        return
+    first, window = steps[0], f"from {schedule.from_:g} and until {schedule.until:g}"
+    if schedule.until <= first.fraction:
+        raise ConfigError(
+            f"term {term!r}: image-to-image leaves out the first {first.index} of the {first.count} steps, and with them all "
+            f"between {window}; raise strength above {1 - schedule.until:g}, or set until above {first.fraction:g}"
+        )
+    raise ConfigError(f"term {term!r}: none of the {len(steps)} steps lies between {window}; widen the window or take more steps")
 
 
 def check_samples(

@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from torch import Tensor
 
-from .checking import check_parts, check_pull, check_samples, checked_energy, checked_features, remedies
+from .checking import check_parts, check_pull, check_samples, check_window, checked_energy, checked_features, remedies
 from .errors import ConfigError, NonFiniteError
 from .gradients import Backward, broken_samples, normalised
 from .progress import TermStep
@@ -108,6 +108,7 @@ class _ActiveTerm:
     def __init__(self, term: Term, run: Run) -> None:
         self.term, self.seeds = term, run.seeds
         self.looked = False
+        check_window(term.name, term.schedule, run.steps)  # first: what prepares may render for a minute
         self.state: Any = term.extractor.prepare(run, term.distance.raster)
         self.needs: Needs = term.extractor.needs
         self.stopped = torch.zeros(len(run.z_T), dtype=torch.bool, device=run.z_T.device)
@@ -116,11 +117,6 @@ class _ActiveTerm:
             for request in self.needs.taps
             for layer in select_layers(run.denoiser.layers, request.layers)
         )
-        if not any(term.schedule.active(step) for step in run.steps):
-            raise ConfigError(
-                f"term {term.name!r}: none of the {len(run.steps)} steps lies between from {term.schedule.from_} and until "
-                f"{term.schedule.until}; widen the window or take more steps"
-            )
         if self.shares_pass and (term.schedule.repeats > 1 or term.schedule.refine):
             raise ConfigError(
                 f"term {term.name!r}: it looks at attention layers, so at site {term.schedule.site!r} it shares its pass with "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -88,3 +89,14 @@ def test_a_window_without_a_step_is_refused_and_not_skipped_over() -> None:
     term = Term(Look("z"), Measure(square), Schedule(from_=0.55, until=0.6), name="thin")
     with pytest.raises(ConfigError, match=r"term 'thin': none of the 10 steps lies between from 0.55 and until 0.6"):
         sample(make_run(LinearDenoiser(), draw(0, 1, 3, 4, 4), count=10), Guidance([term]))
+
+
+def test_a_window_before_the_step_that_a_picture_is_entered_at_is_refused() -> None:
+    run = make_run(LinearDenoiser(), draw(0, 1, 3, 4, 4), count=10)
+    entered, term = replace(run, steps=run.steps[3:]), Term(Look("z"), Measure(square), Schedule(until=0.1), name="small")
+    said = "leaves out the first 3 of the 10 steps, and with them all between from 0 and until 0.1; raise strength above 0.9, or "
+    with pytest.raises(ConfigError, match=f"^term 'small': image-to-image {said}set until above 0.3$"):
+        sample(entered, Guidance([term]))
+    late = Term(Look("z"), Measure(square), Schedule(from_=0.55, until=0.6), name="thin")
+    with pytest.raises(ConfigError, match="none of the 7 steps lies between"):
+        sample(entered, Guidance([late]))
