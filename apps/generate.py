@@ -371,8 +371,10 @@ def _summary(work: Work, old: Sequence[Path]) -> None:
         if work.interrupted:
             _say("Interrupted; no image was finished.")
         return
-    for term, (first, last) in work.energies().items():
-        _say(f"{term}: energy {first:.3g} -> {last:.3g}{f' (mean of {made} images)' if made > 1 else ''}")
+    for term, ends in work.energies().items():
+        notes = [*["one evaluation"] * (len(ends) == 1), *[f"mean of {made} images"] * (made > 1)]
+        said = " -> ".join(f"{energy:.3g}" for energy in ends)
+        _say(f"{term}: energy {said}" + (f" ({', '.join(notes)})" if notes else ""))
     if work.skipped_updates:
         _say(f"Warning: {work.skipped_updates} updates were left out, because their gradients were not finite.")
     report = f"{'with' if work.reported else 'without a'} {work.job.report.name}"

@@ -228,17 +228,18 @@ class Work:
         seconds = sum(report.seconds.values()) / len(report.seeds)
         self.made.append(Made(files, metadata, _energies(report, index), seconds))
 
-    def energies(self) -> dict[str, tuple[float, float]]:
-        """Of each term, its energy when it was first evaluated and when it was last: the mean of all images."""
-        ends: dict[str, list[tuple[float, float]]] = {}
+    def energies(self) -> dict[str, tuple[float, ...]]:
+        """Of each term, its energy when it was first evaluated and when it was last, if it was again: the mean of all images."""
+        every_of: dict[str, list[list[float]]] = {}
         for made in self.made:
             values: dict[str, list[float]] = {}
             for entry in made.energies:
                 if entry["energy"] is not None:
                     values.setdefault(entry["term"], []).append(entry["energy"])
             for term, found in values.items():
-                ends.setdefault(term, []).append((found[0], found[-1]))
-        return {term: (fmean(first for first, _ in pairs), fmean(last for _, last in pairs)) for term, pairs in ends.items()}
+                every_of.setdefault(term, []).append(found)
+        places = {term: (0,) if all(len(found) == 1 for found in every) else (0, -1) for term, every in every_of.items()}
+        return {term: tuple(fmean(found[i] for found in every) for i in places[term]) for term, every in every_of.items()}
 
     def report(self) -> dict[str, Any]:
         """All finished images, as plain JSON types; there must be one. What they have in common is said once."""

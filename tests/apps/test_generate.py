@@ -254,6 +254,9 @@ def test_images_are_named_as_they_are_finished(run: Call, stand_in: StandIn, mon
 def test_what_the_guidance_reached(run: Call, stand_in: StandIn) -> None:
     assert "layout: energy 5 -> 5.3\n" in run("generate", *BOXES, "--seed", "5").stderr
     assert "layout: energy 6 -> 6.3 (mean of 3 images)\n" in run("generate", *BOXES, "--seed", "5", "--count", "3").stderr
+    once = ("generate", *BOXES, "--seed", "5", "--steps", "1")
+    assert "layout: energy 5 (one evaluation)\n" in run(*once).stderr
+    assert "layout: energy 6 (one evaluation, mean of 3 images)\n" in run(*once, "--count", "3").stderr
 
 
 @pytest.mark.parametrize("name", [f"{STEM}-0.png", f"{STEM}-1-layout.png", "report.json"])
