@@ -92,9 +92,9 @@ def energy_chart(term: str, evaluations: Sequence[Evaluation], targets: Sequence
     return _chart("energy", term, evaluations, [each.energy for each in evaluations], targets)
 
 
-def strength_chart(term: str, evaluations: Sequence[Evaluation]) -> Chart:
-    """The strength that the gradient was multiplied by at every evaluation."""
-    return _chart("strength", term, evaluations, [each.strength for each in evaluations])
+def strength_chart(term: str, evaluations: Sequence[Evaluation], blends: bool = False) -> Chart:
+    """The strength that the gradient was multiplied by at every evaluation; of a blend, which is twice that, the blend."""
+    return _chart("blend" if blends else "strength", term, evaluations, [each.strength * (1 + blends) for each in evaluations])
 
 
 def targets_of(schedule: Mapping[str, Any], steps: int) -> list[tuple[float, float, float]]:

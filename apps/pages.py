@@ -51,6 +51,7 @@ class TermShown:
     evaluations: tuple[Evaluation, ...]
     targets: Sequence[tuple[float, float, float]]
     stop_below: float | None
+    blends: bool
 
     @cached_property
     def energies(self) -> list[float]:
@@ -101,7 +102,8 @@ class TermShown:
     def charts(self) -> tuple[Chart, ...]:
         if not self.energies:
             return ()
-        return energy_chart(self.name, self.evaluations, self.targets), strength_chart(self.name, self.evaluations)
+        strengths = strength_chart(self.name, self.evaluations, self.blends)
+        return energy_chart(self.name, self.evaluations, self.targets), strengths
 
 
 @dataclass(frozen=True)
@@ -226,7 +228,8 @@ def _term(name: str, evaluations: Sequence[Evaluation], image: Picture, steps: i
     named = [_name_of(schedule.get(kind)) for kind in ("extractor", "distance")]
     site = schedule.get("site")
     plugins = " → ".join(filter(None, named)) + (f", applied {site}" if isinstance(site, str) and site != "before" else "")
-    return TermShown(name, plugins, tuple(evaluations), targets_of(schedule, steps), number(schedule.get("stop_below")))
+    stop_below, blends = number(schedule.get("stop_below")), schedule.get("blend") is not None
+    return TermShown(name, plugins, tuple(evaluations), targets_of(schedule, steps), stop_below, blends)
 
 
 def _phrases(image: Picture) -> list[tuple[str, str, Sequence[str]]]:

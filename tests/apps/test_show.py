@@ -151,6 +151,17 @@ def test_charts_can_be_read_aloud(run: Call, made: dict[str, Any]) -> None:
     assert "Energy of the term layout over the steps 1 to 4, from 0 to 0.3, in 4 evaluations; 4 of them updated" in page.text
 
 
+def test_a_blend_is_shown_as_it_was_given(run: Call, made: dict[str, Any]) -> None:
+    assert "Strength of the term layout over the steps 1 to 4, from 30 to 30" in (before := shown(run).text)
+    assert "Strength γ" in before
+    images = made["images"]
+    for each in images[0]["energies"]:
+        each["strength"] = 0.25
+    change(images=images[:1], config={**made["config"], "guidance": {"layout": {"gamma": 1.0, "blend": 0.5}}})
+    assert "Blend of the term layout over the steps 1 to 4, from 0.5 to 0.5" in (after := shown(run).text)
+    assert "Strength γ" not in after
+
+
 def test_one_picture_is_shown_by_itself(run: Call, made: dict[str, Any]) -> None:
     for name in (f"{STEM}-1.png", f"{STEM}-1-layout.png"):
         page = shown(run, f"outputs/{name}")
