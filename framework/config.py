@@ -236,8 +236,11 @@ def apply_sets(config: Mapping[str, Any], sets: Iterable[str], plugins: Plugins 
     return result
 
 
-def validate(config: Mapping[str, Any], plugins: Plugins) -> ResolvedConfig:
+def validate(config: Mapping[str, Any], plugins: Plugins, depth: int = 0) -> ResolvedConfig:
     """Build everything a configuration describes.
+
+    Args:
+        depth: of a render's source, how many renders it is within; it may have a size too.
 
     Raises:
         ConfigError: every problem at once, a line each: the full path, what was given, what was expected.
@@ -245,24 +248,26 @@ def validate(config: Mapping[str, Any], plugins: Plugins) -> ResolvedConfig:
     problems: list[str] = []
     given = merge(DEFAULTS, config)
     checked: Config = {}
+    keys = {**KEYS, "size": tuple[int, int]} if depth else KEYS
     for key, value in given.items():
-        if key not in KEYS:
-            problems.append(f"{key}: no such setting{nearest(str(key), KEYS)}; settings: {', '.join(KEYS)}")
+        if key not in keys:
+            listed = [each for each in keys if not (depth and each == "seed")]
+            problems.append(f"{key}: no such setting{nearest(str(key), listed)}; settings: {', '.join(listed)}")
             continue
         try:
-            checked[key] = convert(value, KEYS[key], key)
+            checked[key] = convert(value, keys[key], key)
         except ConfigError as error:
             problems.append(str(error))
     if checked.get("steps", 1) < 1:
         problems.append(f"steps: {checked['steps']} is below 1; at least one sampling step is needed")
-    sampler_name, sampler = _plugin("sampler", checked.get("sampler"), "sampler", plugins, problems)
+    sampler_name, sampler = _plugin("sampler", checked.get("sampler"), "sampler", plugins, problems, depth)
     guidance = checked["guidance"]
     terms: list[ResolvedTerm] = []
     if not isinstance(guidance, dict):
         problems.append(f"guidance: {guidance!r} is not a mapping from term names to terms")
     else:
         for name, term in cast("dict[Any, Any]", guidance).items():
-            if (resolved := _term(str(name), term, plugins, problems)) is not None:
+            if (resolved := _term(str(name), term, plugins, problems, depth)) is not None:
                 terms.append(resolved)
     if problems:
         raise ConfigError("\n".join(problems))
@@ -271,7 +276,7 @@ def validate(config: Mapping[str, Any], plugins: Plugins) -> ResolvedConfig:
     )
 
 
-def _term(name: str, given: Any, plugins: Plugins, problems: list[str]) -> ResolvedTerm | None:
+def _term(name: str, given: Any, plugins: Plugins, problems: list[str], depth: int) -> ResolvedTerm | None:
     """One term; None, with its problems noted, if it cannot be built."""
     from .guidance import Term
     from .schedule import Schedule
@@ -282,8 +287,8 @@ def _term(name: str, given: Any, plugins: Plugins, problems: list[str]) -> Resol
         return None
     term = cast("Config", given)
     before = len(problems)
-    extractor_name, extractor = _plugin("extractor", term.get("extractor"), f"{path}.extractor", plugins, problems)
-    distance_name, distance = _plugin("distance", term.get("distance"), f"{path}.distance", plugins, problems)
+    extractor_name, extractor = _plugin("extractor", term.get("extractor"), f"{path}.extractor", plugins, problems, depth)
+    distance_name, distance = _plugin("distance", term.get("distance"), f"{path}.distance", plugins, problems, depth)
     schedule = None
     try:
         values = {key: value for key, value in term.items() if key not in ("extractor", "distance")}
@@ -316,7 +321,7 @@ def _kinds(plugins: Plugins, extractor: str, distance: str) -> tuple[str, tuple[
     return found.cls.kind if found else "", wanted.cls.accepts if wanted else ()
 
 
-def _plugin(kind: str, given: Any, path: str, plugins: Plugins, problems: list[str]) -> tuple[str, Any]:
+def _plugin(kind: str, given: Any, path: str, plugins: Plugins, problems: list[str], depth: int) -> tuple[str, Any]:
     """A plugin named in a configuration, built with its options."""
     options = dict(cast("Config", named)) if isinstance(named := _named(given), dict) else {}
     name = options.pop("name", None)
@@ -329,8 +334,12 @@ def _plugin(kind: str, given: Any, path: str, plugins: Plugins, problems: list[s
     except PluginError as error:
         problems.append(f"{path}: {error}")
         return name, None
+    from .model_names import check_sources
+
     try:
-        return name, build(registered.cls, options, path, f"{kind} {name!r}")
+        made = build(registered.cls, options, path, f"{kind} {name!r}")
+        check_sources(made, path, plugins, depth)
+        return name, made
     except ConfigError as error:
         problems.append(str(error))
         return name, None

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .config import Config, expanded, load_guidance, merge, validate
 from .errors import ConfigError, told_of
-from .options import convert, key_of
+from .options import convert, join, key_of
 
 if TYPE_CHECKING:
     from .plugins import Plugins
 
 DEFAULT_MODEL = "shapeworld-base"
 DEEPEST = 4  # renders within renders
+KEYED = re.compile(r"[\w.\[\]-]+: ")  # a problem that begins with the path of a setting
 
 Find: TypeAlias = Callable[[str], Path]
 """Where the folder of a model is that an option names, and that only its plugin can load."""
@@ -66,11 +68,42 @@ def source_settings(source: Mapping[str, Any]) -> Config:
     return {**merge(empty, settings, given), "model": convert(name, str, "model")}
 
 
-def _source(source: Mapping[str, Any], plugins: Plugins, change: Change, depth: int) -> Config:
-    """A source with every default filled in but `cfg`, which is its model's; see `with_models`."""
+def checked_source(source: Mapping[str, Any], plugins: Plugins, depth: int = 0) -> Config:
+    """`source_settings`, with everything checked that can be without its model. `depth`: how many renders it is within.
+
+    Raises:
+        ConfigError: every problem at once, a line each.
+    """
     if depth == DEEPEST:
         raise ConfigError(f"renders within more than {DEEPEST} renders; does its guidance name itself?")
-    config = source_settings(source)
+    settings = source_settings(source)
+    validate(settings, plugins, depth + 1)
+    return settings
+
+
+def check_sources(plugin: Any, path: str, plugins: Plugins, depth: int) -> None:
+    """Whether what renders for a plugin can be used, as far as that can be told without its model.
+
+    Args:
+        path: where the plugin stands in the configuration.
+        depth: how many renders that is within.
+
+    Raises:
+        ConfigError: every problem at once, a line each, with its full path.
+    """
+    for field in fields(plugin) if is_dataclass(plugin) else ():
+        if field.metadata.get("model") == "source":
+            try:
+                checked_source(getattr(plugin, field.name), plugins, depth)
+            except ConfigError as error:
+                where, lines = join(path, key_of(field)), str(error).split("\n")
+                keyed = (f"{where}.{line}" if KEYED.match(line) else f"{where}: {line}" for line in lines)
+                raise ConfigError("\n".join(keyed)) from None
+
+
+def _source(source: Mapping[str, Any], plugins: Plugins, change: Change, depth: int) -> Config:
+    """A source with every default filled in but `cfg`, which is its model's; see `with_models`."""
+    config = checked_source(source, plugins, depth)
     apart = {key: config.pop(key) for key in ("model", "size") if key in config}
     resolved = validate(config, plugins).as_dict()
     left = {"seed"} if "guidance" in config else {"seed", "guidance"}

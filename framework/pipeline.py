@@ -22,7 +22,7 @@ from .items import SEEDS
 from .layout import Layout
 from .loop import OnStep, sample
 from .masks import check_proportions
-from .model_names import DEFAULT_MODEL, source_settings
+from .model_names import DEFAULT_MODEL, checked_source
 from .options import convert, plain
 from .plugins import Plugins, discover
 from .report import Report, Result, versions
@@ -236,7 +236,7 @@ class Pipeline:
         precision = str(self.model.dtype).removeprefix("torch.")
         options: dict[str, Any] = {"device": str(self.model.device), "dtype": precision, "plugins": self.plugins}
         with told_of("source"):
-            settings = source_settings(source)
+            settings = checked_source(source, self.plugins)
             name, size = settings.pop("model"), settings.pop("size", None)
             other = Pipeline.load(name, **options)
             if (

@@ -86,7 +86,7 @@ MISTAKES: dict[str, Mistake] = {
         "set the source's size",
     ),
     "source with a setting that is none": changed(
-        inversion(source={"guidance": {}, "stepps": 3}), "source: stepps: no such setting", "did you mean 'steps'"
+        inversion(source={"guidance": {}, "stepps": 3}), "pull.extractor.source.stepps: no such setting", "did you mean 'steps'"
     ),
     "source of a model that is none": changed(
         inversion(source={"model": "shapeworld-glign"}), "source: model 'shapeworld-glign' is neither a model that ships"
