@@ -99,7 +99,7 @@ def test_all_models_of_a_method_are_described_with_what_a_source_leaves_open(sce
         ),
         (
             replace(LSREGEN, sets=("guidance.small.extractor.source.stesp=3",)),
-            "source: stesp: no such setting .did you mean 'steps'",
+            r"source\.stesp: no such setting .did you mean 'steps'",
         ),
         (
             MethodSpec("segmenter@shapeworld", sets=("guidance.segments.extractor.model=/nowhere",)),
