@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any, cast
 
-from .config import presets
+from .config import load_guidance, presets
 from .errors import ConfigError
 from .guidance import Term
 from .types import Model, Run
@@ -47,9 +48,12 @@ def said_in_vain(run: Run, guidance: object, pulled: bool, negatives: Sequence[s
             yield f"{what} {table.prompt!r}: the model {run.model.name} has no token for {unknown}; use other words for it"
     if cfg == 1 and any(negatives):
         yield "at cfg 1 a negative prompt changes nothing: raise cfg, or leave the negative prompt out"
-    if pulled or not any(layout.boxed for layout in run.layouts):
+    if pulled:
         return
-    if "grounding" in run.model.describe():
+    if not any(layout.boxed for layout in run.layouts):
+        if "grounding" in run.model.describe() and _left_to_a_model(guidance):
+            yield f"no image has a box, so the model {run.model.name} draws from the prompt alone"
+    elif "grounding" in run.model.describe():
         first, grounded = run.steps[0], int(getattr(run.denoiser, "grounded_steps", 0))
         if 0 < grounded <= first.index:
             yield (
@@ -60,6 +64,11 @@ def said_in_vain(run: Run, guidance: object, pulled: bool, negatives: Sequence[s
         yield "a layout without guidance changes nothing: pass guidance='layout-guidance', or {} if none is meant"
     elif isinstance(guidance, str | Path) and guidance != "none":
         yield pulls_nothing(guidance, run.model)
+
+
+def _left_to_a_model(guidance: object) -> bool:
+    """Whether guidance without terms names a model, as the preset `gligen` does: to that it leaves the boxes."""
+    return isinstance(guidance, Mapping | str | Path) and bool(load_guidance(cast("Any", guidance)).get("model"))
 
 
 def said_of_render(run: Run, terms: Sequence[Term], wanted: tuple[int, int] | None) -> Iterator[str]:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lsregen.framework.config import load_guidance
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.layout import Layout
 from lsregen.framework.pipeline import Pipeline
@@ -88,6 +89,19 @@ def test_what_the_model_has_no_token_for_is_said_once(pipeline: Pipeline, caplog
         "prompt 'a 円形 circle and a ö star': the model shapeworld-base has no token for '円形' and 'ö'; use other words for it",
         "negative prompt 'a 星': the model shapeworld-base has no token for '星'; use other words for it",
     ]
+
+
+def test_boxes_left_to_a_model_and_not_given_are_said_so(caplog: pytest.LogCaptureFixture) -> None:
+    gligen = Pipeline.load("shapeworld-gligen", device="cpu")
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
+        gligen(PROMPT, layout=LAYOUT, guidance="gligen", steps=1)
+        gligen(PROMPT, guidance="none", steps=1)
+        gligen(PROMPT, guidance={}, steps=1)
+        gligen(PROMPT, steps=1)
+        assert not caplog.messages
+        gligen(PROMPT, guidance="gligen", steps=1)
+        gligen(PROMPT, guidance=load_guidance("gligen"), steps=1)  # as the command line gives it
+    assert caplog.messages == ["no image has a box, so the model shapeworld-gligen draws from the prompt alone"] * 2
 
 
 def test_a_picture_entered_after_the_boxes_were_seen_is_said_so(caplog: pytest.LogCaptureFixture) -> None:
