@@ -53,17 +53,38 @@ def check_pull(term: str, extractor: FeatureExtractor, distance: Distance, sched
         )
     if schedule.blend is None:
         return
-    if not (extractor.kind == "latent" and getattr(distance, "blends", False)):
+    if not _blends(extractor, distance):
         raise ConfigError(
             f"{where}: blend {schedule.blend}: only a squared distance between latents (l2, with the reduction sum) moves a "
             "known share of the way to its target; give gamma instead"
         )
-    if schedule.site != (site := "z0" if of_clean else "before"):
+    if schedule.site != (site := _site_of_blends(extractor)):
         raise ConfigError(
             f"{where}: blend {schedule.blend} at site {schedule.site!r}: the extractor looks at "
             f"{'the clean estimate' if of_clean else 'z'}, and only at site {site!r} is that moved by the share asked for; take "
             "that site, or give gamma instead"
         )
+
+
+def overshoot(term: str, extractor: FeatureExtractor, distance: Distance, schedule: Schedule) -> str | None:
+    """What is said of a gamma that goes beyond the target, where the share of the way is known: pull after pull adds to that."""
+    share = 2 * schedule.gamma  # as a blend; see `Schedule.strength`
+    known = _blends(extractor, distance) and schedule.site == _site_of_blends(extractor) and schedule.normalise == "none"
+    if schedule.blend is not None or not known or share <= 1:
+        return None
+    return (
+        f"term {term!r}: gamma {schedule.gamma:g} goes {share:g} times the way to the target, so the pulls swing around it or "
+        "lead away from it; give blend instead, between 0 (not at all) and 1 (onto it)"
+    )
+
+
+def _blends(extractor: FeatureExtractor, distance: Distance) -> bool:
+    return extractor.kind == "latent" and bool(getattr(distance, "blends", False))
+
+
+def _site_of_blends(extractor: FeatureExtractor) -> str:
+    """The site at which what the extractor looks at is moved itself."""
+    return "z0" if extractor.needs.prediction or extractor.needs.image else "before"
 
 
 def check_window(term: str, schedule: Schedule, steps: Sequence[Step]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, cast
 import torch
 from PIL import Image as PILImage
 
-from .checking import remedies
+from .checking import overshoot, remedies
 from .config import ResolvedConfig, apply_sets, load_guidance, merge, validate
 from .errors import ConfigError, LayoutError, NonFiniteError, told_of
 from .guidance import Guidance, Term
@@ -147,6 +147,9 @@ class Pipeline:
         cfg = cast("float", resolved.cfg)
         for sentence in said_in_vain(run, guidance, bool(terms.terms), batch.negatives, cfg):
             log.warning("%s", sentence)
+        for term in terms.terms:
+            if said := overshoot(term.name, term.extractor, term.distance, term.schedule):
+                log.warning("%s", said)
         tracer = self._tracer(run, trace)
         clock.lap("prepare")
         watch = _Watch(tracer, on_step)

@@ -98,6 +98,19 @@ def test_gamma_is_half_of_the_blend(pipeline: Pipeline) -> None:
     assert torch.equal(blended, walk(pipeline, extractor, Schedule(gamma=0.2, until=0.1))[0].z)
 
 
+def test_a_gamma_that_goes_beyond_the_target_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
+    extractor = GligenInversion(source={**SOURCE, "steps": 1}, noise="shared")
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
+        for schedule in (Schedule(gamma=0.5), Schedule(gamma=5, normalise="rms"), Schedule(gamma=5, site="after")):
+            walk(pipeline, extractor, schedule, steps=1)
+        assert not caplog.messages
+        walk(pipeline, extractor, Schedule(gamma=5), steps=1)
+    assert caplog.messages == [
+        "term 'L2': gamma 5 goes 10 times the way to the target, so the pulls swing around it or lead away from it; give blend "
+        "instead, between 0 (not at all) and 1 (onto it)"
+    ]
+
+
 def test_shared_noise_is_the_runs_own_and_fresh_noise_is_new_at_every_step(pipeline: Pipeline) -> None:
     run, state = prepared(pipeline, GligenInversion(source=SOURCE, noise="shared"))
     step = run.steps[4]
