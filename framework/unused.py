@@ -80,8 +80,8 @@ def said_of_render(run: Run, terms: Sequence[Term], wanted: tuple[int, int] | No
     """
     if run.size == wanted:
         yield (
-            f"the picture of the model {run.model.name} is as large as the image, {run.size[0]}x{run.size[1]} pixels, so nothing is "
-            "enlarged: load a larger model, such as the one that the preset names, or, if that is meant, set the source's size"
+            f"the picture of the model {run.model.name} is as large as the image, {run.size[0]}x{run.size[1]} pixels, so nothing "
+            "is enlarged: load a larger model, such as the one that the preset names, or, if that is meant, set the source's size"
         )
     if not any(layout.boxed for layout in run.layouts):
         yield "no image has a box, so the picture that is rendered first has no layout to bring"
