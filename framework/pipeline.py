@@ -136,8 +136,11 @@ class Pipeline:
         strength = checked_strength(strength, pictures, resolved.steps)
         if not terms.terms and any(layout.boxed for layout in batch.layouts):
             check_seen(self.model, str(guidance))
+        if size is None and pictures:
+            with told_of("init_image"):
+                self.model.latent_shape(size := pictures[0].size)
         models: dict[str, Mapping[str, Any]] = {}
-        run = self._start(resolved, batch, size or (pictures[0].size if pictures else self.model.default_size), models)
+        run = self._start(resolved, batch, size or self.model.default_size, models)
         if pictures is not None:
             run = entered(run, pictures, strength)
         run, renders = _keeping_renders(run)

@@ -74,6 +74,11 @@ def test_a_picture_of_other_proportions_is_refused_and_another_size_is_not() -> 
         from_pil([picture(128, 64)], (64, 64))
 
 
+def test_a_picture_whose_size_the_model_cannot_make_is_named(pipeline: Pipeline) -> None:
+    with pytest.raises(ConfigError, match="init_image: size 100x70"):
+        pipeline(PROMPT, init_image=picture(100, 70), steps=2)
+
+
 def walk(pipeline: Pipeline, **options: Any) -> list[StepReport]:
     reports: list[StepReport] = []
     pipeline(PROMPT, **{"steps": 10, "seed": 3, "on_step": reports.append, **options})
