@@ -64,8 +64,10 @@ def draw_charts(charts: Sequence[Chart], axis: str, kind: str, *, says: str = ""
         figure = figures.Figure(figsize=(width * len(charts), height + 0.3 * bool(says)), layout="constrained", facecolor="white")
         if says:
             figure.suptitle(says, x=0.01, ha="left", fontsize=12, color=INK)
-        for axes, chart in zip(figure.subplots(1, len(charts), squeeze=False)[0], charts, strict=True):
+        panels = figure.subplots(1, len(charts), squeeze=False)[0]
+        for axes, chart in zip(panels, charts, strict=True):
             _draw(axes, chart, axis, places)
+        _legend(figure, panels, charts)
         buffer = BytesIO()
         about = {"svg": {"Date": None}, "pdf": {"CreationDate": None}, "png": {"Software": "lsregen"}}
         figure.savefig(buffer, format=kind, dpi=160, metadata=about[kind])
@@ -97,8 +99,18 @@ def _draw(axes: Any, chart: Chart, axis: str, places: Sequence[str]) -> None:
     if places:
         axes.set_xticks(range(len(places)), places, fontsize=9)
         axes.set_xlim(-0.6, len(places) - 0.4)
-    if any(each.name for each in chart.series):
-        axes.legend(frameon=False, fontsize=9)
+
+
+def _legend(figure: Any, panels: Sequence[Any], charts: Sequence[Chart]) -> None:
+    """One for all charts, under them, if they have the same series; else one in each, where it hides least."""
+    names = [[each.name for each in chart.series] for chart in charts]
+    if len(charts) > 1 and all(each == names[0] for each in names) and any(names[0]):
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=2 * len(charts), frameon=False, fontsize=9)
+        return
+    for axes, of_chart in zip(panels, names, strict=True):
+        if any(of_chart):
+            axes.legend(frameon=False, fontsize=9)
 
 
 def name_of(metric: str) -> str:
