@@ -55,9 +55,10 @@ class Initial:
         said = stretched(self.picture.size, size)
         if size == self.picture.size and any(side % model.factor for side in size):
             cropped = "x".join(str(side // model.factor * model.factor) for side in size)
+            cure = f"crop it to {cropped}, or " if min(size) >= model.factor else ""
             said = (
-                f"{size[0]}x{size[1]} pixels, and the sides of {model.name}'s images are multiples of {model.factor}; crop it to "
-                f"{cropped}, or ask for a --size of its proportions"
+                f"{size[0]}x{size[1]} pixels, and the sides of {model.name}'s images are multiples of {model.factor}; {cure}ask "
+                "for a --size of its proportions"
             )
         if said:
             raise ConfigError(f"--init-image {self.path}: {said}")

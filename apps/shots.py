@@ -193,10 +193,9 @@ def layout_of(base: Layout, boxes: Sequence[str], masks: Sequence[str], phrases:
     except LayoutError as error:
         raise type(error)(f"--{error}") from None
     boxed = Layout(tuple(read_box(box) for box in boxes))
-    if twice := [region.phrase for region in masked if boxed.of(region.phrase)]:
-        raise LayoutError(
-            f"--box and --mask of {twice[0]!r}: they would be two places; leave one out, the --box if the mask is meant"
-        )
+    for there, what in ((boxed, "--box"), (base, "a layout file")):
+        if twice := [region.phrase for region in masked if Layout(there.of(region.phrase)).boxed]:
+            raise LayoutError(f"{what} and --mask of {twice[0]!r}: they would be two places; leave one out")
     placed = Layout((*base.regions, *boxed.regions, *masked))
     named = Layout(tuple(Region(phrase) for phrase in phrases))
     return Layout((*placed.regions, *(Region(phrase) for phrase in named.phrases if not placed.of(phrase))))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 
 import torch
 from torch import Tensor
 
 from .errors import ConfigError
-from .schedule import Schedule
+from .schedule import Schedule, first_step
 from .types import Distance, Energy, FeatureExtractor, Features, Step
 
 LOOKS = ("kind",)
@@ -97,9 +98,10 @@ def check_window(term: str, schedule: Schedule, steps: Sequence[Step]) -> None:
         return
     first, window = steps[0], f"from {schedule.from_:g} and until {schedule.until:g}"
     if schedule.until <= first.fraction:
+        needed = ceil(1e4 * (first.count - first_step(schedule.until, first.count) + 1) / first.count) / 1e4
         raise ConfigError(
             f"term {term!r}: image-to-image leaves out the first {first.index} of the {first.count} steps, and with them all "
-            f"between {window}; raise strength above {1 - schedule.until:g}, or set until above {first.fraction:g}"
+            f"between {window}; raise strength to {needed:g}, or set until above {first.fraction:g}"
         )
     raise ConfigError(f"term {term!r}: none of the {len(steps)} steps lies between {window}; widen the window or take more steps")
 

@@ -108,7 +108,6 @@ class _ActiveTerm:
     def __init__(self, term: Term, run: Run) -> None:
         self.term, self.seeds = term, run.seeds
         self.looked = False
-        check_window(term.name, term.schedule, run.steps)  # first: what prepares may render for a minute
         self.state: Any = term.extractor.prepare(run, term.distance.raster)
         self.needs: Needs = term.extractor.needs
         self.stopped = torch.zeros(len(run.z_T), dtype=torch.bool, device=run.z_T.device)
@@ -194,6 +193,8 @@ class GuidanceRun:
 
     def __init__(self, guidance: Guidance, run: Run) -> None:
         self.run = run
+        for term in guidance.terms:  # first: what prepares may render for a minute
+            check_window(term.name, term.schedule, run.steps)
         self.terms = [_ActiveTerm(term, run) for term in guidance.terms]
         self.log: list[LogEntry] = []
         self.energies: dict[str, Tensor] = {}

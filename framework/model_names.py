@@ -92,7 +92,7 @@ def check_sources(plugin: Any, path: str, plugins: Plugins, depth: int) -> None:
         ConfigError: every problem at once, a line each, with its full path.
     """
     for field in fields(plugin) if is_dataclass(plugin) else ():
-        if field.metadata.get("model") == "source":
+        if field.metadata.get("model") == "source" and getattr(plugin, field.name) is not None:
             try:
                 checked_source(getattr(plugin, field.name), plugins, depth)
             except ConfigError as error:

@@ -100,7 +100,7 @@ class Schedule:
 
     def active(self, step: Step) -> bool:
         """Whether this step lies in the window."""
-        return _first_step(self.from_, step.count) <= step.index < _first_step(self.until, step.count)
+        return first_step(self.from_, step.count) <= step.index < first_step(self.until, step.count)
 
     def strength(self, step: Step) -> float:
         """What the gradient is multiplied by. That of a squared distance is twice the way to the target."""
@@ -109,11 +109,11 @@ class Schedule:
 
     def refinement(self, step: Step) -> tuple[float, int] | None:
         """Threshold and most updates, if a refinement is due at this step; the latest, where few steps bring several together."""
-        last = _first_step(self.until, step.count) - 1
-        due = {f: refinement for f, refinement in self.refine.items() if min(_first_step(f, step.count), last) == step.index}
+        last = first_step(self.until, step.count) - 1
+        due = {f: refinement for f, refinement in self.refine.items() if min(first_step(f, step.count), last) == step.index}
         return due[max(due)] if due else None
 
 
-def _first_step(fraction: float, count: int) -> int:
+def first_step(fraction: float, count: int) -> int:
     """The first step that has at least this fraction of the run behind it."""
     return ceil(fraction * count - 1e-9)  # .3 * 10 is not 3

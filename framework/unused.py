@@ -37,7 +37,7 @@ def said_in_vain(run: Run, guidance: object, pulled: bool, negatives: Sequence[s
 
     Args:
         run: from the step at which it is entered.
-        guidance: as it was given; a mapping says in so many words what pulls, so it is not asked about.
+        guidance: as it was given; a mapping without terms says in so many words that nothing pulls.
         pulled: whether any term pulls.
     """
     prompts = [("prompt", table) for table in {table.prompt: table for table in run.denoiser.tokens}.values()]

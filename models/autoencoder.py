@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,6 +72,15 @@ class Autoencoder(nn.Module):
         z = self.post_quant_conv(z / self.config.scaling_factor)
         tiled = self.tiling.takes(z, z.shape[-2] * z.shape[-1] * self.config.factor**2)
         return self.tiling.decode(self.decoder, z) if tiled else self.decoder(z)
+
+
+def encoding_in_fp32(autoencoder: Autoencoder) -> Autoencoder:
+    """A copy that encodes in fp32; what decodes is the original's."""
+    shared = autoencoder.decoder, autoencoder.post_quant_conv
+    copies: dict[int, Any] = {id(module): module for module in shared}
+    for module in (autoencoder.encoder, autoencoder.quant_conv):
+        copies |= {id(weight): nn.Parameter(weight.float(), requires_grad=False) for weight in module.parameters()}
+    return deepcopy(autoencoder, copies)
 
 
 class Encoder(nn.Module):

@@ -74,7 +74,7 @@ class Conditioner:
         """
         first, *others = (encoder.tokens(prompt) for encoder in self.encoders)
         if (cut := first.truncated_from) is not None:
-            log.warning("the prompt is too long for %d tokens; the model does not see its end: %r", self.length, prompt[cut:])
+            log.warning("a prompt is too long for %d tokens; the model does not see its end: %r", self.length, prompt[cut:])
         return AgreeingTokens(first.prompt, first.pieces, first.truncated_from, tuple(others)) if others else first
 
     def encode(self, prompts: Sequence[str]) -> Conditioning:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from ..framework.layout import Layout
 from ..framework.taps import Taps
 from ..framework.tokens import TokenTable
 from ..framework.types import Image, Latents, NoiseSchedule, Prediction, Step, View
-from .autoencoder import Autoencoder
+from .autoencoder import Autoencoder, encoding_in_fp32
 from .checkpoint import sha256
 from .conditioning import Conditioner, Conditioning
 from .grounding import Grounder
@@ -142,7 +141,7 @@ class LatentDiffusion:
         """
         self.latent_shape((images.shape[-1], images.shape[-2]))
         self.stages.enter("pictures", beside=images.requires_grad)
-        exact = self.autoencoder if self.autoencoder.dtype == torch.float32 else deepcopy(self.autoencoder).float()
+        exact = self.autoencoder if self.autoencoder.dtype == torch.float32 else encoding_in_fp32(self.autoencoder)
         return exact.encode((images * 2 - 1).to(self.device, torch.float32))
 
     def decode(self, z: Latents) -> Image:

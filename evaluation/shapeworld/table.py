@@ -89,8 +89,9 @@ def _notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
         names = made.setdefault(what, [])
         if row["guidance"] not in names:
             names.append(row["guidance"])
+    agreed = all_agreed(rows, {column.metric for column in MOST})
     return [
-        f"Scenes of each row: {numbers}. In brackets: 95 % intervals, bootstrapped over scenes.{all_agreed(rows)}",
+        f"Scenes of each row: {numbers}. In brackets: 95 % intervals, bootstrapped over scenes.{agreed}",
         "Times and memory say what the machine did besides: seconds of processor time on a CPU, MB beyond the weights.",
         *(f"{what}: {'; '.join(names)}." for what, names in made.items()),
     ]

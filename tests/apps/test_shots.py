@@ -242,7 +242,7 @@ def test_a_model_named_in_a_picture_is_never_a_path(run: Call, stand_in: StandIn
         (("--mask", "cat=mask.png", "--prompt", "a dog"), ("--mask: ", "'cat'")),
         (
             ("--mask", "dog=mask.png", "--box", "Dog=0,0,1,1", "--prompt", "a dog"),
-            ("--box and --mask of 'dog': they would be two places; leave one out, the --box if the mask is meant",),
+            ("--box and --mask of 'dog': they would be two places; leave one out",),
         ),
         (("--from-image", "mask.png"), ("mask.png: no settings of lsregen inside",)),
         (("--from-image", "absent.png"), ("absent.png",)),

@@ -94,7 +94,7 @@ def test_a_window_without_a_step_is_refused_and_not_skipped_over() -> None:
 def test_a_window_before_the_step_that_a_picture_is_entered_at_is_refused() -> None:
     run = make_run(LinearDenoiser(), draw(0, 1, 3, 4, 4), count=10)
     entered, term = replace(run, steps=run.steps[3:]), Term(Look("z"), Measure(square), Schedule(until=0.1), name="small")
-    said = "leaves out the first 3 of the 10 steps, and with them all between from 0 and until 0.1; raise strength above 0.9, or "
+    said = "leaves out the first 3 of the 10 steps, and with them all between from 0 and until 0.1; raise strength to 1, or "
     with pytest.raises(ConfigError, match=f"^term 'small': image-to-image {said}set until above 0.3$"):
         sample(entered, Guidance([term]))
     late = Term(Look("z"), Measure(square), Schedule(from_=0.55, until=0.6), name="thin")

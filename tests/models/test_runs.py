@@ -24,7 +24,7 @@ def test_a_prompt_that_is_cut(pipeline: Pipeline, caplog: pytest.LogCaptureFixtu
     with caplog.at_level(logging.WARNING):
         pipeline(CUT, layout=Layout.from_boxes({"red circle#1": BOX}), guidance="layout-guidance", steps=1)
     assert [record.getMessage() for record in caplog.records] == [
-        "the prompt is too long for 16 tokens; the model does not see its end: 'and a blue circle'"
+        "a prompt is too long for 16 tokens; the model does not see its end: 'and a blue circle'"
     ]
     with pytest.raises(PhraseError, match=r"phrase 'blue circle#2'.*does not see"):
         pipeline(CUT, layout=Layout.from_boxes({"blue circle#2": BOX}), guidance="layout-guidance", steps=1)
