@@ -94,7 +94,9 @@ def energy_chart(term: str, evaluations: Sequence[Evaluation], targets: Sequence
 
 def strength_chart(term: str, evaluations: Sequence[Evaluation], blends: bool = False) -> Chart:
     """The strength that the gradient was multiplied by at every evaluation; of a blend, which is twice that, the blend."""
-    return _chart("blend" if blends else "strength", term, evaluations, [each.strength * (1 + blends) for each in evaluations])
+    if blends:
+        return _chart("blend", term, evaluations, [2 * each.strength for each in evaluations])
+    return _chart("strength", term, evaluations, [each.strength for each in evaluations])
 
 
 def targets_of(schedule: Mapping[str, Any], steps: int) -> list[tuple[float, float, float]]:

@@ -52,16 +52,16 @@ class Initial:
         Raises:
             ConfigError: it would have to be cropped.
         """
-        said = stretched(self.picture.size, size)
-        if size == self.picture.size and any(side % model.factor for side in size):
-            cropped = "x".join(str(side // model.factor * model.factor) for side in size)
-            cure = f"crop it to {cropped}, or " if min(size) >= model.factor else ""
-            said = (
-                f"{size[0]}x{size[1]} pixels, and the sides of {model.name}'s images are multiples of {model.factor}; {cure}ask "
-                "for a --size of its proportions"
+        where, factor = f"--init-image {self.path}", model.factor
+        if size == self.picture.size and any(side % factor for side in size):
+            cropped = "x".join(str(side // factor * factor) for side in size)
+            cure = f"crop it to {cropped}, or " if min(size) >= factor else ""
+            raise ConfigError(
+                f"{where}: {size[0]}x{size[1]} pixels, and the sides of {model.name}'s images are multiples of {factor}; {cure}"
+                "ask for a --size of its proportions"
             )
-        if said:
-            raise ConfigError(f"--init-image {self.path}: {said}")
+        if said := stretched(self.picture.size, size):
+            raise ConfigError(f"{where}: {said}")
 
 
 def initial_options(command: Callable[..., Any]) -> Callable[..., Any]:

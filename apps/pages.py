@@ -156,15 +156,15 @@ def _image(image: Picture, folder: Path) -> ImageShown:
     count = max([0, int(steps or 0), *(each.step + 1 for each in image.energies)])
     if replaced(image, folder):
         gone = Shown(missing=f"{image.path} was replaced by a later run; what stands there now is not this image.")
-        picture = layout = attention = source = gone
+        picture = layout = attention = gone
+        source = gone if image.source_path else None
     else:
         picture = load(folder, image.path, "")
         layout = load(folder, image.layout_path, "No boxes or masks were given.")
         attention = load(folder, image.attention_path, "No attention was traced: no phrase was named, or --trace was 0.")
-        source = load(folder, image.source_path, "")
+        source = load(folder, image.source_path, "") if image.source_path else None
     terms = tuple(_term(name, each, image, count) for name, each in image.terms().items())
-    small = source if image.source_path else None
-    return ImageShown(image, picture, layout, attention, small, _thumbnail(layout, picture), terms, _phrases(image), count)
+    return ImageShown(image, picture, layout, attention, source, _thumbnail(layout, picture), terms, _phrases(image), count)
 
 
 def load(folder: Path, name: str | None, none: str) -> Shown:
@@ -218,9 +218,10 @@ def replaced(image: Picture, folder: Path) -> bool:
         found = read_metadata(folder / image.path)
     except LsregenError:  # not there, or without settings: nothing speaks against it
         return False
-    now = (found.seed, found.own.prompt, found.own.negative, found.layout, found.config, found.versions)
-    then = (image.seed, image.prompt, image.negative, image.regions, image.settings, image.versions)
-    return (*now, found.model, found.models) != (*then, image.model, image.models)
+    own = found.own
+    now = (found.seed, own.prompt, own.negative, found.layout, found.config, found.model, found.models, found.versions)
+    then = (image.seed, image.prompt, image.negative, image.regions, image.settings, image.model, image.models, image.versions)
+    return now != then
 
 
 def _term(name: str, evaluations: Sequence[Evaluation], image: Picture, steps: int) -> TermShown:

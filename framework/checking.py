@@ -46,8 +46,7 @@ def check_pull(term: str, extractor: FeatureExtractor, distance: Distance, sched
     if schedule.site != "z0" and schedule.blend is None:
         return
     needs, where = extractor.needs, f"term {term or '?'}"
-    of_clean = needs.prediction or needs.image
-    if schedule.site == "z0" and not (needs.taps or of_clean):
+    if schedule.site == "z0" and not (needs.taps or needs.estimate):
         raise ConfigError(
             f"{where}: extractor {type(extractor).__name__} looks at z alone, which a pull at site 'z0' does not move; take site "
             "'before'"
@@ -62,8 +61,8 @@ def check_pull(term: str, extractor: FeatureExtractor, distance: Distance, sched
     if schedule.site != (site := _site_of_blends(extractor)):
         raise ConfigError(
             f"{where}: blend {schedule.blend} at site {schedule.site!r}: the extractor looks at "
-            f"{'the clean estimate' if of_clean else 'z'}, and only at site {site!r} is that moved by the share asked for; take "
-            "that site, or give gamma instead"
+            f"{'the clean estimate' if needs.estimate else 'z'}, and only at site {site!r} is that moved by the share asked for; "
+            "take that site, or give gamma instead"
         )
 
 
@@ -85,7 +84,7 @@ def _blends(extractor: FeatureExtractor, distance: Distance) -> bool:
 
 def _site_of_blends(extractor: FeatureExtractor) -> str:
     """The site at which what the extractor looks at is moved itself."""
-    return "z0" if extractor.needs.prediction or extractor.needs.image else "before"
+    return "z0" if extractor.needs.estimate else "before"
 
 
 def check_window(term: str, schedule: Schedule, steps: Sequence[Step]) -> None:

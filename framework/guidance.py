@@ -127,10 +127,6 @@ class _ActiveTerm:
         """Whether it reuses the pass that denoising makes. A z0 term that looks at the prediction alone needs no pass at all."""
         return self.term.schedule.site in ("after", "noise") or (self.term.schedule.site == "z0" and bool(self.points))
 
-    @property
-    def wants_prediction(self) -> bool:
-        return self.needs.prediction or self.needs.image
-
     def energy(self, view: View) -> Energy:
         name, extractor, distance = self.term.name, self.term.extractor, self.term.distance
         current = checked_features(extractor.current(view, self.state), name, extractor, "current")
@@ -254,7 +250,7 @@ class GuidanceRun:
         needs every sample.
         """
         points = frozenset[TapPoint]().union(*(active.points for active, _ in pending))
-        taps = Taps(points, full=shared or any(active.wants_prediction for active, _ in pending))
+        taps = Taps(points, full=shared or any(active.needs.estimate for active, _ in pending))
         live = torch.stack([progress.updated for _, progress in pending]).any(dim=0)
         everyone = torch.ones_like(live)
         if not taps.wanted and not taps.full:

@@ -137,8 +137,9 @@ class Pipeline:
         if not terms.terms and any(layout.boxed for layout in batch.layouts):
             check_seen(self.model, str(guidance))
         if size is None and pictures:
+            size = pictures[0].size
             with told_of("init_image"):
-                self.model.latent_shape(size := pictures[0].size)
+                self.model.latent_shape(size)
         models: dict[str, Mapping[str, Any]] = {}
         run = self._start(resolved, batch, size or self.model.default_size, models)
         if pictures is not None:

@@ -99,6 +99,11 @@ class Needs:
     prediction: bool = False  # eps or z0 of the conditional branch: the pass runs to its end
     image: bool = False  # the decoded z0; implies prediction
 
+    @property
+    def estimate(self) -> bool:
+        """Whether it looks at what the pass ends with: the prediction, or the picture that is decoded from it."""
+        return self.prediction or self.image
+
 
 class View:
     """What an extractor may look at: `z` of one step, what the pass recorded, and lazily `eps`, `z0` and the image."""

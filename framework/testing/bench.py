@@ -132,7 +132,7 @@ def declared_view(run: Run, z: Latents, step: Step, needs: Needs, looks: Looks |
     """What guidance shows an extractor that stands alone: what it declares, and nothing else."""
     looks = looks or Looks()
     points = needed_points(run, needs)
-    taps = WatchedTaps(points, looks, full=needs.prediction or needs.image)
+    taps = WatchedTaps(points, looks, full=needs.estimate)
     if not points and not taps.full:
         return WatchedView(View(z, step, taps, run.denoiser.layers), looks)
     seen = run.denoiser.observe(z, step, taps)
