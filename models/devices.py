@@ -22,7 +22,7 @@ def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     """The device and dtype that two names mean.
 
     `auto` is the first device there is of cuda, mps and cpu, and the dtype that suits it: fp16 on cuda, fp32 elsewhere. A cuda
-    device may carry a number, as in `cuda:1`.
+    device may carry a number, as in `cuda:1`; the device that is returned has one, as those of tensors have.
 
     Raises:
         ConfigError: an unknown name, or a device that this machine does not have.
@@ -39,7 +39,7 @@ def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
 def _device(given: str) -> torch.device:
     there = {"cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0, "mps": int(torch.backends.mps.is_available())}
     if given == "auto":
-        return torch.device(next((name for name, count in there.items() if count), "cpu"))
+        given = next((name for name, count in there.items() if count), "cpu")
     name, colon, number = given.partition(":")
     if name not in DEVICES or name == "auto" or (colon and not (number.isascii() and number.isdigit())):
         raise ConfigError(f"device {given!r}: expected one of {', '.join(DEVICES)}, or one with a number{nearest(name, DEVICES)}")
@@ -47,4 +47,8 @@ def _device(given: str) -> torch.device:
     if wanted >= count:
         has = f"only {count} of them, counted from 0" if count else "none"
         raise ConfigError(f"device {given!r}: this machine has {has}; use 'auto' or 'cpu'")
-    return torch.device(given)
+    if name == "cpu":
+        return HOME
+    if not number:  # by its number, as its tensors name it
+        wanted = torch.cuda.current_device() if name == "cuda" and torch.cuda.is_initialized() else 0
+    return torch.device(name, wanted)

@@ -263,10 +263,10 @@ def test_automatic_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert resolve("auto", "auto") == (torch.device("cpu"), torch.float32)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert resolve("auto", "auto") == (torch.device("mps"), torch.float32)
+    assert resolve("auto", "auto") == (torch.device("mps", 0), torch.float32)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert resolve("auto", "auto") == (torch.device("cuda"), torch.float16)
+    assert resolve("auto", "auto") == (torch.device("cuda", 0), torch.float16)
     assert resolve("cuda:1", "bf16") == (torch.device("cuda:1"), torch.bfloat16)
     with pytest.raises(ConfigError, match="device 'cuda:2': this machine has only 2 of them, counted from 0"):
         resolve("cuda:2", "auto")
