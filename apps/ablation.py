@@ -19,7 +19,7 @@ from .comparison import (
     write_result,
     write_sheet,
 )
-from .model_options import PATH
+from .option_types import PATH
 from .output import claim, write_file
 
 

@@ -24,7 +24,7 @@ from .comparison import (
     write_result,
     write_sheet,
 )
-from .model_options import PATH
+from .option_types import NAME, PATH
 from .output import claim
 
 if TYPE_CHECKING:
@@ -40,9 +40,12 @@ SHOWN = 4  # scenes in the picture
 
 
 @click.command()
-@click.option("--model", "models", multiple=True, required=True, metavar="NAME|DIR", help="May be repeated: side by side.")
+@click.option(
+    "--model", "models", multiple=True, required=True, type=NAME, metavar="NAME|DIR", help="May be repeated: side by side."
+)
 @click.option(
     "--guidance",
+    type=NAME,
     metavar="NAME|FILE",
     help="Then try it, on the last model, on the best layer, the best three and all of them, with as many other scenes.",
 )

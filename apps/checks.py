@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from ..framework.errors import ConfigError, LayoutError, nearest
+from ..framework.files import reason
 from ..framework.formats import MASK_FORM
 from ..framework.layout import BOX_FORM, Layout, Region, parse_box
-from .output import OutputError, reason
+from .output import OutputError
 
 if TYPE_CHECKING:
     from ..framework.config import ResolvedConfig

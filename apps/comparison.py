@@ -14,9 +14,11 @@ import click
 
 from ..evaluation.tables import FORMAT
 from ..framework.errors import ConfigError, counted
+from ..framework.files import reason
 from .checks import check_folder, check_model, memory_errors
 from .cli import INTERRUPTED
-from .output import SOFTWARE, OutputError, claim, reason, write_file, write_json
+from .option_types import PATH, Finite
+from .output import SOFTWARE, OutputError, claim, write_file, write_json
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -58,7 +60,7 @@ OPTIONS = (
         "--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Of the first scene and of its image."
     ),
     click.option("--steps", type=click.IntRange(min=1), help="Sampling steps; 50 unless the guidance says otherwise."),
-    click.option("--cfg", type=float, help="Strength of classifier-free guidance; the model's own by default."),
+    click.option("--cfg", type=Finite(), help="Strength of classifier-free guidance; the model's own by default."),
     click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images made at once."),
     click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
     click.option("--dtype", default="auto", show_default=True, help="auto, fp32, fp16 or bf16."),
@@ -66,12 +68,12 @@ OPTIONS = (
     click.option(
         "--out",
         "folder",
-        type=click.Path(path_type=Path),
+        type=PATH,
         default=Path("outputs/shapeworld"),
         show_default=True,
         help="Folder of finished items, which are skipped the next time.",
     ),
-    click.option("--json", "result", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The result file."),
+    click.option("--json", "result", type=PATH, required=True, metavar="FILE", help="The result file."),
 )
 
 

@@ -9,8 +9,7 @@ import click
 from ..framework.errors import ConfigError, counted
 from .checks import check_folder, memory_errors, parse_size
 from .cli import INTERRUPTED
-
-FILE = click.Path(path_type=Path)
+from .option_types import NAME, PATH
 
 
 @click.group()
@@ -19,11 +18,11 @@ def export() -> None:
 
 
 @export.command()
-@click.option("--out", "folder", type=FILE, required=True, help="Folder of the data set; it must be new or empty.")
+@click.option("--out", "folder", type=PATH, required=True, help="Folder of the data set; it must be new or empty.")
 @click.option("--count", type=click.IntRange(min=1), default=300, show_default=True, help="Scenes, one image each.")
 @click.option("--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Of the first scene.")
 @click.option("--objects", type=click.IntRange(1, 3), help="In every scene; 1 to 3, as they come, by default.")
-@click.option("--size", default="64x64", show_default=True, metavar="WxH", help="Width and height in pixels.")
+@click.option("--size", default="64x64", show_default=True, type=NAME, metavar="WxH", help="Width and height in pixels.")
 @click.option("--split", default="eval", show_default=True, help="eval, reference or train.")
 def shapeworld(folder: Path, count: int, seed: int, objects: int | None, size: str, split: str) -> None:
     """Scenes of coloured shapes as COCO: images, instances and captions."""
@@ -39,10 +38,10 @@ def shapeworld(folder: Path, count: int, seed: int, objects: int | None, size: s
 
 
 @click.command()
-@click.argument("instances", type=FILE)
-@click.option("--images", type=FILE, required=True, help="Folder of the images.")
-@click.option("--model", type=FILE, required=True, help="Folder of an image-to-text model of transformers, such as BLIP-2.")
-@click.option("--out", type=FILE, required=True, metavar="FILE.jsonl", help="The captions; what is there is kept and skipped.")
+@click.argument("instances", type=PATH)
+@click.option("--images", type=PATH, required=True, help="Folder of the images.")
+@click.option("--model", type=PATH, required=True, help="Folder of an image-to-text model of transformers, such as BLIP-2.")
+@click.option("--out", type=PATH, required=True, metavar="FILE.jsonl", help="The captions; what is there is kept and skipped.")
 @click.option("--split", type=click.Choice(("single", "multi", "all")), default="all", show_default=True, help="As in plan.")
 @click.option("--question", help="Asked of images with two objects or more, with {first} and {second} in it; '' asks nothing.")
 @click.option("--limit", type=click.IntRange(min=1), help="The first so many images of the split, as in plan.")

@@ -22,7 +22,8 @@ from .cli import INTERRUPTED
 from .initial import initial_options, read_initial
 from .job import Job, Made, Work
 from .metadata import LONGEST, MOST_SAMPLES, check_autoencoder, made_with
-from .model_options import LOADED, PATH, model_options
+from .model_options import LOADED, model_options
+from .option_types import NAME, PATH, Finite
 from .output import OutputError, check_name, claim, prepare_folder
 from .shots import Options, Request, check_phrases, request_of, shots_of
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from ..framework.plugins import Plugins
     from ..framework.types import StepReport
     from .metadata import Metadata
-
-POSITIVE = click.IntRange(min=1)
 
 
 @click.command()
@@ -73,6 +72,7 @@ POSITIVE = click.IntRange(min=1)
 @model_options
 @click.option(
     "--guidance",
+    type=NAME,
     metavar="PRESET|FILE.yaml|none",
     help="What pulls, and how: see `lsregen presets`. [default: layout-guidance with a --box, attend-and-excite with only a "
     "--phrase, else none]",
@@ -80,9 +80,9 @@ POSITIVE = click.IntRange(min=1)
 @click.option(
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting, as guidance.layout.gamma=40; wins over options."
 )
-@click.option("--steps", type=POSITIVE, metavar="N", help="Sampling steps. [default: the preset's]")
-@click.option("--cfg", type=float, help="Classifier-free guidance scale; 1 is off. [default: the preset's, else the model's]")
-@click.option("--sampler", metavar="NAME", help="See `lsregen plugins`. [default: the preset's]")
+@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Sampling steps. [default: the preset's]")
+@click.option("--cfg", type=Finite(), help="Classifier-free guidance scale; 1 is off. [default: the preset's, else the model's]")
+@click.option("--sampler", type=NAME, metavar="NAME", help="See `lsregen plugins`. [default: the preset's]")
 @click.option(
     "--seed",
     type=click.IntRange(0, SEEDS - 1),
@@ -100,11 +100,11 @@ POSITIVE = click.IntRange(min=1)
     metavar="N",
     help="How many at once; the images depend on it by rounding only.",
 )
-@click.option("--size", metavar="WxH", help="Width and height in pixels. [default: the model's]")
-@click.option("--device", default="auto", show_default=True, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--dtype", default="auto", show_default=True, metavar="NAME", help="auto, fp32, fp16, bf16.")
+@click.option("--size", type=NAME, metavar="WxH", help="Width and height in pixels. [default: the model's]")
+@click.option("--device", default="auto", show_default=True, type=NAME, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")
+@click.option("--dtype", default="auto", show_default=True, type=NAME, metavar="NAME", help="auto, fp32, fp16, bf16.")
 @click.option("--out", type=PATH, default="outputs", show_default=True, metavar="DIR", help="The folder.")
-@click.option("--name", metavar="NAME", help="How files begin: NAME-SEED.png. [default: made from the prompt]")
+@click.option("--name", type=NAME, metavar="NAME", help="How files begin: NAME-SEED.png. [default: made from the prompt]")
 @click.option(
     "--trace", type=click.IntRange(min=0), default=8, show_default=True, metavar="N", help="At how many steps attention is drawn."
 )
@@ -176,7 +176,7 @@ def plan(given: Options) -> tuple[Job, Plugins, Request]:
     if given.name is not None:
         check_name(given.name)
     check_folder(given.out)
-    model = given.model or model_of(request)
+    model = given.model if given.model is not None else model_of(request)
     if model is not None:
         check_model(model)
     try:

@@ -14,7 +14,7 @@ from ..framework.errors import ConfigError
 from ..framework.items import STRENGTH, Size
 from ..framework.masks import stretched
 from ..framework.packing import Wanted, shown
-from .model_options import PATH
+from .option_types import PATH, Finite
 
 if TYPE_CHECKING:
     from ..framework.types import Model
@@ -25,7 +25,7 @@ OPTIONS = (
     click.option("--init-image", type=PATH, metavar="FILE", help="Start from this picture instead of from noise, at its size."),
     click.option(
         "--strength",
-        type=float,
+        type=Finite(),
         metavar="SHARE",
         help=f"With --init-image: how much of the steps is made; 1 leaves little of the picture. [default: {STRENGTH}]",
     ),

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from .option_types import NAME
+
 if TYPE_CHECKING:
     from ..framework.inspection import Component, Inspection
 
 
 @click.command()
-@click.argument("model", metavar="PATH|NAME")
+@click.argument("model", type=NAME, metavar="PATH|NAME")
 @click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
 def command(model: str, as_json: bool) -> None:
     """Tell what the model at PATH is, a folder of diffusers or a file of weights: nothing is loaded, and nothing in it is run.

@@ -11,6 +11,7 @@ import click
 
 from ..framework.errors import ConfigError, counted
 from .cli import NamingGroup
+from .option_types import NAME, PATH
 
 if TYPE_CHECKING:
     from ..framework.items import Dropped, Item, Items
@@ -21,11 +22,11 @@ BY_ENDING = {".json": "lsregen", ".jsonl": "jsonl", ".txt": "yolo", "": "yolo"}
 SHOWN = 20  # lines of what was dropped; `show` prints all
 
 reading_options: tuple[Callable[[Any], Any], ...] = (
-    click.option("--from", "from_", metavar="FORMAT", help="The format. [default: told by the content]"),
-    click.option("--size", metavar="WxH", help="Of images of which the file does not say it, in pixels."),
+    click.option("--from", "from_", type=NAME, metavar="FORMAT", help="The format. [default: told by the content]"),
+    click.option("--size", type=NAME, metavar="WxH", help="Of images of which the file does not say it, in pixels."),
     click.option(
         "--classes",
-        type=click.Path(path_type=Path),
+        type=PATH,
         metavar="FILE",
         help="Names of YOLO's classes. [default: classes.txt or data.yaml near]",
     ),
@@ -50,11 +51,11 @@ def command() -> None:
 
 
 @command.command()
-@click.argument("source", metavar="IN", type=click.Path(path_type=Path))
-@click.argument("target", metavar="OUT", type=click.Path(path_type=Path))
+@click.argument("source", metavar="IN", type=PATH)
+@click.argument("target", metavar="OUT", type=PATH)
 @reads
 @bad_boxes("error")
-@click.option("--to", metavar="FORMAT", help="The format of OUT. [default: by its ending: lsregen, jsonl, or yolo]")
+@click.option("--to", type=NAME, metavar="FORMAT", help="The format of OUT. [default: by its ending: lsregen, jsonl, or yolo]")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 def convert(source: Path, target: Path, to: str | None, force: bool, **options: Any) -> None:
     """Convert the layouts of IN, a file or a folder of YOLO labels, to OUT.
@@ -77,7 +78,7 @@ def convert(source: Path, target: Path, to: str | None, force: bool, **options: 
 
 
 @command.command()
-@click.argument("source", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("source", metavar="FILE", type=PATH)
 @reads
 @bad_boxes("drop")
 def show(source: Path, **options: Any) -> None:
@@ -110,7 +111,8 @@ def _read(source: Path, from_: str | None, size: str | None, classes: Path | Non
 
 def _write(files: Mapping[Path, bytes], force: bool) -> None:
     """Every file, whole; none if one of them is in the way."""
-    from .output import OutputError, reason, write_file
+    from ..framework.files import reason
+    from .output import OutputError, write_file
 
     for path in files:
         if path.is_dir():

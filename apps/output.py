@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..framework.errors import LsregenError
+from ..framework.files import reason, write_whole
 
 FORMAT = "lsregen-report"
 """The `format` of a report.json, by which lsregen knows its own files."""
@@ -124,14 +125,10 @@ def write_file(path: Path, data: bytes) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    part = path.with_name(f".{os.getpid()}-{path.name[-80:]}.part")
     try:
-        part.write_bytes(data)
-        part.replace(path)
+        write_whole(path, [data])
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({reason(error)})") from None
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def write_json(path: Path, data: Mapping[str, Any], *, keep: bool = False) -> Path | None:
@@ -144,7 +141,3 @@ def write_json(path: Path, data: Mapping[str, Any], *, keep: bool = False) -> Pa
     aside = keep_aside(path) if keep and path.is_file() and path.read_bytes() != made else None
     write_file(path, made)
     return aside
-
-
-def reason(error: OSError) -> str:
-    return error.strerror or type(error).__name__

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..framework.errors import ConfigError, counted, nearest
+from ..framework.files import reason
 from .checks import memory_errors
 from .cli import INTERRUPTED
-from .output import OutputError, reason
+from .option_types import NAME, PATH, Finite
+from .output import OutputError
 
 if TYPE_CHECKING:
     from ..evaluation.protocol.plan import Plan
@@ -24,25 +26,26 @@ if TYPE_CHECKING:
 SHOWN = 3  # of what was left out, or failed
 FAILED = 1  # the exit code of a run of which some jobs ended with an error
 SOURCES = ("coco", "nsr1k", "attend-and-excite", "geneval", "list", "shapeworld")
-FILE = click.Path(path_type=Path)
 
 
 @click.command()
 @click.argument("source", type=click.Choice(SOURCES))
-@click.argument("file", type=FILE, required=False)
-@click.option("--out", type=FILE, required=True, metavar="PLAN.jsonl", help="The plan's file.")
+@click.argument("file", type=PATH, required=False)
+@click.option("--out", type=PATH, required=True, metavar="PLAN.jsonl", help="The plan's file.")
 @click.option("--guidance", "guidances", metavar="NAMES", help="Presets, YAML files or none, separated by commas: the methods.")
 @click.option(
-    "--methods", type=FILE, metavar="FILE.yaml", help="Instead: methods, each with its guidance, model, size, steps, cfg."
+    "--methods", type=PATH, metavar="FILE.yaml", help="Instead: methods, each with its guidance, model, size, steps, cfg."
 )
 @click.option("--model", help="Of all methods; the guidance's or shapeworld-base by default.")
-@click.option("--size", metavar="model|own|xFACTOR|WxH", help="Of all images; x3 for COCO, own for lists, else the model's own.")
+@click.option(
+    "--size", type=NAME, metavar="model|own|xFACTOR|WxH", help="Of all images; x3 for COCO, own for lists, else the model's own."
+)
 @click.option("--steps", type=click.IntRange(min=1), help="Sampling steps; 50 unless the guidance says otherwise.")
-@click.option("--cfg", type=float, help="Strength of classifier-free guidance; the model's own by default.")
+@click.option("--cfg", type=Finite(), help="Strength of classifier-free guidance; the model's own by default.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A further setting of every method; may be repeated.")
 @click.option("--dtype", show_default="fp32", help="What networks compute in: fp32, fp16 or bf16.")
 @click.option("--split", type=click.Choice(("single", "multi", "all")), default="all", show_default=True, help="COCO: images with one object, with two or more (the two largest are kept), or any.")  # fmt: skip  # noqa: E501
-@click.option("--captions", type=FILE, help="COCO: captions, as JSON lines or as COCO has them; composed of names by default.")
+@click.option("--captions", type=PATH, help="COCO: captions, as JSON lines or as COCO has them; composed of names by default.")
 @click.option("--objects", type=click.IntRange(1, 3), default=2, show_default=True, help="shapeworld: objects in every scene.")
 @click.option("--count", type=click.IntRange(min=1), default=300, show_default=True, help="shapeworld: scenes.")
 @click.option("--first", type=click.IntRange(0, 2**62), default=0, show_default=True, help="shapeworld: seed of the first scene.")
@@ -159,8 +162,8 @@ def shown(lines: Iterable[str]) -> None:
 
 
 @click.command()
-@click.argument("plan_file", metavar="PLAN", type=FILE)
-@click.option("--out", "folder", type=FILE, required=True, help="Folder of the run; finished jobs in it are skipped.")
+@click.argument("plan_file", metavar="PLAN", type=PATH)
+@click.option("--out", "folder", type=PATH, required=True, help="Folder of the run; finished jobs in it are skipped.")
 @click.option(
     "--engine", type=click.Choice(("local", "ray")), default="local", show_default=True, help="One worker here, or Ray."
 )
@@ -169,8 +172,8 @@ def shown(lines: Iterable[str]) -> None:
 @click.option("--model", "models", multiple=True, metavar="PLANNED=PLACE", help="Where a model of the plan is on these machines.")
 @click.option("--retry-failed", is_flag=True, help="Make jobs that ended with an error again.")
 @click.option("--workers", type=click.IntRange(min=1), help="Ray: how many; one for each GPU, else for each share of a CPU.")
-@click.option("--cpus", type=click.FloatRange(min=0, min_open=True), help="Ray: of each worker; 1 by default.")
-@click.option("--gpus", type=click.FloatRange(min=0), help="Ray: of each worker; 1 where the cluster has any.")
+@click.option("--cpus", type=Finite(min=0, min_open=True), help="Ray: of each worker; 1 by default.")
+@click.option("--gpus", type=Finite(min=0), help="Ray: of each worker; 1 where the cluster has any.")
 @click.option(
     "--ray-address", metavar="ADDRESS", help="Ray: of a running cluster, or auto; by default a Ray of this machine alone."
 )
@@ -242,7 +245,7 @@ def report(outcome: Outcome, total: int) -> None:
 
 
 @click.command()
-@click.argument("folder", metavar="RUN", type=FILE)
+@click.argument("folder", metavar="RUN", type=PATH)
 def status(folder: Path) -> None:
     """Tell how far a run is: finished, failed and missing images of each method."""
     from ..evaluation.protocol.run_folder import RunFolder

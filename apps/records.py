@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..framework.errors import ConfigError, LsregenError
+from ..framework.files import reason
 from ..framework.layout import Layout
 from ..framework.options import build, keys_of
-from .output import FORMAT, reason
+from .output import FORMAT
 
 LARGEST = 1e30  # a measured value beyond it is damage
 MOST_STEPS = 1_000_000

@@ -11,6 +11,7 @@ import click
 from ..evaluation.tables import PARTS
 from ..framework.errors import ConfigError, nearest
 from .comparison import check_plot
+from .option_types import PATH
 from .output import prepare_folder, write_file
 from .scoring import RESULT
 from .show import check_page
@@ -18,7 +19,6 @@ from .show import check_page
 if TYPE_CHECKING:
     from ..evaluation.protocol.table import Table
 
-PATH = click.Path(path_type=Path)
 LAYOUTS = ("paper", "full")
 
 

@@ -10,12 +10,12 @@ import click
 
 from ..framework.errors import ConfigError, nearest, told_of
 from .cli import INTERRUPTED
+from .option_types import NAME, PATH, Finite
 
 if TYPE_CHECKING:
     from ..evaluation.protocol.looks import Instruments
 
 RESULT = "result.json"
-PATH = click.Path(path_type=Path)
 EXTRA = {"scipy": "scipy", "faster_coco_eval": "faster-coco-eval", "torchmetrics": "torchmetrics"}
 
 
@@ -34,11 +34,15 @@ def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
 
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=PATH)
-@click.option("--detector", metavar="NAME|FOLDER", help="A detector plugin (lsregen plugins), or a folder of transformers.")
+@click.option(
+    "--detector", type=NAME, metavar="NAME|FOLDER", help="A detector plugin (lsregen plugins), or a folder of transformers."
+)
 @click.option("--detector-option", "options", multiple=True, metavar="KEY=VALUE", callback=pairs, help="An option of it.")
 @click.option("--class", "renamed", multiple=True, metavar="CLASS=LABEL", callback=pairs, help="What it calls a class otherwise.")
-@click.option("--threshold", type=click.FloatRange(0, 1), help="Score from which an object counts as there; the detector's own.")
-@click.option("--features", metavar="NAME|PATH", help="Of the Frechet distance: shapeworld, Inception as TorchScript, a folder.")
+@click.option("--threshold", type=Finite(0, 1), help="Score from which an object counts as there; the detector's own.")
+@click.option(
+    "--features", type=NAME, metavar="NAME|PATH", help="Of the Frechet distance: shapeworld, Inception as TorchScript, a folder."
+)
 @click.option("--reference", type=PATH, metavar="FOLDER", help="Real pictures that the Frechet distance compares with.")
 @click.option("--clip", type=PATH, metavar="FOLDER", help="An encoder of texts and pictures, as transformers saves CLIP.")
 @click.option("--partial", is_flag=True, help="Score a run that is not finished.")

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
-from .output import OutputError, prepare_folder, reason, write_file
+from ..framework.files import reason
+from .option_types import PATH
+from .output import OutputError, prepare_folder, write_file
 from .records import RunError, find_record, read_record
 
-PATH = click.Path(path_type=Path)
 HEAD = 2000  # characters of a page within which it says who made it
 
 

@@ -9,6 +9,7 @@ import click
 
 from ..framework.errors import ConfigError, counted, nearest
 from .cli import NamingGroup
+from .option_types import NAME, PATH
 from .output import claim
 from .show import check_page
 
@@ -17,7 +18,6 @@ if TYPE_CHECKING:
     from ..evaluation.protocol.run_folder import RunFolder
     from ..evaluation.protocol.study import Pair
 
-PATH = click.Path(path_type=Path)
 LARGEST = 1024  # the longer side of a picture on the page
 RESULT = "lsregen-study"
 
@@ -34,8 +34,8 @@ def command() -> None:
 
 @command.command()
 @click.argument("runs", nargs=-1, required=True, type=PATH)
-@click.option("--first", metavar="METHOD", help="Of the first run; may be left out if it has only one.")
-@click.option("--second", metavar="METHOD", help="Of the second run, or of the first if there is one run only.")
+@click.option("--first", type=NAME, metavar="METHOD", help="Of the first run; may be left out if it has only one.")
+@click.option("--second", type=NAME, metavar="METHOD", help="Of the second run, or of the first if there is one run only.")
 @click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="Pairs.")
 @click.option(
     "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the pairs, their order and sides."

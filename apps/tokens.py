@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import click
 
+from .option_types import NAME
+
 
 @click.command()
 @click.argument("prompt")
-@click.option("--model", metavar="NAME|DIR", help="A model that ships with lsregen, or a folder. [default: shapeworld-base]")
+@click.option(
+    "--model", type=NAME, metavar="NAME|DIR", help="A model that ships with lsregen, or a folder. [default: shapeworld-base]"
+)
 def command(prompt: str, model: str | None) -> None:
     """Show how a model splits PROMPT into tokens, with the characters that each of them stands for."""
     from .checks import check_model, check_text, memory_errors

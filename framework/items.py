@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from . import files
 from .errors import ConfigError, LayoutError, PhraseError, nearest
 from .layout import Box, Layout, Region
 
@@ -131,51 +131,13 @@ class Writing:
 
 
 def read_text(path: Path) -> str:
-    """A text in UTF-8, with or without a byte-order mark.
-
-    Raises:
-        LayoutError: no such file, or not text.
-    """
-    try:
-        return text_in(path, path.read_bytes())
-    except OSError as error:
-        raise LayoutError(f"{path}: cannot be read ({error.strerror or type(error).__name__})") from None
-
-
-def text_in(path: Path, data: bytes) -> str:
-    """What was read of a file, as text; see `read_text`."""
-    try:
-        return data.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except UnicodeDecodeError as error:
-        raise LayoutError(f"{path}: not a text in UTF-8 (byte {error.start}); expected a layout file") from None
+    """A layout file's text. Raises LayoutError as `files.read_text`."""
+    return files.read_text(path, "a layout file", LayoutError)
 
 
 def parse_json(text: str, where: str) -> Any:
-    """JSON in which no mapping has a key twice.
-
-    Raises:
-        LayoutError: it is not; says at which line and column.
-    """
-
-    def unique(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
-        found: dict[str, Any] = {}
-        for key, value in pairs:
-            if key in found:
-                raise LayoutError(f"{where}: the key {key!r} stands twice in one mapping; give a list of both instead")
-            found[key] = value
-        return found
-
-    try:
-        data = json.loads(text, object_pairs_hook=unique)
-        if "\\u" in text:
-            json.dumps(data, ensure_ascii=False).encode()
-        return data
-    except UnicodeEncodeError:
-        raise LayoutError(f"{where}: half of a character in a text; expected escapes from \\ud800 to \\udfff in pairs") from None
-    except json.JSONDecodeError as error:
-        raise LayoutError(f"{where}: not JSON: {error.msg} (line {error.lineno}, column {error.colno})") from None
-    except (ValueError, RecursionError) as error:  # numbers of many thousand digits, brackets of many levels
-        raise LayoutError(f"{where}: not usable as JSON: {str(error).splitlines()[0]}") from None
+    """JSON of a layout file. Raises LayoutError as `files.parse_json`."""
+    return files.parse_json(text, where, LayoutError)
 
 
 def fields(data: object, where: str, known: Collection[str] | None, needed: Collection[str] = ()) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...framework.errors import ConfigError, LayoutError, counted
-from ...framework.items import text_in
+from ...framework.files import decoded
 from .captions import parse_lines
 from .folders import load_folder, load_part
 from .sources import Asked
@@ -212,10 +212,10 @@ def _found(path: Path) -> dict[int | str, str]:
     end = data.rfind(b"\n") + 1
     last = data[end:]
     if _is_broken(last):
-        found = parse_lines(path, text_in(path, data[:end]))
+        found = parse_lines(path, decoded(data[:end], str(path), "captions", LayoutError))
         os.truncate(path, end)
         return found
-    found = parse_lines(path, text_in(path, data))
+    found = parse_lines(path, decoded(data, str(path), "captions", LayoutError))
     if last:
         with path.open("ab", buffering=0) as file:
             file.write(b"\n")

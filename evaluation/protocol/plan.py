@@ -28,11 +28,11 @@ from pathlib import Path
 from typing import Any, cast, overload
 
 from ...framework.errors import ConfigError
+from ...framework.files import write_whole
 from ...framework.items import SEEDS
 from ...framework.layout import Layout
 from ...framework.options import build, plain
 from .expects import Expects
-from .files import write_whole
 
 FORMAT = "lsregen-plan"
 VERSION = 2

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...framework.errors import ConfigError
+from ...framework.files import locked, make_folder, reason, write_whole
 from ...framework.options import build, plain
-from .files import make_folder, write_whole
 from .plan import Job, Plan
 
 PLAN, IMAGES, RECORDS, LOCK = "plan.jsonl", "images", "records", ".lock"
@@ -115,7 +115,7 @@ class RunFolder:
             else:
                 plan.write(path / PLAN)
         except OSError as error:
-            raise ConfigError(f"folder {path}: a run cannot be kept there ({_reason(error)}); choose another folder") from None
+            raise ConfigError(f"folder {path}: a run cannot be kept there ({reason(error)}); choose another folder") from None
         begun = cls(path, plan)
         for method in plan.methods:  # one record of each: to read all of a million takes minutes
             any(begun.intact(number) is not None for number in begun._numbers(RECORDS, method))
@@ -216,7 +216,7 @@ class RunFolder:
         Raises:
             ConfigError: another process is writing to it.
         """
-        with _locked(self.path / LOCK, f"folder {self.path}: another run is at work in it; wait for it, or end it first"):
+        with locked(self.path / LOCK, f"folder {self.path}: another run is at work in it; wait for it, or end it first"):
             yield
 
     def keep(self, record: Record, image: bytes | None) -> None:
@@ -234,7 +234,7 @@ class RunFolder:
             write_whole(self.record_path(record.job), [(json.dumps(values, ensure_ascii=False) + "\n").encode()])
         except OSError as error:
             raise ConfigError(
-                f"folder {self.path}: job {record.job} cannot be written ({_reason(error)}); what was finished before is kept: "
+                f"folder {self.path}: job {record.job} cannot be written ({reason(error)}); what was finished before is kept: "
                 "mend this, and the same command goes on from there"
             ) from None
 
@@ -242,26 +242,3 @@ class RunFolder:
         number = job if isinstance(job, int) else job.number
         method = self.plan.named(number)[0] if isinstance(job, int) else job.method
         return self.path / kind / method / f"{number // PER_FOLDER:03}" / f"{number:06}.{ENDINGS[kind]}"
-
-
-@contextmanager
-def _locked(path: Path, taken: str) -> Generator[None]:
-    try:
-        import fcntl
-    except ImportError:  # a system without it, where nobody watches
-        yield
-        return
-    try:
-        file = path.open("ab")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({_reason(error)})") from None
-    with file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ConfigError(taken) from None
-        yield
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or type(error).__name__

@@ -46,7 +46,7 @@ def annotation(**changes: Any) -> list[dict[str, Any]]:
 
 
 FILES: dict[str, tuple[Callable[[], Any], tuple[str, ...], str]] = {
-    "no file": (lambda: None, (), "a.json: cannot be read (No such file or directory)"),
+    "no file": (lambda: None, (), "a.json: cannot be read (no such file"),
     "no JSON": (lambda: Path("a.json").write_text("images"), (), "a.json: not JSON"),
     "no COCO": (lambda: Path("a.json").write_text('{"a": 1}'), (), "a.json: 'images' is missing; expected images, annotations"),
     "no annotations": (lambda: edited(annotations=None), (), "'annotations' is missing"),

@@ -137,7 +137,7 @@ BAD: dict[str, tuple[object, str]] = {
     "unit": ({"prompt": "a", "unit": "pixel"}, r"unit 'pixel'.*did you mean 'pixels'\?"),
     "key twice": ('{"boxes": {"dog": [0, 0, 1, 1], "dog": [0, 0, 1, 0.5]}}', "the key 'dog' stands twice"),
     "not JSON": ('{"prompt": "a",}', r"not JSON: .*line 1, column"),
-    "too deep": ("[" * 100_000, "not usable as JSON|cannot tell|not JSON"),
+    "too deep": ("[" * 100_000, "nested deeper"),
     "mask and box": ({"regions": [{"phrase": "dog", "box": [0, 0, 1, 1], "mask": [[1]]}]}, "both a box and a mask"),
     "ragged mask": ({"regions": [{"phrase": "dog", "mask": [[1], [1, 0]]}]}, r"region 1 \('dog'\): mask: expected rows"),
     "empty mask": ({"regions": [{"phrase": "dog", "mask": [[0]]}]}, "zero everywhere"),

@@ -1,0 +1,135 @@
+"""What is at a path, reading within limits, and writing whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lsregen.framework.errors import CheckpointError, ConfigError
+from lsregen.framework.files import MOST_LEVELS, locked, look, parse_json, read_bytes, read_json, too_deep, write_whole
+
+
+def test_whatever_a_path_is_it_can_be_looked_at(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    (tmp_path / "link").symlink_to("file")
+    (tmp_path / "broken").symlink_to("nowhere")
+    os.mkfifo(tmp_path / "pipe")
+    expected = {
+        "file": "file",
+        "link": "file",
+        "broken": "nothing",
+        "pipe": "pipe",
+        "absent": "nothing",
+        "x" * 300: "nothing",
+        "a\0b": "nothing",
+        "file/x": "nothing",
+    }
+    assert {name: look(tmp_path / name).kind for name in expected} == expected
+    assert look(tmp_path).kind == "folder"
+    assert look("/dev/zero").kind == "device"
+    assert "nowhere" in look(tmp_path / "broken").said
+
+
+@pytest.mark.parametrize("name", ["absent", "x" * 300, "a\0b", ".", "/dev/zero"])
+def test_what_is_no_file_cannot_be_read(tmp_path: Path, name: str) -> None:
+    with pytest.raises(CheckpointError, match="expected a plan"):
+        read_bytes(tmp_path / name, "a plan", CheckpointError)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "sparse"
+    with path.open("wb") as file:
+        file.truncate(2**40)
+    with pytest.raises(ConfigError, match="larger than 1,000 bytes"):
+        read_bytes(path, "a plan", most=1000)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        ("[" * 100_000, "nested"),
+        ("[" * 200 + "]" * 200, "nested"),
+        ('{"a":' * 200 + "1" + "}" * 200, "nested"),
+        ("{", "line 1"),
+        ('{"a": 1, "a": 2}', "'a'"),
+        ('["\\ud800"]', "half of a character"),
+        ("1" * 10_000, "not usable"),
+    ],
+)
+def test_what_is_no_json_is_one_error_that_says_why(tmp_path: Path, text: str, named: str) -> None:
+    path = tmp_path / "x.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"x\.json") as caught:
+        read_json(path, "a plan")
+    assert named in str(caught.value)
+    assert len(str(caught.value)) < 500
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.text() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)
+    )
+)
+def test_json_that_is_not_too_deep_is_read(data: object) -> None:
+    assert parse_json(json.dumps(data), "here") == data
+
+
+def test_levels_are_counted() -> None:
+    data: object = 0
+    for _ in range(MOST_LEVELS):
+        data = [data]
+    assert not too_deep(data)
+    assert too_deep([data])
+    assert too_deep({"a": {"b": []}}, 2)
+    assert not too_deep({"a": {"b": 0}}, 2)
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "x.txt"
+    write_whole(path, [b"old"])
+
+    def broken():
+        yield b"new"
+        raise OSError("No space left on device")
+
+    with pytest.raises(OSError, match="No space"):
+        write_whole(path, broken())
+    assert path.read_bytes() == b"old"
+    assert [each.name for each in path.parent.iterdir()] == ["x.txt"]
+
+
+def test_a_disk_that_cannot_be_cleaned_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(self: Path, missing_ok: bool = False) -> None:
+        raise OSError(30, "Read-only file system")
+
+    def full(self: Path, target: Path) -> Path:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_whole(tmp_path / "x", [b"new"])
+
+
+def test_a_lock_keeps_another_process_out_until_its_end(tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib\nfrom lsregen.framework.files import locked\n"
+        "with locked(pathlib.Path(sys.argv[1]), 'taken'):\n    print('held', flush=True)\n    sys.stdin.read()\n"
+    )
+    lock = tmp_path / "lock"
+    with subprocess.Popen([sys.executable, "-c", code, str(lock)], stdin=-1, stdout=-1, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(ConfigError, match="taken"), locked(lock, "taken"):
+            pass
+        holder.kill()
+        holder.wait()
+        with locked(lock, "taken"):
+            pass
