@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
@@ -13,7 +14,10 @@ from typing import Any
 import click
 
 from ..framework.errors import LsregenError, PluginError, nearest
+from ..framework.files import reason
 from ..framework.plugins import allowed_packages, normalised
+from .interrupts import INTERRUPTED, interrupt_on_sigterm
+from .streams import UNWRITTEN, outlast, unwritten
 
 GROUP = "lsregen.commands"
 """The entry-point group by which other packages add commands; each names a `click.Command`."""
@@ -34,7 +38,6 @@ COMMANDS: Mapping[str, str] = {
 
 LIBRARY = __name__.partition(".")[0]
 LIBRARY_SAYS = "lsregen.models.conditioning"  # the logger that says it to those who write Python
-INTERRUPTED = 130  # the exit code of a shell command that ended by Ctrl-C
 
 
 class Failure(click.ClickException):
@@ -78,6 +81,10 @@ class LazyGroup(NamingGroup):
                 return super().invoke(ctx)
         except LsregenError as error:
             raise Failure(str(error)) from None
+        except OSError as error:  # of a file that nothing else looked after
+            raise Failure(f"{error.filename or 'the system'}: {reason(error)}") from None
+        except MemoryError:
+            raise Failure("not enough memory, for the little that was asked for: free some, or raise its limit") from None
         except KeyboardInterrupt:  # a command that keeps something catches it, and says what
             click.echo("Interrupted.", err=True)
             ctx.exit(INTERRUPTED)
@@ -178,4 +185,12 @@ def main() -> None:
     """The entry point of the console script."""
     # Threads that wait for each other sleep instead of spinning: ten times faster on busy cores. Before torch loads.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    cli(prog_name="lsregen")
+    stdout = outlast()
+    interrupt_on_sigterm()
+    try:
+        cli(prog_name="lsregen")
+    except SystemExit as ended:
+        if (fault := unwritten(stdout)) is None:
+            raise
+        click.echo(f"Error: stdout: cannot be written ({reason(fault)}); what should stand there is lost", err=True)
+        sys.exit(ended.code or UNWRITTEN)

@@ -18,8 +18,8 @@ from ..framework.formats import MASK_FORM
 from ..framework.items import POLICIES, SEEDS
 from ..framework.layout import BOX_FORM, Layout
 from .checks import check_boxes, check_folder, check_model, check_regions, memory_errors
-from .cli import INTERRUPTED
 from .initial import initial_options, read_initial
+from .interrupts import INTERRUPTED
 from .job import Job, Made, Work
 from .metadata import LONGEST, MOST_SAMPLES, check_autoencoder, made_with
 from .model_options import LOADED, model_options

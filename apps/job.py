@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import signal
-import threading
 import time
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -17,6 +15,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from .checks import memory_errors
 from .drawing import draw_attention, draw_layout
+from .interrupts import unbroken
 from .metadata import Metadata, encode_png
 from .output import FORMAT, is_own, keep_aside, read_own, write_file, write_json
 from .shots import Shot
@@ -279,20 +278,3 @@ def _energies(report: Report, index: int) -> tuple[dict[str, Any], ...]:
         }
         for entry in report.energies
     )
-
-
-@contextmanager
-def unbroken() -> Generator[None]:
-    """Hold Ctrl-C back until the block is done, and let it act then."""
-    handler = signal.getsignal(signal.SIGINT)
-    if threading.current_thread() is not threading.main_thread() or not callable(handler):
-        yield  # only the main thread is interrupted, and may change what an interrupt does
-        return
-    pressed: list[int] = []
-    signal.signal(signal.SIGINT, lambda number, _: pressed.append(number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, handler)
-    if pressed:
-        handler(pressed[0], None)

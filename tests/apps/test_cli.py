@@ -77,13 +77,23 @@ def fail() -> None:
     raise ConfigError("colour 'rad': expected red")
 
 
+@click.command()
+def starve() -> None:
+    raise MemoryError
+
+
+@click.command()
+def unreadable() -> None:
+    raise PermissionError(13, "Permission denied", "/there")
+
+
 @pytest.fixture
 def others(monkeypatch: pytest.MonkeyPatch) -> None:
     """A package that offers good and bad commands."""
     package = ModuleType("lsregen_other")
-    vars(package).update(hello=hello, stop=stop, fail=fail, number=3)
+    vars(package).update(hello=hello, stop=stop, fail=fail, starve=starve, unreadable=unreadable, number=3)
     monkeypatch.setitem(sys.modules, "lsregen_other", package)
-    names = ["hello", "stop", "fail", "number", "absent", "generate"]
+    names = ["hello", "stop", "fail", "starve", "unreadable", "number", "absent", "generate"]
     points = [EntryPoint(name, f"lsregen_other:{name}", module.GROUP) for name in names]
     twice = [EntryPoint("twice", f"lsregen_other:{name}", module.GROUP) for name in ("hello", "stop")]
     monkeypatch.setattr(module, "entry_points", lambda group: [*points, *twice] if group == module.GROUP else [])
@@ -183,3 +193,8 @@ def test_errors_and_interrupts() -> None:
     assert (result.exit_code, result.stdout, result.stderr) == (2, "", "Error: colour 'rad': expected red\n")
     result = invoke("stop")
     assert (result.exit_code, result.stderr) == (130, "Interrupted.\n")
+    for name, said in (("starve", "memory"), ("unreadable", "/there: Permission denied")):
+        result = invoke(name)
+        assert (result.exit_code, result.stdout) == (2, "")
+        assert result.stderr.startswith("Error: ")
+        assert said in result.stderr
