@@ -4,10 +4,13 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
 FRESH  := build/fresh
+OLDEST := build/oldest
 # A worker for each core, of one thread.
-PYTEST := $(BIN)/python -m pytest -q -n auto --maxprocesses 4
+FLAGS  := -q -n auto --maxprocesses 4 --durations=25
+PYTEST := $(BIN)/python -m pytest $(FLAGS)
+QUICK  := -m "not slow and not long"
 
-.PHONY: demo test long test-all check lint types wheel-test docs clean
+.PHONY: demo test long test-all check oldest lint types wheel-test docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lsregen generate \
@@ -27,7 +30,18 @@ test-all: export LSREGEN_REQUIRE_BROWSER ?= $(if $(shell for name in chromium ch
 test-all: test long lint wheel-test docs
 
 check: lint
-	$(PYTEST) -m "not slow and not long"
+	$(PYTEST) $(QUICK)
+
+# The quick tests with the lowest versions that pyproject.toml declares, on the oldest Python. Downloads another PyTorch: gigabytes.
+# Warnings are shown, and are no errors: old versions warn of the newer ones that they use.
+oldest: PYTHON := $(if $(shell command -v python3.11),python3.11,$(PYTHON))
+oldest:
+	rm -rf $(OLDEST)
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -c "import sys; assert sys.version_info[:2] == (3, 11), f'needs Python 3.11, not {sys.version}'"
+	$(OLDEST)/bin/python -m pip install -q -c constraints.txt uv
+	$(OLDEST)/bin/uv pip install -q --python $(OLDEST)/bin/python --resolution lowest-direct -e ".[test]"
+	$(OLDEST)/bin/python -m pytest $(FLAGS) -W default $(QUICK)
 
 lint: $(VENV)/.installed-test types
 	$(BIN)/ruff format --check .

@@ -123,10 +123,12 @@ def _network(values: Values, where: str, projection: bool) -> tuple[Any, nn.Modu
         raise CheckpointError(
             f"{where}: num_attention_heads is {heads}; expected a divisor of hidden_size {sizes['hidden_size']}"
         )
+    # Before the meta device is entered: transformers imports a model when it is first named, and older torch computes on import.
+    model: Any = library.CLIPTextModelWithProjection if projection else library.CLIPTextModel
     try:
         config: Any = library.CLIPTextConfig.from_dict(dict(values))
         with torch.device("meta"):
-            return config, (library.CLIPTextModelWithProjection if projection else library.CLIPTextModel)(config)
+            return config, model(config)
     except Exception as error:  # transformers checks its other settings in its own ways, by version
         said = " ".join(str(error).split())
         raise CheckpointError(f"{where}: no CLIP text encoder can be built from it ({type(error).__name__}: {said})") from None

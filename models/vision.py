@@ -63,10 +63,12 @@ def build_image_encoder(values: Values, where: str, processor: Path | None) -> I
     size, channels = given.whole("image_size", 224), given.whole("projection_dim", 512)
     # Some versions have one that needs torchvision, and beside it one that does not.
     prepare: Any = getattr(library, "CLIPImageProcessorPil", None) or library.CLIPImageProcessor
+    # Before the meta device is entered: transformers imports a model when it is first named, and older torch computes on import.
+    model: Any = library.CLIPVisionModelWithProjection
     try:
         config: Any = library.CLIPVisionConfig.from_dict(dict(values))
         with torch.device("meta"):
-            tower = library.CLIPVisionModelWithProjection(config)
+            tower = model(config)
         if processor is not None:
             return ImageEncoder(tower, channels, prepare.from_pretrained(processor, local_files_only=True))
         return ImageEncoder(tower, channels, prepare(size={"shortest_edge": size}, crop_size={"height": size, "width": size}))

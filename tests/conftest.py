@@ -2,9 +2,11 @@
 
 import os
 import signal
+from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
+import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
@@ -15,3 +17,13 @@ torch.use_deterministic_algorithms(True)
 torch.set_num_threads(1)  # tiny tensors: on busy cores, threads that wait for each other cost a hundredfold
 # A shell starts its background jobs deaf to Ctrl-C, and so would be the processes that the tests interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Fixtures that another library made, whose results or files ours are compared with; tests of other kinds say so themselves.
+OTHERS = {"oracle", "oracles", "networks", "files"}
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if OTHERS & set(getattr(item, "fixturenames", ())) or item.path.is_relative_to(Path(__file__).parent / "parity"):
+            item.add_marker(pytest.mark.parity)

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
+import ast
 import fnmatch
 import os
+import re
 import subprocess
 import sys
 import tomllib
 import zipfile
-from importlib.metadata import entry_points
+from collections.abc import Iterable, Iterator
+from importlib.metadata import entry_points, packages_distributions
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 SETUPTOOLS = PROJECT["tool"]["setuptools"]
 FOLDERS: dict[str, str] = SETUPTOOLS["package-dir"]
 NOT_INSTALLED = {"__pycache__"}
+EXTRAS = ("eval", "plot", "ray")  # what a user may add; the others are for who works on lsregen
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 
 def sources() -> set[str]:
@@ -66,6 +73,85 @@ def test_every_entry_point_can_be_loaded() -> None:
     (script,) = (point for point in entry_points(group="console_scripts") if point.name == "lsregen")
     assert script.value == PROJECT["project"]["scripts"]["lsregen"]
     assert callable(script.load())
+
+
+def distributions(requirements: Iterable[str]) -> set[str]:
+    """The names in lines such as `pyright[nodejs]>=1.1`, in the one spelling that packages compare."""
+    return {canonical(re.split(r"[^\w.-]", line)[0]) for line in requirements}
+
+
+def canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def imported() -> Iterator[tuple[str, str]]:
+    """Every module of others that the installed folders import, statement or `import_module`, and the file that does."""
+    for file in (ROOT / file.removeprefix("lsregen/") for file in sources() if file.endswith(".py")):
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            found: list[str] = []
+            if isinstance(node, ast.Import):
+                found = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:
+                found = [node.module]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("import_module"):
+                found = [name.value for name in node.args[:1] if isinstance(name, ast.Constant) and isinstance(name.value, str)]
+            tops = {name.split(".")[0] for name in found} - {""}  # empty: a module of ours, relative
+            yield from ((top, file.relative_to(ROOT).as_posix()) for top in tops - sys.stdlib_module_names)
+
+
+def test_every_imported_package_is_declared_and_every_declared_one_is_imported() -> None:
+    owners = {module: {canonical(name) for name in names} for module, names in packages_distributions().items()}
+    core = distributions(PROJECT["project"]["dependencies"])
+    extras = distributions(line for extra in EXTRAS for line in PROJECT["project"]["optional-dependencies"][extra])
+    found = list(imported())
+    assert {"torch", "yaml", "scipy", "matplotlib"} <= {module for module, _ in found}
+    undeclared = {(module, file) for module, file in found if not owners.get(module, {module}) & (core | extras)}
+    assert not undeclared
+    used = {name for module, _ in found for name in owners.get(module, {module})}
+    assert not (core | extras) - used
+
+
+def test_release_files_agree_on_the_version() -> None:
+    version = PROJECT["project"]["version"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    released = re.findall(
+        r"^## \[(\d[^]]*)\] - (\d{4}-\d\d-\d\d)$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert released[0] == (version, citation["date-released"].isoformat())
+    assert citation["version"] == version
+
+
+def test_every_python_that_is_declared_is_tried() -> None:
+    project = PROJECT["project"]
+    declared = [line.rpartition(" ")[2] for line in project["classifiers"] if re.search(r":: 3\.\d+$", line)]
+    tried = [job["strategy"]["matrix"]["python"] for job in jobs() if "strategy" in job]
+    assert tried == [declared]
+    assert project["requires-python"] == f">={declared[0]}"
+
+
+def jobs() -> Iterator[dict[str, Any]]:
+    for workflow in WORKFLOWS:
+        yield from yaml.safe_load(workflow.read_text(encoding="utf-8"))["jobs"].values()
+
+
+def test_every_make_target_that_is_named_exists() -> None:
+    targets = set(re.findall(r"^([a-z][\w-]*):(?!=)", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    pages = [*WORKFLOWS, ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / ".github" / "pull_request_template.md"]
+    for page in pages:
+        named = set(re.findall(r"(?:^|run: |`)make ([a-z][\w-]*)", page.read_text(encoding="utf-8"), re.MULTILINE))
+        assert named, page
+        assert named <= targets, page
+
+
+def test_contributing_names_files_and_markers_that_exist() -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    folders = "|".join([*FOLDERS.values(), "tests", "docs", "examples"])
+    paths = {path for path in re.findall(rf"`((?:{folders})/[\w./-]*)`", text) if not re.search(r"NAME|METHOD", path)}
+    assert len(paths) > 10
+    assert not [path for path in paths if not (ROOT / path).exists()]
+    assert not [link for link in re.findall(r"\]\(([^):#]+)\)", text) if not (ROOT / link).exists()]
+    shown = set(re.findall(r"^\| `(\w+)` \|.*\|.*`make ", text, re.MULTILINE))
+    assert shown == {line.partition(":")[0] for line in PROJECT["tool"]["pytest"]["ini_options"]["markers"]}
 
 
 def test_the_embedded_weights_stay_small() -> None:

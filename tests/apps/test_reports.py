@@ -231,6 +231,7 @@ def test_runs_that_are_not_alike_do_not_stand_together(run: Call, tmp_path: Path
     assert f"; {cure}" in said("exchanged")
 
 
+@pytest.mark.browser
 def test_pictures_of_another_shape_keep_it(run: Call, tmp_path: Path) -> None:
     drawn.run(tmp_path / "run", drawn.plan(("square", "wide"), items=1), {"square": drawn.true, "wide": drawn.wide})
     assert run("evaluate", "page", "run", "--out", "page.html").exit_code == 0

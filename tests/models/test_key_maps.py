@@ -15,6 +15,8 @@ from lsregen.models.key_maps import KeyMap, Source, autoencoder_map, clip_map, i
 from . import ldm_layout as layout
 from .ldm_layout import State, clip_keys, prefixed, shapes
 
+pytestmark = pytest.mark.parity
+
 FAMILIES = tuple(layout.UNETS)
 UNET, VAE = "model.diffusion_model.", "first_stage_model."
 # Of the full-size networks, counted where they were published.

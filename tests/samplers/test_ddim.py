@@ -69,6 +69,7 @@ def worst(ours: list[Tensor], theirs: list[Tensor]) -> float:
     return max(float((a - b).norm() / b.norm()) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("final_alpha_one", [False, True])
@@ -79,6 +80,7 @@ def test_trajectory_equals_diffusers(eta: float, spacing: str, final_alpha_one: 
     assert worst(ours, theirs) <= 1e-5
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("count", [1, 3, 7, 30])
 def test_counts_that_do_not_divide_the_schedule_equal_diffusers(count: int) -> None:
     noise = NoiseSchedule(spacing="trailing")
@@ -87,6 +89,7 @@ def test_counts_that_do_not_divide_the_schedule_equal_diffusers(count: int) -> N
     assert worst(ours, theirs) <= 1e-5
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("eta", [0.0, 0.5, 1.0])
 def test_zero_terminal_snr_with_v_prediction_equals_diffusers(eta: float) -> None:
     noise = NoiseSchedule(spacing="trailing", zero_terminal_snr=True)
@@ -96,6 +99,7 @@ def test_zero_terminal_snr_with_v_prediction_equals_diffusers(eta: float) -> Non
     assert worst(ours, theirs) <= 1e-5
 
 
+@pytest.mark.parity
 def test_a_prediction_with_a_clipped_z0_is_diffusers_clip_sample() -> None:
     noise = NoiseSchedule(clip_sample=1.0)
 
@@ -108,6 +112,7 @@ def test_a_prediction_with_a_clipped_z0_is_diffusers_clip_sample() -> None:
     assert worst(ours, oracle_walk(DDIMScheduler(**clipping), 0.0, draw(99))) <= 1e-5
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 @pytest.mark.parametrize(("split", "prediction_type"), [(Prediction.from_eps, "epsilon"), (Prediction.from_v, "v_prediction")])
 def test_inversion_equals_diffusers(spacing: str, split: Split, prediction_type: str) -> None:

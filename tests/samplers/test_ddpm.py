@@ -62,6 +62,7 @@ def worst(ours: list[Tensor], theirs: list[Tensor]) -> float:
     return max(float((a - b).norm() / b.norm()) for a, b in zip(ours, theirs, strict=True))
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize(
     ("noise", "split", "prediction_type"),
     [

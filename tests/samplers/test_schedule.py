@@ -25,6 +25,7 @@ def oracle(noise: NoiseSchedule) -> DDIMScheduler:
     )
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("beta_schedule", ["linear", "scaled_linear"])
 @pytest.mark.parametrize("zero_terminal_snr", [False, True])
 def test_alpha_bars_are_those_of_diffusers(beta_schedule: str, zero_terminal_snr: bool) -> None:
@@ -69,6 +70,7 @@ def test_zero_terminal_snr_ends_without_signal_and_starts_as_before() -> None:
     assert bool((rescaled[1:] < rescaled[:-1]).all())
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_timesteps_are_those_of_diffusers_for_every_count(spacing: str) -> None:
     noise = NoiseSchedule(spacing=spacing)

@@ -19,7 +19,7 @@ from lsregen.evaluation.protocol.run_folder import RunFolder
 from lsregen.evaluation.protocol.sources import Asked, read_source
 
 pytest.importorskip("ray")
-pytestmark = pytest.mark.long
+pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 PATIENCE = 1200  # seconds that a busy machine may take
 LSREGEN = "from lsregen.apps.cli import main; main()"

@@ -73,6 +73,7 @@ def fixed() -> tuple[dict[str, Any], list[dict[str, Any]], list[ImageResult]]:
     return data["truth"], data["found"], results
 
 
+@pytest.mark.parity
 def test_average_precision_is_that_of_pycocotools_on_a_fixed_file() -> None:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
