@@ -19,7 +19,8 @@ from typing import Any, TypeAlias, cast
 from .errors import ConfigError, LayoutError, PhraseError
 from .items import Item, Reading, Size, Writing, entries_of, fields, four, parse_json, read_text, size_of, text_of
 from .layout import Box, Layout, Region
-from .tokens import TokenTable, occurrences
+from .matching import occurrences
+from .tokens import TokenTable
 
 CLASSES = "classes.txt"
 NEIGHBOURS = (CLASSES, "data.yaml", "data.yml")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 
 from .errors import ConfigError, PhraseError
+from .matching import is_blank, near, occurrences
 
 SHOWN_PIECES = 24  # in an error; `render` shows all
 CONTEXT = 20  # characters shown on each side of an occurrence
@@ -76,8 +76,8 @@ class TokenTable:
     def span(self, phrase: str) -> tuple[int, ...]:
         """The indices of every piece of a phrase, in order, at least one.
 
-        The phrase is matched on whole words, whatever its case and spacing: `ball` is in `a ball, red` but not in `balls`.
-        `circle#2` is the second circle.
+        The phrase is matched on whole words, whatever its case, spacing and Unicode form (`framework/matching.py`): `ball` is in
+        `a ball, red` but not in `balls`. `circle#2` is the second circle.
 
         Raises:
             PhraseError: the phrase is empty, absent, ambiguous, in the cut part of the prompt, or has no tokens.
@@ -103,7 +103,7 @@ class TokenTable:
         """
         name, number = self._numbered(phrase)
         found = occurrences(name, self.prompt)
-        if not name:
+        if is_blank(name):
             raise PhraseError(f"phrase {phrase!r} is empty; expected words of the prompt {self.prompt!r}")
         if not found:
             raise PhraseError(self._absent(name))
@@ -123,7 +123,7 @@ class TokenTable:
     def _numbered(self, phrase: str) -> tuple[str, int | None]:
         """A phrase with single spaces, and which of its occurrences is meant, if it says so."""
         name = " ".join(phrase.split())
-        numbered = re.fullmatch(r"(.*?)\s*#\s*(\d+)", name)
+        numbered = re.fullmatch(r"(.*?)\s*#\s*(\d{1,9})", name)
         # A prompt may well speak of "bus #2".
         return (name, None) if numbered is None or occurrences(name, self.prompt) else (numbered[1], int(numbered[2]))
 
@@ -151,8 +151,8 @@ class TokenTable:
         return "\n".join(lines)
 
     def _absent(self, name: str) -> str:
-        near = _near(name, self.prompt)
-        hint = f"; near it: {', '.join(map(repr, near))}" if near else ""
+        close = near(name, self.prompt)
+        hint = f"; near it: {', '.join(map(repr, close))}" if close else ""
         return f"phrase {name!r} is not in the prompt {self.prompt!r} (whole words are matched){hint}\n{self._brief()}"
 
     def _listed(self, name: str, found: Sequence[tuple[int, int]]) -> str:
@@ -168,29 +168,6 @@ class TokenTable:
         shown = ", ".join(f"{piece.index} {self.prompt[piece.start : piece.end].strip()}" for piece in own[:SHOWN_PIECES])
         more = f", and {len(own) - SHOWN_PIECES} more" if len(own) > SHOWN_PIECES else ""
         return f"tokens: {shown or 'none'}{more}"
-
-
-def occurrences(name: str, prompt: str) -> list[tuple[int, int]]:
-    """Where a phrase (single spaces) stands in the prompt, on whole words: `[(start, end), ...]` in characters."""
-    if not name:
-        return []
-    # A boundary is asked for only where the phrase itself ends in a letter: "'s" may follow one.
-    before = r"(?<!\w)" if re.match(r"\w", name) else ""
-    after = r"(?!\w)" if re.search(r"\w\Z", name) else ""
-    pattern = before + r"\s+".join(map(re.escape, name.split())) + after
-    return [match.span() for match in re.finditer(pattern, prompt, re.IGNORECASE)]
-
-
-def _near(name: str, prompt: str) -> list[str]:
-    """Up to three runs of the prompt's words that look like the phrase, best first, as the prompt writes them."""
-    words: list[str] = re.findall(r"\w+(?:['-]\w+)*", prompt)
-    count = len(name.split())
-    runs = {
-        " ".join(words[i : i + n]).casefold(): " ".join(words[i : i + n])
-        for n in range(max(1, count - 1), count + 2)
-        for i in range(len(words) - n + 1)
-    }
-    return [runs[key] for key in get_close_matches(name.casefold(), list(runs), n=3, cutoff=0.6)]
 
 
 def _runs(pieces: Iterable[Piece]) -> list[list[Piece]]:

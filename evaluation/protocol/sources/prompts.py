@@ -10,7 +10,7 @@ from ....framework.annotations import spoken
 from ....framework.errors import ConfigError, LayoutError, nearest
 from ....framework.items import Item, entries_of, fields, parse_json, read_text, text_of, whole
 from ....framework.layout import Layout, Region
-from ....framework.tokens import occurrences
+from ....framework.matching import occurrences
 from ..expects import RELATIONS, Attribute, Expects, Relation
 from .face import Asked, Entry, Source, finished
 
