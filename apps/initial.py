@@ -106,4 +106,4 @@ def _strength_of(given: Options, made: Metadata, picture: Image.Image) -> float:
 
 
 def _open(path: Path) -> Image.Image:
-    return shown(path, Wanted("--init-image", "a picture", error=ConfigError))
+    return shown(path, Wanted("--init-image", error=ConfigError))

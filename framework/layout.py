@@ -188,6 +188,8 @@ def _checked(mask: Tensor, phrase: str) -> Tensor:
     """The mask as fp32, detached and copied: a frozen region must not change when its maker's tensor does."""
     from torch import Tensor
 
+    from .masks import FAINT
+
     _check_kind(mask, Tensor, f"mask of region {phrase!r}", "a tensor [H W]: torch.from_numpy(array), or read_mask('mask.png')")
     if mask.ndim != 2 or mask.numel() == 0:
         raise LayoutError(f"mask of region {phrase!r}: expected a tensor [H W], got shape {list(mask.shape)}")
@@ -196,8 +198,10 @@ def _checked(mask: Tensor, phrase: str) -> Tensor:
     if not (low >= 0 and high <= 1):  # written so that NaN fails too
         hint = "; divide an 8-bit mask by 255" if 1 < high <= 255 else ""
         raise LayoutError(f"mask of region {phrase!r}: values from {low:.6g} to {high:.6g}, expected [0, 1]{hint}")
-    if high == 0:
-        raise LayoutError(f"mask of region {phrase!r} is zero everywhere; expected some part of the image above 0")
+    if high < FAINT:
+        said = f"its largest value is {high:.6g}" if high else "is zero everywhere"
+        hint = "; multiply an 8-bit mask of labels 0 and 1 by 255 before you divide it" if high else ""
+        raise LayoutError(f"mask of region {phrase!r}: {said}; expected some part of the image near 1, at least {FAINT}{hint}")
     return mask
 
 

@@ -1,4 +1,4 @@
-"""Masks on disk: grey PNG files, white where the phrase stands, and label maps, which hold many masks in one."""
+"""Masks on disk: grey images, white where the phrase stands, and label maps, which hold many masks in one."""
 
 from __future__ import annotations
 
@@ -17,23 +17,35 @@ if TYPE_CHECKING:
 
     from .layout import Layout
 
-MASK, LABEL_MAP = (Wanted(what, "a PNG picture", ("PNG",)) for what in ("mask", "label map"))
+MASK, LABEL_MAP = Wanted("mask"), Wanted("label map", ("PNG", "BMP", "TIFF"))  # a JPEG would blur labels into each other
+FAINT = 0.1
+"""The least that the largest value of a mask may be: below it nothing is marked, and numbers of labels were taken for grey."""
+SHOWN_VALUES = 6  # in an error
 SHOWN_LABELS = 24  # in an error
 PROPORTIONS = 0.02  # by which those of a mask, or of a first picture, may differ from the image's
 
 
 def read_mask(path: str | Path | io.BytesIO) -> Tensor:
-    """A mask `[H W]`, fp32 in [0, 1], from a PNG file or its bytes: black is 0 and white is 1, with 1, 8 or 16 bits.
+    """A mask `[H W]`, fp32 in [0, 1], from an image file or its bytes: black is 0 and white is 1, with 1, 8 or 16 bits.
 
     A picture in colour is taken if every pixel is grey. Where transparency varies, the mask is the opacity; the picture under it
     must then be of one value, since otherwise two masks could be meant.
 
     Raises:
-        LayoutError: no PNG file, too large (`packing.MOST_PIXELS`), coloured, or both grey values and transparency vary.
+        LayoutError: no file of `packing.FORMATS`, too large (`packing.MOST_PIXELS`), coloured, both grey values and transparency
+            vary, or nowhere near white: numbers of labels, or 8-bit values in 16 bits, were meant otherwise.
     """
     import torch
 
-    return torch.tensor(_values(opened(path, MASK), place_of(path)))
+    values, most = _values(opened(path, MASK), place_of(path))
+    if 0 < values.max() < FAINT * most:
+        found = sorted({int(value) for value in values.flat})
+        shown = ", ".join(map(str, found[:SHOWN_VALUES])) + (", ..." if len(found) > SHOWN_VALUES else "")
+        raise LayoutError(
+            f"mask {place_of(path)}: its values are {shown} of {most}, nowhere near white; if they are labels, read it as a "
+            f"label map; else scale it, so that {most} is white"
+        )
+    return torch.tensor(values.astype("float32") / most)
 
 
 def check_proportions(layout: Layout, size: tuple[int, int]) -> None:
@@ -60,11 +72,11 @@ def stretched(had: tuple[int, int], wanted: tuple[int, int]) -> str | None:
 
 
 def read_label_map(path: str | Path, labels: Sequence[int]) -> dict[int, Tensor]:
-    """The mask `[H W]` of each of these labels, from a PNG file of one whole number a pixel (a palette's index, or 8 or 16 bits).
+    """The mask `[H W]` of each of these labels, from an image of one whole number a pixel (a palette's index, or 8 or 16 bits).
 
     Raises:
-        LayoutError: no PNG file, one in colours, too large (`packing.MOST_PIXELS`), no labels, or a label is a text or nowhere in
-            it; names those that are.
+        LayoutError: no PNG, BMP or TIFF file, one in colours, too large (`packing.MOST_PIXELS`), no labels, or a label is a text
+            or nowhere in it; names those that are.
     """
     import numpy as np
     import torch
@@ -88,24 +100,29 @@ def read_label_map(path: str | Path, labels: Sequence[int]) -> dict[int, Tensor]
     return {label: torch.tensor((values == label).astype(np.float32)) for label in labels}
 
 
-def _values(picture: Image.Image, path: str | Path) -> np.ndarray[Any, Any]:
-    """The mask of an opened picture, by the rules of `read_mask`."""
+def _values(picture: Image.Image, path: str | Path) -> tuple[np.ndarray[Any, Any], int]:
+    """The mask of an opened picture as it is stored, by the rules of `read_mask`, and the number that is white."""
     import numpy as np
 
     if picture.mode.startswith("I"):  # 16 bits of grey
-        return np.asarray(picture).astype(np.float32) / 65535
+        values = np.asarray(picture)
+        if values.min() < 0 or values.max() > 65535:
+            raise LayoutError(f"mask {path}: values from {values.min()} to {values.max()}; expected 1, 8 or 16 bits of grey")
+        return values, 65535
+    if picture.mode == "F":
+        raise LayoutError(f"mask {path}: an image of floats; expected 1, 8 or 16 bits of grey: save it so")
     if picture.mode in ("1", "L") and "transparency" not in cast("dict[Any, Any]", picture.info):
-        return np.asarray(picture.convert("L")).astype(np.float32) / 255
+        return np.asarray(picture.convert("L")), 255
     pixels = np.asarray(picture.convert("RGBA"))
     grey, opacity = pixels[..., 0], pixels[..., 3]
     if opacity.min() == opacity.max() == 255:
         if (pixels[..., :3] != grey[..., None]).any():
             raise LayoutError(f"mask {path}: it has colours; expected black and white, or grey: one picture for each phrase")
-        return grey.astype(np.float32) / 255
+        return grey, 255
     seen = pixels[opacity > 0][:, :3]  # what is fully transparent has no colour that anybody sees
     if len(seen) and (seen != seen[0]).any():
         raise LayoutError(f"mask {path}: its colours and its transparency both vary; expected a mask in one of them, not both")
-    return opacity.astype(np.float32) / 255
+    return opacity, 255
 
 
 def encode_mask(mask: Tensor) -> bytes | None:

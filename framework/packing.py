@@ -10,26 +10,30 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import LayoutError, LsregenError
+from .files import look
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 DATA = "data:image/png;base64,"
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
+"""The files that are opened as images: no other reader of Pillow's ever sees a file of somebody else's."""
 MOST_PIXELS = 2**26
 """A larger picture is refused before it is unpacked: 8192 x 8192, as a mask 256 MiB of numbers."""
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a picture is opened as. Messages begin with `what` it is for, and say what is `expected`, such as `a PNG picture`.
-
-    `formats`: those that PIL may try; None for all. `error`: what is raised.
-    """
+    """What an image is opened for, as messages begin. `formats`: those that Pillow may try. `error`: what is raised."""
 
     what: str
-    expected: str
-    formats: tuple[str, ...] | None = None
+    formats: tuple[str, ...] = FORMATS
     error: type[LsregenError] = LayoutError
+
+    @property
+    def expected(self) -> str:
+        """What is expected, for messages."""
+        return f"an image ({', '.join(self.formats)})"
 
 
 def place_of(path: str | Path | io.BytesIO) -> str:
@@ -46,6 +50,8 @@ def opened(path: str | Path | io.BytesIO, wanted: Wanted) -> Image:
     from PIL import Image
 
     name = f"{wanted.what} {place_of(path)}"
+    if not isinstance(path, io.BytesIO) and not (place := look(path)).readable:
+        raise wanted.error(f"{name}: {place.said}; expected {wanted.expected}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is lower, and an error
@@ -57,8 +63,6 @@ def opened(path: str | Path | io.BytesIO, wanted: Wanted) -> Image:
                 )
             picture.load()
             return picture
-    except FileNotFoundError:
-        raise wanted.error(f"{name}: no such file; expected {wanted.expected}") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as fault:
         raise wanted.error(f"{name}: cannot be read as {wanted.expected} ({type(fault).__name__}: {fault})") from None
 

@@ -12,15 +12,14 @@ from .packing import Wanted, in_rgb, packed, shown, unpacked
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-FORMATS = ("PNG", "JPEG", "WEBP")
-IMAGE = Wanted("image", f"a picture ({', '.join(FORMATS)})", FORMATS)
+IMAGE = Wanted("image")
 
 
 def read_picture(path: str | Path | io.BytesIO) -> Image:
     """A picture in RGB from a file or its bytes, upright.
 
     Raises:
-        LayoutError: no PNG, JPEG or WebP file, or too large (`packing.MOST_PIXELS`).
+        LayoutError: no file of `packing.FORMATS`, or too large (`packing.MOST_PIXELS`).
     """
     return shown(path, IMAGE)
 

@@ -85,12 +85,47 @@ def test_files_that_are_no_masks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     (tmp_path / "a.txt").write_text("hello")
     whole = saved(tmp_path, Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64), dtype=np.uint8))).read_bytes()
     (tmp_path / "cut.png").write_bytes(whole[: len(whole) // 2])
-    for name in ("a.gif", "a.txt", "cut.png", ".", "a\0b"):
-        with pytest.raises(LayoutError, match="cannot be read as a PNG picture"):
+    for name in ("a.gif", "a.txt", "cut.png", ".", "a\0b", "x" * 300, "/dev/zero"):
+        with pytest.raises(LayoutError, match=r"expected an image|cannot be read as an image"):
             read_mask(tmp_path / name)
     monkeypatch.setattr(packing, "MOST_PIXELS", 64 * 64 - 1)
     with pytest.raises(LayoutError, match="64x64 pixels; expected at most 4095"):
         read_mask(tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize("name", ["mask.png", "mask.webp", "mask.bmp", "mask.tif"])
+def test_every_format_without_loss_gives_the_same_mask(tmp_path: Path, name: str) -> None:
+    Image.fromarray(LEVELS).save(tmp_path / name, lossless=True)
+    torch.testing.assert_close(read_mask(tmp_path / name), EXPECTED, atol=1e-6, rtol=0)
+
+
+def test_a_photograph_of_a_mask_is_nearly_the_same(tmp_path: Path) -> None:
+    Image.fromarray(np.kron(LEVELS, np.ones((16, 16), dtype=np.uint8))).save(tmp_path / "mask.jpg", quality=95)
+    expected = EXPECTED.repeat_interleave(16, 0).repeat_interleave(16, 1)
+    torch.testing.assert_close(read_mask(tmp_path / "mask.jpg"), expected, atol=0.05, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("levels", "named"),
+    [
+        (np.array([[0, 1]], dtype=np.uint8), "0, 1 of 255"),
+        (np.array([[0, 3, 1]], dtype=np.uint8), "0, 1, 3 of 255"),
+        (np.array([[0, 255]], dtype=np.uint16), "0, 255 of 65535"),
+    ],
+)
+def test_a_mask_that_is_nowhere_near_white_is_refused(tmp_path: Path, levels: np.ndarray, named: str) -> None:
+    with pytest.raises(LayoutError, match=named):
+        read_mask(saved(tmp_path, Image.fromarray(levels)))
+    most = 65535 if levels.dtype == np.uint16 else 255
+    with pytest.raises(LayoutError, match="'dog'"):
+        Region("dog", mask=torch.tensor(levels.astype(np.float32) / most))
+
+
+def test_numbers_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    for values in (np.array([[0.0, 1.0]], dtype=np.float32), np.array([[0, 2**20]], dtype=np.int32)):
+        Image.fromarray(values).save(tmp_path / "mask.tif")
+        with pytest.raises(LayoutError, match="bits of grey"):
+            read_mask(tmp_path / "mask.tif")
 
 
 def test_a_bomb_is_refused_before_it_goes_off(tmp_path: Path) -> None:
