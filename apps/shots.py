@@ -238,7 +238,7 @@ def _read(option: str, path: Path, size: Size | None, on_bad_box: str) -> Items:
     from ..framework.formats import read_layouts
 
     try:
-        found = read_layouts(path, size=size, on_bad_box=on_bad_box)
+        found = read_layouts(path, size=size, on_bad_box=on_bad_box, empty=False)
     except LayoutError as error:
         raise type(error)(f"{option} {error}") from None
     if found.format in SIZED:

@@ -1,4 +1,4 @@
-"""Annotated pictures as layouts: COCO instances, YOLO labels, and prompts for categories that come without one.
+"""Annotated images as layouts: COCO instances, and prompts for categories that come without one.
 
 Annotations name categories, prompts have phrases. A file without a caption gets the prompt `a dog and a cat`, and a category that
 stands in it more than once is numbered: `dog#1` and `dog#2` (see `framework/tokens.py`).
@@ -8,22 +8,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, count
-from pathlib import Path
 from types import MappingProxyType
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias
 
 from .errors import ConfigError, LayoutError, PhraseError
-from .items import Item, Reading, Size, Writing, entries_of, fields, four, parse_json, read_text, size_of, text_of
+from .items import Item, Reading, Size, Writing, entries_of, fields, four, parse_json, size_of, text_of
 from .layout import Box, Layout, Region
 from .matching import occurrences
 from .tokens import TokenTable
 
-CLASSES = "classes.txt"
-NEIGHBOURS = (CLASSES, "data.yaml", "data.yml")
+ANNOTATED = ("coco", "yolo")
+"""Formats that describe images rather than ask for some."""
 XYWH = "left, top, width, height"
 Annotations: TypeAlias = Sequence[tuple[str, dict[str, Any]]]
 """Of an image: each with where it stands in its file."""
@@ -115,30 +113,50 @@ def read_annotated(
     images, found, said = dict[Any, dict[str, Any]](), dict[Any, list[tuple[str, dict[str, Any]]]](), dict[Any, str](captions)
     for i, entry in enumerate(entries_of(data["images"], f"{where}, images"), 1):
         image = fields(entry, f"{where}, image {i}", None, ("id",))
-        if _key(image["id"], f"{where}, image {i}") in images:
-            raise LayoutError(f"{where}, image {i}: id {image['id']!r} stands twice; expected a different one for each image")
-        images[image["id"]], found[image["id"]] = image, []
+        key = image["id"] = _key(image["id"], f"{where}, image {i}")
+        if key in images:
+            raise LayoutError(f"{where}, image {i}: id {key!r} stands twice; expected a different one for each image")
+        images[key], found[key] = image, []
         if "caption" in image:
-            said.setdefault(image["id"], text_of(image, "caption", f"{where}, image {i}"))
+            said.setdefault(key, text_of(image, "caption", f"{where}, image {i}"))
     for i, entry in enumerate(entries_of(data["annotations"], f"{where}, annotations"), 1):
         at = f"{where}, annotation {i}"
-        annotation = fields(entry, at, None, ("image_id",))
-        if _key(annotation["image_id"], at) not in images:
-            raise LayoutError(f"{at}: image_id {annotation['image_id']!r} is none of the {len(images)} images of the file")
-        if "caption" in annotation:
-            said.setdefault(annotation["image_id"], text_of(annotation, "caption", at))
-        elif annotation.get("iscrowd"):
+        annotation = fields(entry, at, None)
+        key = _key(annotation.get("image_id", ""), at)
+        if key not in images:
+            reading.refuse(
+                at, "annotation", f"image_id {key!r} is none of the {len(images)} images of the file{_twin(key, images)}"
+            )
+        elif "caption" in annotation:
+            said.setdefault(key, text_of(annotation, "caption", at))
+        elif _crowd(annotation.get("iscrowd", 0), at):
             reading.drop(at, "annotation", "a crowd; expected one object")
         else:
-            found[annotation["image_id"]].append((at, annotation))
+            found[key].append((at, annotation))
     chosen = {key: select(image, found[key]) if select else found[key] for key, image in images.items()}
     return (_annotated(reading, images[key], each, names, said.get(key)) for key, each in chosen.items() if each is not None)
 
 
 def _key(value: object, where: str) -> int | str:
-    if isinstance(value, bool) or not isinstance(value, int | str):
+    if isinstance(value, str):
+        return value
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
         raise LayoutError(f"{where}: id {value!r}: expected a whole number or a text")
-    return value
+    return int(value)
+
+
+def _twin(key: int | str, known: Collection[int | str]) -> str:
+    """What is said of an id that is there in the other type, the text '1' for the number 1."""
+    other = str(key) if isinstance(key, int) else next((each for each in known if str(each) == key), None)
+    return f"; there it is {other!r}, another type: write both the same way" if other in known else ""
+
+
+def _crowd(value: object, where: str) -> bool:
+    """What `iscrowd` says: 0 or 1, in whatever spelling."""
+    written = str(value).casefold()
+    if written not in ("0", "1", "0.0", "1.0", "false", "true"):
+        raise LayoutError(f"{where}: iscrowd {value!r}: expected 0 or 1")
+    return written in ("1", "1.0", "true")
 
 
 def _categories(data: object, where: str) -> dict[int | str, str]:
@@ -146,9 +164,10 @@ def _categories(data: object, where: str) -> dict[int | str, str]:
     for i, entry in enumerate(entries_of(data, f"{where}, categories"), 1):
         at = f"{where}, category {i}"
         category = fields(entry, at, None, ("id", "name"))
-        if _key(category["id"], at) in names:
-            raise LayoutError(f"{at}: id {category['id']!r} stands twice; expected a different one for each category")
-        names[category["id"]] = " ".join(text_of(category, "name", at).split())
+        key = _key(category["id"], at)
+        if key in names:
+            raise LayoutError(f"{at}: id {key!r} stands twice; expected a different one for each category")
+        names[key] = " ".join(text_of(category, "name", at).split())
     return names
 
 
@@ -164,15 +183,11 @@ def _annotated(
     size = size_of([image["width"], image["height"]], where) if known else reading.size
     if size is None and annotations:
         raise LayoutError(f"{where}: no width and height; expected them beside its id, or a size for all (--size)")
-    names: list[str] = []
-    for at, annotation in annotations:
-        if _key(annotation.get("category_id", ""), at) not in categories:
-            raise LayoutError(f"{at}: category_id {annotation.get('category_id')!r} is none of the file's categories")
-        names.append(categories[annotation["category_id"]])
+    annotations, names = _named(reading, annotations, categories)
     prompt, phrases = compose(names) if caption is None else (caption, told(names, caption))
     regions, kept = list[Region](), list[str]()
     for (at, annotation), name, phrase in zip(annotations, names, phrases, strict=True):
-        box = partial(Box.from_xywh, four(annotation.get("bbox"), at, XYWH), size or (1, 1))
+        box = partial(xywh_box, annotation.get("bbox"), size or (1, 1))
         if phrase is None and "phrase" not in annotation:
             _untold(reading, f"{at} ({name!r})", name, prompt, image["id"])
         else:
@@ -180,6 +195,27 @@ def _annotated(
             kept.append(name)
     item = Item(prompt, Layout(tuple(regions)), size=size, name=text_of(image, "file_name", where) or None)
     return Annotated(image["id"], item, tuple(kept))
+
+
+def _named(
+    reading: Reading, annotations: Annotations, categories: Mapping[int | str, str]
+) -> tuple[list[tuple[str, dict[str, Any]]], list[str]]:
+    """The annotations whose category is one of the file's, and its name; the others are refused, or left out."""
+    kept, names = list[tuple[str, dict[str, Any]]](), list[str]()
+    for at, annotation in annotations:
+        key = _key(annotation.get("category_id", ""), at)
+        if key in categories:
+            kept.append((at, annotation))
+            names.append(categories[key])
+        else:
+            said = f"category_id {key!r} is none of the file's categories{_twin(key, categories)}"
+            reading.refuse(at, "annotation", said)
+    return kept, names
+
+
+def xywh_box(value: object, size: Size) -> Box:
+    """A box from left, top, width and height in units of `size`. Raises LayoutError."""
+    return Box.from_xywh(four(value, XYWH), size)
 
 
 def _untold(reading: Reading, where: str, name: str, prompt: str, image: object) -> None:
@@ -211,126 +247,6 @@ def write_coco(writing: Writing, items: Sequence[Item]) -> None:
     known = [{"id": number, "name": name} for name, number in categories.items()]
     data = {"images": images, "annotations": annotations, "categories": known}
     writing.files[writing.path] = (json.dumps(data, ensure_ascii=False) + "\n").encode()
-
-
-def read_yolo(reading: Reading, text: str) -> Iterator[Item]:
-    """YOLO labels: `class centre-x centre-y width height` in fractions, one object a line; an item a file, or a folder of them.
-
-    The names of the classes come from the file that was given, else from `classes.txt` or `data.yaml` beside the labels or in the
-    folder above.
-    """
-    if not reading.path.is_dir():
-        yield _yolo_item(reading, reading.path, text, _classes(reading, reading.path.parent))
-        return
-    names = _classes(reading, reading.path)
-    given = reading.classes.resolve() if reading.classes is not None else None
-    found = [path for path in sorted(reading.path.glob("*.txt")) if path.name != CLASSES and path.resolve() != given]
-    if not found:
-        raise LayoutError(f"{reading.path}: no .txt files in this folder; expected YOLO labels, one file for each image")
-    for path in found:
-        yield _yolo_item(reading, path, read_text(path), names)
-
-
-def _yolo_item(reading: Reading, path: Path, text: str, classes: Mapping[int, str]) -> Item:
-    rows: list[tuple[str, str, list[float]]] = []
-    for i, line in enumerate(text.splitlines(), 1):
-        if not line.strip():
-            continue
-        where, parts = f"{path}, line {i}", line.split()
-        try:
-            number, numbers = int(parts[0]), [float(part) for part in parts[1:]]
-        except ValueError:
-            number, numbers = 0, []
-        if len(numbers) != 4:
-            raise LayoutError(
-                f"{where}: {line.strip()[:80]!r}: expected a class and four numbers (centre x, centre y, width, height)"
-            )
-        if number not in classes:
-            raise LayoutError(f"{where}: class {number}: expected one of the {len(classes)} named classes, counted from 0")
-        rows.append((where, classes[number], numbers))
-    prompt, phrases = compose([name for _, name, _ in rows])
-    places = [(where, phrase, numbers) for (where, _, numbers), phrase in zip(rows, phrases, strict=True)]
-    regions = [reading.region(where, phrase, partial(Box.from_yolo, numbers)) for where, phrase, numbers in places]
-    return Item(prompt, Layout(tuple(regions)), size=reading.size, name=path.stem)
-
-
-def _classes(reading: Reading, folder: Path) -> dict[int, str]:
-    """The names of the classes by number, from the file that was given or the only one near."""
-    if reading.classes is not None:
-        return class_names(reading.classes)
-    for place in (folder, folder.absolute().parent):
-        found = [place / name for name in NEIGHBOURS if (place / name).is_file()]
-        if len(found) > 1:
-            raise LayoutError(f"{place}: {found[0].name} and {found[1].name} both name classes; say which one holds (--classes)")
-        if found:
-            return class_names(found[0])
-    raise LayoutError(f"{reading.path}: no {' or '.join(NEIGHBOURS[:2])} beside it; say which file names the classes (--classes)")
-
-
-def class_names(path: Path) -> dict[int, str]:
-    """The names in a file of classes: one a line, or `names` in YAML, as a list or by number.
-
-    Raises:
-        LayoutError: unreadable, or not names; ConfigError: not YAML.
-    """
-    if path.suffix in (".yaml", ".yml"):
-        from .config import load_yaml
-
-        names = cast("object", load_yaml(path).get("names"))
-        pairs = list(enumerate(cast("list[object]", names))) if isinstance(names, list) else []
-        pairs = list(cast("dict[int, object]", names).items()) if isinstance(names, dict) else pairs
-    else:
-        pairs = list(enumerate(cast("list[object]", read_text(path).rstrip().split("\n"))))
-    for number, name in pairs:
-        if type(number) is not int or not isinstance(name, str) or not name.strip():
-            raise LayoutError(f"{path}: class {number}: {name!r}: expected a name")
-    if not pairs:
-        raise LayoutError(f"{path}: no names of classes; expected a list under 'names'")
-    return {number: " ".join(cast(str, name).split()) for number, name in pairs}
-
-
-def write_yolo(writing: Writing, items: Sequence[Item]) -> None:
-    """YOLO labels: one item into one `.txt` file, several into a folder; with `classes.txt`, unless the classes are given.
-
-    YOLO has no place for a prompt, so that a reader composes one; the numbers of phrases are the reader's as well.
-
-    Raises:
-        LayoutError: several items for one file, labels called `classes.txt`, or a class that is not among those given.
-    """
-    one = writing.path.suffix == ".txt"
-    if writing.path.name.casefold() == CLASSES:
-        raise LayoutError(
-            f"{writing.path}: {CLASSES} holds the names of the classes; call the labels otherwise, or name a folder"
-        )
-    if one and len(items) != 1:
-        raise LayoutError(f"{writing.path}: a YOLO file is one image, and there are {len(items)} items; name a folder")
-    given = writing.classes is not None
-    classes = {name: number for number, name in class_names(writing.classes).items()} if writing.classes is not None else {}
-    for i, item in enumerate(items, 1):
-        lines: list[str] = []
-        if item.prompt:
-            writing.leave_out(f"item {i}", f"prompt {item.prompt!r}", "yolo has no place for it")
-        leave_out_settings(writing, item, i, "yolo")
-        for region, box in boxed(writing, item, i, "yolo"):
-            name = category_of(region.phrase)
-            if given and name not in classes:
-                raise LayoutError(f"item {i}: {name!r} is none of the {len(classes)} classes in {writing.classes}; add it there")
-            centre = (box.left + box.right) / 2, (box.top + box.bottom) / 2
-            numbers = (*centre, box.right - box.left, box.bottom - box.top)
-            lines.append(" ".join(map(str, (classes.setdefault(name, len(classes)), *numbers))))
-        path = writing.path if one else writing.path / f"{_free_stem(writing, item, i)}.txt"
-        writing.files[path] = "".join(f"{line}\n" for line in lines).encode()
-    if not given and classes:
-        folder = writing.path.parent if one else writing.path
-        writing.files[folder / CLASSES] = "".join(f"{name}\n" for name in classes).encode()
-
-
-def _free_stem(writing: Writing, item: Item, number: int) -> str:
-    """A file's name without folders, which no file before has."""
-    stem = re.sub(r"[^\w.-]+", "-", Path(item.name or "").stem).strip(".-")[:100] or f"{number:06}"
-    taken = {path.stem.casefold() for path in writing.files} | {"classes"}
-    names = chain([stem], (f"{stem}-{i}" for i in count(number)))
-    return next(name for name in names if name.casefold() not in taken)
 
 
 def category_of(phrase: str) -> str:

@@ -36,20 +36,36 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
-from .annotations import XYWH, read_coco, read_yolo, sized, spoken, write_coco, write_yolo
-from .errors import ConfigError, LayoutError, nearest
-from .items import Item, Items, Reading, Size, Writing, entries_of, fields, four, parse_json, read_text, size_of, text_of, whole
+from .annotations import ANNOTATED, read_coco, sized, spoken, write_coco, xywh_box
+from .errors import LayoutError, nearest, told_of
+from .files import is_folder, write_whole
+from .items import (
+    Item,
+    Items,
+    Reading,
+    Size,
+    Writing,
+    check_format,
+    entries_of,
+    fields,
+    four,
+    parse_json,
+    read_text,
+    size_of,
+    text_of,
+    whole,
+)
 from .layout import CORNERS, Box, Layout, Region
+from .layout_signs import LISTS, PLACES, recognise
 from .masks import encode_mask, mask_of_rows, mask_of_text, read_mask
 from .packing import DATA
 from .pictures import encode_picture, picture_of_text, read_picture
+from .yolo import read_yolo, write_yolo
 
 MASK_FORM = "PHRASE=FILE.png"
 SETTINGS = ("name", "prompt", "negative", "seed", "size")
-PLACES = ("boxes", "regions", "layout")
 ITEM_KEYS = (*SETTINGS, "unit", *PLACES)
 UNITS = ("fractions", "pixels")
-LISTS = ("phrases", "locations", "bboxes")
 NSR1K_KEYS = ("id", "image_id", "prompt", "type", "sub-type", "obj1", "obj2", "relation", "num_object", "object_list")
 XYXY = ", ".join(CORNERS)
 NO_REFERENCE = "a box of zeros: no reference layout"
@@ -62,6 +78,7 @@ def read_layouts(
     size: Size | None = None,
     classes: str | Path | None = None,
     on_bad_box: str = "error",
+    empty: bool = True,
 ) -> Items:
     """Read a file of layouts, or a folder of YOLO labels.
 
@@ -73,25 +90,28 @@ def read_layouts(
             phrase without a place, and report it in `dropped`. A box of COCO's whose category the caption does not name, or not
             as often as there are boxes, is dropped with its phrase. NSR-1K's boxes of zeros are always dropped and reported: they
             say that there is no reference.
+        empty: whether images of COCO and YOLO without a caption and without objects are kept; else they are left out, and
+            reported in `dropped`.
 
     Raises:
         LayoutError: a file, key, value or box that cannot be used; names the file, the entry (or line) and the value.
         ConfigError: no such format or policy, or a size below 1.
     """
     reading = Reading(Path(path), size, Path(classes) if classes is not None else None, on_bad_box)
-    items, format = open_layouts(reading, format)
+    items, format = open_layouts(reading, format, empty=empty)
     return Items(tuple(items), format, tuple(reading.dropped))
 
 
-def open_layouts(reading: Reading, format: str | None = None) -> tuple[Iterable[Item], str]:
-    """The items of a file, each read when it is asked for, and the format. Raises as `read_layouts`, then or now."""
+def open_layouts(reading: Reading, format: str | None = None, *, empty: bool = True) -> tuple[Iterable[Item], str]:
+    """The items of a file, each read when it is asked for, and the format. As `read_layouts`; raises then or now."""
     check_format(format, READERS)
-    folder = reading.path.is_dir()
+    folder = is_folder(reading.path)
     if folder and format not in (None, "yolo"):
         raise LayoutError(f"{reading.path}: a folder; {format} is a file")
     text = "" if folder else read_text(reading.path)
-    format = "yolo" if folder else format or recognise(reading.path, text)
-    return READERS[format](reading, text), format
+    format = "yolo" if folder else format or recognise(reading.path, text, READERS)
+    items = READERS[format](reading, text)
+    return items if empty or format not in ANNOTATED else reading.asking(items), format
 
 
 def encode_layouts(path: str | Path, items: Sequence[Item], format: str, *, classes: str | Path | None = None) -> Writing:
@@ -115,54 +135,8 @@ def write_layouts(path: str | Path, items: Sequence[Item], format: str, *, class
     """Write the items over what was there; returns what was written and left out. Raises as `encode_layouts`, and OSError."""
     writing = encode_layouts(path, items, format, classes=classes)
     for file, data in writing.files.items():
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_bytes(data)
+        write_whole(file, [data])
     return writing
-
-
-def check_format(format: str | None, known: Iterable[str]) -> None:
-    if format is not None and format not in known:
-        raise ConfigError(f"format {format!r}: expected one of {', '.join(known)}{nearest(format, known)}")
-
-
-def recognise(path: Path, text: str) -> str:
-    """The format of a file by its content; only the lines of a prompts file are told by the ending `.jsonl`.
-
-    Raises:
-        LayoutError: none fits or several do.
-    """
-    if path.suffix in (".jsonl", ".ndjson"):
-        return "jsonl"
-    lines = [line for line in text.split("\n") if line.strip()]
-    if lines and all(re.fullmatch(r"\s*\d+(\s+[-+.\deE]+){4}\s*", line) for line in lines):
-        return "yolo"
-    if len(lines) > 1 and all(line.startswith("{") and line.rstrip().endswith("}") for line in lines):
-        return "jsonl"
-    if not lines or lines[0].lstrip()[0] not in "{[":
-        raise LayoutError(f"{path}: cannot tell its format; {_name_it()}")
-    data = parse_json(text, str(path))
-    first = (*cast("list[object]", data), None)[0] if isinstance(data, list) else cast("object", data)
-    keys = set(cast("dict[str, object]", first)) if isinstance(first, dict) else set[str]()
-    in_pixels = bool(keys) and cast("dict[str, object]", first).get("unit") == "pixels"
-    signs = {
-        "coco": isinstance(data, dict) and {"images", "annotations"} <= keys,
-        "nsr1k": bool(keys & {"obj1", "object_list"}),
-        "gligen": bool(keys & set(LISTS)),
-        "pixels": in_pixels,
-        "lsregen": not in_pixels and bool(keys & set(PLACES)),
-    }
-    found = [name for name, fits in signs.items() if fits] or ["lsregen"] * ("prompt" in keys)
-    if len(found) != 1:
-        problem = f"could be {' or '.join(found)}" if found else "cannot tell its format"
-        raise LayoutError(f"{path}: {problem}; {_name_it()}")
-    return found[0]
-
-
-def _name_it() -> str:
-    return (
-        'lsregen\'s own is {"prompt": "a red circle", "boxes": {"red circle": [0.1, 0.1, 0.6, 0.6]}}; if it is another, name it '
-        f"(format=, or lsregen layout convert --from): {', '.join(READERS)}"
-    )
 
 
 def _read_json(reading: Reading, text: str, unit: str = "fractions") -> Iterator[Item]:
@@ -240,7 +214,8 @@ def _region(reading: Reading, place: object, where: str, scale: Size | None) -> 
         return _masked(reading, phrase, entry["mask"], where)
     if "box" not in entry:
         return reading.region(where, phrase)
-    corners = four(entry["box"], f"{where} ({phrase!r})", XYXY)
+    with told_of(f"{where} ({phrase!r})"):  # no box at all is an error of the file, whatever the policy
+        corners = four(entry["box"], XYXY)
     return reading.region(where, phrase, partial(Box.from_pixels, corners, scale) if scale else partial(Box, *corners))
 
 
@@ -284,11 +259,9 @@ def _read_nsr1k(reading: Reading, text: str) -> Iterator[Item]:
             name, box = (*cast("list[object]", pair), None, None)[:2] if isinstance(pair, list) else (None, None)
             if not isinstance(name, str):
                 raise LayoutError(f"{at}: {pair!r}: expected a name and a box")
-            x, y, w, h = xywh = four(box, at, XYWH)
-            if not any(xywh):
+            if unknown := box == [0, 0, 0, 0]:
                 reading.drop(f"{at} ({name!r})", "box", NO_REFERENCE)
-            make = partial(Box.from_xywh, (x, y, w, h), (1, 1)) if any(xywh) else None
-            regions.append(reading.region(at, spoken(name, prompt), make))
+            regions.append(reading.region(at, spoken(name, prompt), None if unknown else partial(xywh_box, box, (1, 1))))
         item = Item(prompt, size=reading.size, name=str(entry["id"]) if "id" in entry else None)
         yield _with(item, regions)
 

@@ -72,7 +72,8 @@ class Items:
 class Reading:
     """A file being read: where it is, what was said about it, and what was left out so far.
 
-    `whole_items`: whether whoever reads it leaves an item out that loses a box or an annotation; it is said in errors.
+    `whole_items`: whether whoever reads it leaves an item out that loses a box or an annotation; it is said in errors. `skipped`:
+    how many of those `dropped` are images that ask for nothing.
     """
 
     path: Path
@@ -81,6 +82,7 @@ class Reading:
     on_bad_box: str = "error"
     whole_items: bool = False
     dropped: list[Dropped] = field(default_factory=list[Dropped])
+    skipped: int = 0
 
     def __post_init__(self) -> None:
         if self.on_bad_box not in POLICIES:
@@ -95,12 +97,43 @@ class Reading:
     def drop(self, where: str, what: str, why: str) -> None:
         self.dropped.append(Dropped(where, what, why))
 
+    def refuse(self, where: str, what: str, why: str) -> None:
+        """Something that cannot be used and that nothing stands in for: left out, if the policy allows it.
+
+        Raises:
+            LayoutError: it does not.
+        """
+        if self.on_bad_box == "error":
+            raise LayoutError(f"{where}: {why}; correct it, or {self.dropping('leave it out')}")
+        self.drop(where, what, why)
+
+    def _skip(self, where: str, why: str) -> None:
+        """Leave out an image that asks for nothing, such as a background without objects: no other item lost anything."""
+        self.skipped += 1
+        self.drop(where, "image", why)
+
+    def asking(self, items: Iterable[Item]) -> Iterator[Item]:
+        """The items that ask for something: an image without a caption and without objects is left out, and reported.
+
+        Raises:
+            LayoutError: none is left.
+        """
+        kept = False
+        for i, item in enumerate(items, 1):
+            if item.prompt or item.layout.regions:
+                kept = True
+                yield item
+            else:
+                self._skip(f"{self.path}, {item.name or f'item {i}'}", "no caption and no objects")
+        if not kept:
+            raise LayoutError(f"{self.path}: no image has a caption or an object; expected one at least")
+
     def noting(self, items: Iterable[Item]) -> Iterator[tuple[Item, bool]]:
         """Items that are read while they are asked for, each with whether nothing was dropped of it."""
-        before = len(self.dropped)
+        before = len(self.dropped) - self.skipped
         for item in items:
-            yield item, len(self.dropped) == before
-            before = len(self.dropped)
+            yield item, len(self.dropped) - self.skipped == before
+            before = len(self.dropped) - self.skipped
 
     def region(self, where: str, phrase: str, box: Callable[[], Box | None] | None = None) -> Region:
         """A region; one whose box cannot be used is an error, or loses its place, as the policy says."""
@@ -171,26 +204,35 @@ def text_of(entry: Mapping[str, Any], key: str, where: str, default: str = "") -
 
 
 def whole(value: object, where: str, key: str) -> int:
+    """A whole number; 7.0 is one, as JSON has one kind of number."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise LayoutError(f"{where}: {key} {value!r}: expected a whole number")
     return value
 
 
-def four(value: object, where: str, expected: str) -> list[float]:
-    """Four numbers; what they mean is the caller's to check."""
+def four(value: object, expected: str) -> list[float]:
+    """Four numbers; what they mean is the caller's to check, and where they stand the caller's to say."""
     found = cast("list[object]", value) if isinstance(value, list) else []
     numbers = [each for each in found if isinstance(each, int | float) and not isinstance(each, bool)]
     if len(found) != 4 or len(numbers) != 4 or any(abs(number) > LARGEST for number in numbers):
-        raise LayoutError(f"{where}: box {value!r}: expected four numbers ({expected})")
+        raise LayoutError(f"box {value!r}: expected four numbers ({expected})")
     return [float(number) for number in numbers]
 
 
 def size_of(value: object, where: str) -> Size:
     """Width and height from `[w, h]`."""
     sides = cast("list[object]", value) if isinstance(value, list) else []
-    if len(sides) != 2 or not all(
-        isinstance(side, int) and not isinstance(side, bool) and 1 <= side <= LONGEST for side in sides
-    ):
-        raise LayoutError(f"{where}: size {value!r}: expected [width, height] in pixels, from 1 to {LONGEST} each")
-    width, height = cast("list[int]", sides)
+    expected = f"expected [width, height] in pixels, from 1 to {LONGEST} each"
+    if len(sides) != 2:
+        raise LayoutError(f"{where}: size {value!r}: {expected}")
+    width, height = (whole(side, f"{where}, size {value!r}", "side") for side in sides)
+    if not (1 <= width <= LONGEST and 1 <= height <= LONGEST):
+        raise LayoutError(f"{where}: size {value!r}: {expected}")
     return width, height
+
+
+def check_format(format: str | None, known: Iterable[str]) -> None:
+    if format is not None and format not in known:
+        raise ConfigError(f"format {format!r}: expected one of {', '.join(known)}{nearest(format, known)}")

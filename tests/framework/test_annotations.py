@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsregen.framework.annotations import category_of, class_names, compose, spoken, told
-from lsregen.framework.errors import ConfigError, LayoutError, PhraseError
+from lsregen.framework.annotations import category_of, compose, spoken, told
+from lsregen.framework.errors import LayoutError, PhraseError
 from lsregen.framework.formats import read_layouts, write_layouts
 from lsregen.framework.items import Item, Items
 from lsregen.framework.layout import Box, Layout, Region
@@ -179,7 +179,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "no category": ({"annotations": [{"image_id": 9, "category_id": 3}]}, "annotation 1: category_id 3 is none"),
     "category twice": ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "category 2: id 1 stands twice"),
     "category's name": ({"categories": [{"id": 18, "name": 3}]}, "category 1: name 3: expected a text"),
-    "no bbox": ({"annotations": [{"image_id": 9, "category_id": 18}]}, "annotation 1: box None: expected four"),
+    "no bbox": ({"annotations": [{"image_id": 9, "category_id": 18}]}, r"annotation 1 \(\'dog\'\): box None: expected four"),
     "no sides": ({"images": [{"id": 9}, {"id": 4}]}, "image 9: no width and height.*--size"),
     "sides": ({"images": [{"id": 9, "width": 0, "height": 4}, {"id": 4}]}, r"image 9: size \[0, 4\]"),
     "outside": (
@@ -218,120 +218,62 @@ def test_written_coco_is_what_other_tools_expect(tmp_path: Path) -> None:
 # YOLO
 
 
-def labels(folder: Path, text: str = "1 0.5 0.75 0.5 0.5\n0 0.25 0.5 0.5 1\n", name: str = "one.txt") -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(text)
-    return folder / name
+# What annotators write
 
 
-ONE = Item("a dog and a cat", Layout((Region("dog", Box(0.25, 0.5, 0.75, 1)), Region("cat", Box(0, 0, 0.5, 1)))), name="one")
-
-
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
-        ("classes.txt", "cat\ndog\n\n"),
-        ("data.yaml", "path: ../x\nnames: [cat, dog]\n"),
-        ("data.yml", "names:\n  0: cat\n  1: dog\n"),
-        ("../classes.txt", "cat\r\ndog"),
-    ],
-)
-def test_yolo_classes_are_found_near(tmp_path: Path, name: str, text: str) -> None:
-    path = labels(tmp_path / "labels")
-    (path.parent / name).write_text(text)
-    assert read_layouts(path).items == (ONE,)
-    labels(path.parent, "", "empty.txt")
-    assert read_layouts(path.parent).items == (Item(name="empty"), ONE)
-
-
-def test_yolo_classes_can_be_given(tmp_path: Path) -> None:
-    path = labels(tmp_path / "labels")
-    names = labels(tmp_path / "labels", "cat\ndog\n", "names.txt")
-    assert read_layouts(path, classes=names).items == (ONE,)
-    assert read_layouts(path.parent, classes=names).items == (ONE,)  # the file of names is no file of labels
-    assert read_layouts(path, classes=names, size=(8, 4)).items[0].size == (8, 4)
-
-
-def test_yolo_without_certain_classes_is_refused(tmp_path: Path) -> None:
-    path = labels(tmp_path / "deep" / "labels")
-    with pytest.raises(LayoutError, match=r"no classes\.txt or data\.yaml beside it.*--classes"):
-        read_layouts(path)
-    (path.parent / "classes.txt").write_text("cat\ndog\n")
-    (path.parent / "data.yaml").write_text("names: [dog, cat]")
-    with pytest.raises(LayoutError, match=r"classes\.txt and data\.yaml both name classes.*--classes"):
-        read_layouts(path)
+def test_numbers_may_be_written_as_text_or_with_a_point(tmp_path: Path) -> None:
+    data = coco(
+        images=[{"id": 9.0, "width": 640.0, "height": 480}, {"id": 4, "width": 640, "height": 480}],
+        annotations=[
+            {"image_id": 9, "category_id": 18.0, "bbox": [160, 240, 320, 240], "iscrowd": "0"},
+            {"image_id": 9, "category_id": 18, "bbox": [0, 0, 64, 64], "iscrowd": "1"},
+            {"image_id": 4, "category_id": 18, "bbox": [0, 0, 5, 5], "iscrowd": False},
+        ],
+    )
+    found = load(tmp_path, data)
+    assert [len(item.layout.regions) for item in found.items] == [1, 1]
+    assert [(each.what, "crowd" in each.why) for each in found.dropped] == [("annotation", True)]
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("changes", "said"),
     [
-        ("0 0.5 0.5 1 1\n0 0.5 0.5 1\n", r"one\.txt, line 2: '0 0\.5 0\.5 1': expected a class and four numbers"),
-        ("0 0.5 0.5 1 1 0.9\n", "line 1: .*expected a class and four numbers"),
-        ("dog 0.5 0.5 1 1\n", "line 1: 'dog 0.5 0.5 1 1'"),
-        ("2 0.5 0.5 1 1\n", "class 2: expected one of the 2 named classes, counted from 0"),
-        ("-1 0.5 0.5 1 1\n", "class -1"),
-        ("\n1 0.5 0.5 2 1\n", r"line 2 \('dog'\): YOLO box \[0.5, 0.5, 2, 1\]: .*out of range"),
-        ("1 nan 0.5 1 1\n", "not finite"),
+        ({"annotations": [{"image_id": "9", "category_id": 18, "bbox": [0, 0, 64, 64]}]}, "image_id '9'.*it is 9, another type"),
+        ({"annotations": [{"image_id": 9, "category_id": "18", "bbox": [0, 0, 64, 64]}]}, "category_id '18'.*it is 18"),
+        ({"annotations": [{"image_id": 9, "category_id": 18, "bbox": [0, 0, 64, 64], "iscrowd": "no"}]}, "iscrowd 'no'"),
+        ({"annotations": [{"image_id": 9.5, "category_id": 18, "bbox": [0, 0, 64, 64]}]}, "id 9.5"),
     ],
 )
-def test_bad_labels_are_refused(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "classes.txt").write_text("cat\ndog\n")
+def test_what_cannot_be_told_is_refused_with_what_is_there(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
     with pytest.raises(LayoutError, match=said):
-        read_layouts(labels(tmp_path, text), "yolo")
+        load(tmp_path, coco(**changes))
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "said"),
+    ("annotation", "kept"),
     [
-        ("c.yaml", "nc: 3", r"c\.yaml: no names of classes"),
-        ("c.yaml", "names: {a: 1}", "class a: 1: expected a name"),
-        ("c.yaml", "names: [cat, 3]", "class 1: 3: expected a name"),
-        ("c.yaml", "- cat", "mapping"),
-        ("c.txt", "cat\n\ndog", "class 1: '': expected a name"),
-        ("c.txt", "", "class 0"),
+        ({"image_id": 9, "category_id": 18}, 1),  # its phrase stays, without a place
+        ({"image_id": 9, "category_id": 18, "bbox": None}, 1),
+        ({"image_id": 9, "category_id": 18, "bbox": []}, 1),
+        ({"image_id": 9, "category_id": 5, "bbox": [0, 0, 64, 64]}, 0),
+        ({"image_id": 7, "category_id": 18, "bbox": [0, 0, 64, 64]}, 0),
+        ({"category_id": 18, "bbox": [0, 0, 64, 64]}, 0),
     ],
 )
-def test_bad_classes_are_refused(tmp_path: Path, name: str, text: str, said: str) -> None:
-    (tmp_path / name).write_text(text)
-    with pytest.raises((LayoutError, ConfigError), match=said):
-        class_names(tmp_path / name)
+def test_one_annotation_that_cannot_be_used_does_not_cost_the_file(tmp_path: Path, annotation: dict[str, Any], kept: int) -> None:
+    data = coco(annotations=[{"image_id": 4, "category_id": 18, "bbox": [0, 0, 5, 5]}, annotation])
+    with pytest.raises(LayoutError, match=r"annotation 2.*--on-bad-box drop"):
+        load(tmp_path, data)
+    found = load(tmp_path, data, on_bad_box="drop")
+    assert [len(item.layout.regions) for item in found.items] == [kept, 1]
+    assert len(found.dropped) == 1
 
 
-def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "classes.txt").write_text("cat\n")
-    with pytest.raises(LayoutError, match=r"no \.txt files in this folder"):
-        read_layouts(tmp_path)
-
-
-def test_labels_are_written_by_name(tmp_path: Path) -> None:
-    named = [Item(layout=ONE.layout, name=name) for name in ("../val/a b.jpg", "a b.png", None, "classes.txt", "A b")]
-    written = write_layouts(tmp_path / "labels", named, "yolo").files
-    assert [path.relative_to(tmp_path / "labels").as_posix() for path in written] == [
-        "a-b.txt", "a-b-2.txt", "000003.txt", "classes-4.txt", "A-b-5.txt", "classes.txt",
-    ]  # fmt: skip
-    assert (tmp_path / "labels" / "classes.txt").read_text() == "dog\ncat\n"
-    assert (tmp_path / "labels" / "a-b.txt").read_text() == "0 0.5 0.75 0.5 0.5\n1 0.25 0.5 0.5 1.0\n"
-
-
-def test_no_label_file_takes_the_place_of_another(tmp_path: Path) -> None:
-    named = [Item(layout=ONE.layout, name=name) for name in ("a.jpg", "a-3.jpg", "sub/a.jpg", "a-4.jpg", "A.jpg")]
-    written = write_layouts(tmp_path, named, "yolo").files
-    assert [path.name for path in written] == ["a.txt", "a-3.txt", "a-4.txt", "a-4-4.txt", "A-5.txt", "classes.txt"]
-
-
-@pytest.mark.parametrize("name", ["classes.txt", "Classes.txt"])
-def test_labels_are_not_called_as_the_names_of_the_classes(tmp_path: Path, name: str) -> None:
-    with pytest.raises(LayoutError, match=rf"{name}: classes\.txt holds the names of the classes; call the labels otherwise"):
-        write_layouts(tmp_path / name, [ONE], "yolo")
-    assert not list(tmp_path.iterdir())
-
-
-def test_labels_of_given_classes(tmp_path: Path) -> None:
-    names = tmp_path / "names.yaml"
-    names.write_text("names: {3: cat, 7: dog}")
-    written = write_layouts(tmp_path / "one.txt", [ONE], "yolo", classes=names).files
-    assert written == {tmp_path / "one.txt": b"7 0.5 0.75 0.5 0.5\n3 0.25 0.5 0.5 1.0\n"}
-    with pytest.raises(LayoutError, match=r"item 1: 'bird' is none of the 2 classes in .*names\.yaml"):
-        write_layouts(tmp_path / "two.txt", [Item(layout=Layout.from_boxes({"bird": (0, 0, 1, 1)}))], "yolo", classes=names)
-    with pytest.raises(LayoutError, match="a YOLO file is one image, and there are 2 items; name a folder"):
-        write_layouts(tmp_path / "two.txt", [ONE, ONE], "yolo")
+def test_backgrounds_are_left_out_where_images_are_to_be_made(tmp_path: Path) -> None:
+    data = coco(annotations=[{"image_id": 4, "category_id": 18, "bbox": [0, 0, 5, 5]}])
+    assert [item.prompt for item in load(tmp_path, data).items] == ["", "a dog"]
+    found = load(tmp_path, data, empty=False)
+    assert [item.prompt for item in found.items] == ["a dog"]
+    assert [each.what for each in found.dropped] == ["image"]
+    with pytest.raises(LayoutError, match="no image has a caption or an object"):
+        load(tmp_path, coco(annotations=[]), empty=False)

@@ -110,7 +110,10 @@ def by_area(annotations: Annotations) -> Annotations:
 def _area(where: str, annotation: Mapping[str, Any]) -> float:
     area: object = annotation.get("area")
     if area is None:
-        box = four(annotation.get("bbox"), where, XYWH)
+        try:
+            box = four(annotation.get("bbox"), XYWH)
+        except LayoutError:  # told of where its region is made
+            return 0
         return box[2] * box[3]
     if isinstance(area, bool) or not isinstance(area, int | float) or not 0 <= area < math.inf:
         raise LayoutError(f"{where}: area {area!r}: expected a number of pixels, or none")

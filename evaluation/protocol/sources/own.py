@@ -48,7 +48,7 @@ def read(asked: Asked) -> Source:
     elif asked.file.suffix in (".jsonl", ".ndjson"):
         found = _entries(reading, list(enumerate(read_text(asked.file).split("\n"), 1)), asked.limit)
     else:
-        items = enumerate(reading.noting(open_layouts(reading)[0]), 1)
+        items = enumerate(reading.noting(open_layouts(reading, empty=False)[0]), 1)
         found = ((Entry(item.name or f"item-{i}", item), complete) for i, (item, complete) in items)
     entries = whole(asked, list(islice(found, asked.limit)), reading.dropped)
     files = [asked.file] if asked.file.is_file() else []
