@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from math import ceil
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageFont, ImageOps
+from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from ..framework.layout import Box, Layout, Region
+from .fonts import Font, Lettering, font, lettering
 
 Floats: TypeAlias = NDArray[np.floating[Any]]
 Rectangle: TypeAlias = tuple[int, int, int, int]
@@ -36,14 +36,8 @@ SHORT_SIDE = 512  # of a layout picture, at least
 CELLS_WIDTH = 1024  # that the maps of one phrase share, if their number allows it
 CELL_SIDES = (64, 128)  # the shorter side of a map in the attention picture: at least, at most
 GAP = 8
+NAME_SIZE = 18  # of the letters beside a row of maps
 ELLIPSIS = "…"
-
-Font: TypeAlias = ImageFont.FreeTypeFont
-
-
-@cache
-def font(size: int) -> Font:
-    return cast("Font", ImageFont.load_default(size))
 
 
 def colours_of(layout: Layout) -> dict[str, Colour]:
@@ -60,9 +54,11 @@ def draw_layout(image: Image.Image, layout: Layout) -> Image.Image:
     for region in layout.boxed:
         corners = draw_region(picture, region, colours[region.phrase.casefold()], max(2, scale // 170))
         frames.append((region, corners))
-    draw, labels = ImageDraw.Draw(picture), Labels(picture.size, font(max(16, scale // 26)))
+    draw, labels = ImageDraw.Draw(picture), Labels(picture.size)
+    numbers = {key: number for number, key in enumerate(colours, 1)}
     for region, corners in frames:  # after all outlines, so that none crosses a label
-        labels.add(draw, region.phrase, corners, colours[region.phrase.casefold()])
+        key = region.phrase.casefold()
+        labels.add(draw, lettering(region.phrase, numbers[key], max(16, scale // 26)), corners, colours[key])
     return picture
 
 
@@ -111,20 +107,19 @@ class Labels:
     """Labels on one canvas, of `size` (width, height): inside it, and clear of each other as long as there is room."""
 
     size: tuple[int, int]
-    font: Font
     taken: list[Rectangle] = field(default_factory=list[Rectangle])
 
-    def add(self, draw: ImageDraw.ImageDraw, text: str, corners: Rectangle, colour: Colour) -> None:
+    def add(self, draw: ImageDraw.ImageDraw, written: Lettering, corners: Rectangle, colour: Colour) -> None:
         """Write a text on a plate of the given colour, at the corners it belongs to."""
-        pad = max(3, round(self.font.size / 4))
-        text = shortened(text, self.font, self.size[0] - 2 * pad)
-        ascent, descent = self.font.getmetrics()
-        width, height = ceil(self.font.getlength(text)) + 2 * pad, ascent + descent + pad
+        pad = max(3, round(written.font.size / 4))
+        text = shortened(written.text, written.font, self.size[0] - 2 * pad)
+        ascent, descent = written.font.getmetrics()
+        width, height = ceil(written.font.getlength(text)) + 2 * pad, ascent + descent + pad
         left, top = self._place(corners, width, height)
         plate = (left, top, left + width - 1, top + height - 1)
         self.taken.append(plate)
         draw.rectangle(plate, fill=colour, outline=INK)
-        draw.text((left + pad, top + pad // 2), text, fill=INK, font=self.font)
+        draw.text((left + pad, top + pad // 2), text, fill=INK, font=written.font)
 
     def _place(self, corners: Rectangle, width: int, height: int) -> tuple[int, int]:
         """Above the box, else at its upper or lower edge inside, else below it, else the free row nearest to its top."""
@@ -231,19 +226,20 @@ def _cell(size: tuple[int, int], columns: int) -> tuple[int, int]:
 
 
 def _names_width(phrases: Iterable[str]) -> int:
-    longest = max((font(18).getlength(phrase) for phrase in phrases), default=0)
+    every = (lettering(phrase, number, NAME_SIZE) for number, phrase in enumerate(phrases, 1))
+    longest = max((written.font.getlength(written.text) for written in every), default=0)
     return max(48, min(170, ceil(longest) + 14))
 
 
 def _draw_name(draw: ImageDraw.ImageDraw, grid: _Grid, row: int, phrase: str, colour: Colour) -> None:
     """The phrase beside its row, in as many lines as fit, with a strip in its colour."""
     _, top = grid.at(row, 0)
-    with_font, line = font(18), 22
-    lines = wrapped(phrase, with_font, grid.names - 12, max(1, grid.cell[1] // line))
+    written, line = lettering(phrase, row + 1, NAME_SIZE), 22
+    lines = wrapped(written.text, written.font, grid.names - 12, max(1, grid.cell[1] // line))
     draw.rectangle((GAP, top, GAP + 5, top + grid.cell[1] - 1), fill=colour, outline=INK)
     y = top + (grid.cell[1] - line * len(lines)) // 2
     for i, text in enumerate(lines):
-        draw.text((GAP + 12, y + i * line), text, fill=INK, font=with_font)
+        draw.text((GAP + 12, y + i * line), text, fill=INK, font=written.font)
 
 
 def heat(values: Floats, top: float, size: tuple[int, int]) -> Image.Image:

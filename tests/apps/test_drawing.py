@@ -17,11 +17,11 @@ from lsregen.apps.drawing import (
     colours_of,
     draw_attention,
     draw_layout,
-    font,
     pixels_of,
     shortened,
     wrapped,
 )
+from lsregen.apps.fonts import Lettering, font
 from lsregen.framework.layout import Box, Layout, Region, parse_box
 
 TWO = Layout((parse_box("red circle=0.05,0.1,0.45,0.6"), parse_box("blue square=0.55,0.45,0.95,0.95")))
@@ -77,9 +77,9 @@ BOXES = [
 )
 def test_labels_stay_inside_and_apart(text: str) -> None:
     picture = Image.new("RGB", (512, 512))
-    labels = Labels(picture.size, font(19))
+    labels = Labels(picture.size)
     for corners in BOXES:
-        labels.add(ImageDraw.Draw(picture), text, corners, COLOURS[0])
+        labels.add(ImageDraw.Draw(picture), Lettering(text, font(19)), corners, COLOURS[0])
     for left, top, right, bottom in labels.taken:
         assert 0 <= left < right <= 511
         assert 0 <= top < bottom <= 511
@@ -90,8 +90,8 @@ def test_labels_stay_inside_and_apart(text: str) -> None:
 @pytest.mark.parametrize("text", ["Ágjpqy|", "red circle", "W" * 40])
 def test_text_fits_its_plate(text: str) -> None:
     ground, colour = Image.new("RGB", (300, 200)), (250, 0, 0)
-    labels = Labels(ground.size, font(19))
-    labels.add(ImageDraw.Draw(ground), text, (20, 100, 60, 150), colour)
+    labels = Labels(ground.size)
+    labels.add(ImageDraw.Draw(ground), Lettering(text, font(19)), (20, 100, 60, 150), colour)
     ((left, top, right, bottom),) = labels.taken
     edge = pixels(ground.crop((left + 1, top + 1, right, bottom)))  # inside the frame of the plate
     for side in (edge[0], edge[-1], edge[:, 0], edge[:, -1]):
@@ -101,9 +101,9 @@ def test_text_fits_its_plate(text: str) -> None:
 
 def test_many_labels_in_no_room_are_still_drawn() -> None:
     picture = Image.new("RGB", (60, 40))
-    labels = Labels(picture.size, font(19))
+    labels = Labels(picture.size)
     for _ in range(5):
-        labels.add(ImageDraw.Draw(picture), "word", (0, 0, 59, 39), COLOURS[0])
+        labels.add(ImageDraw.Draw(picture), Lettering("word", font(19)), (0, 0, 59, 39), COLOURS[0])
     assert len(labels.taken) == 5
 
 
