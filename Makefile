@@ -10,7 +10,7 @@ FLAGS  := -q -n auto --maxprocesses 4 --durations=25
 PYTEST := $(BIN)/python -m pytest $(FLAGS)
 QUICK  := -m "not slow and not long"
 
-.PHONY: demo test long test-all check oldest lint types wheel-test docs clean
+.PHONY: demo test long bad-input kill test-all check oldest lint types wheel-test docs clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lsregen generate \
@@ -24,6 +24,15 @@ test: $(VENV)/.installed-test
 
 long: $(VENV)/.installed-test
 	$(PYTEST) -m long
+
+# Every option of every command, and every argument of every public callable, with values that nobody can have meant.
+bad-input: $(VENV)/.installed-test
+	$(BIN)/python -m tests.bad_input
+
+# Killed at twenty random moments each, and repeated.
+kill: export LSREGEN_KILLS = 20
+kill: $(VENV)/.installed-test
+	$(BIN)/python -m pytest -q -m long tests/apps/test_killed.py
 
 # Where there is a Chromium, tests that need one may not be skipped for want of what drives it.
 test-all: export LSREGEN_REQUIRE_BROWSER ?= $(if $(shell for name in chromium chromium-browser google-chrome chrome; do command -v $$name; done),1,0)
