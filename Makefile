@@ -10,7 +10,7 @@ FLAGS  := -q -n auto --maxprocesses 4 --durations=25
 PYTEST := $(BIN)/python -m pytest $(FLAGS)
 QUICK  := -m "not slow and not long"
 
-.PHONY: demo test long bad-input kill test-all check oldest lint types wheel-test docs clean
+.PHONY: demo test long bad-input kill test-all check oldest lint types wheel-test docs gpu gpu-wheels clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lsregen generate \
@@ -76,6 +76,31 @@ docs: $(VENV)/.installed-docs
 	rm -rf build/docs
 	LSREGEN_PLUGINS= $(BIN)/python -m sphinx -q -W --keep-going docs build/docs
 	@echo "The documentation: build/docs/index.html"
+
+# What only a machine with a card can show, in at most eight minutes. GPU_PYTHON: a Python that has PyTorch for the card; nothing
+# is installed into it, and what it lacks is taken from the wheels of `make gpu-wheels`, if they are here.
+GPU_PYTHON  ?= $(BIN)/python
+GPU_OPTIONS ?=
+GPU_WHEELS  := build/gpu-wheels
+GPU_SITE    := build/gpu-site
+GPU_RUN     := PYTHONPATH=$(GPU_SITE):build/types $(GPU_PYTHON)
+
+gpu: types $(if $(filter $(BIN)/python,$(GPU_PYTHON)),$(VENV)/.installed-test)
+	rm -rf $(GPU_SITE) && mkdir -p $(GPU_SITE)
+	if ls $(GPU_WHEELS)/*.whl > /dev/null 2>&1; then \
+		$(GPU_PYTHON) -m pip install -q --no-index --no-deps --no-compile --target $(GPU_SITE) $(GPU_WHEELS)/*.whl; \
+	fi
+	$(GPU_PYTHON) -c "import setuptools; setuptools.setup()" -q egg_info --egg-base $(GPU_SITE)
+	$(GPU_RUN) -m benchmarks.gpu --json benchmarks/results/gpu.json $(GPU_OPTIONS); status=$$?; \
+		if [ $$status -le 1 ]; then $(GPU_RUN) -m benchmarks.table; fi; exit $$status
+
+# What a machine with PyTorch and transformers, but without a network, may lack; all of it runs on any machine.
+gpu-wheels: $(VENV)/bin/python
+	rm -rf $(GPU_WHEELS)
+	$(BIN)/python -m pip download -q --no-deps --only-binary=:all: -c constraints.txt -d $(GPU_WHEELS) \
+		click diffusers einops importlib_metadata omegaconf pluggy tqdm zipp
+	@test -z "$$(ls $(GPU_WHEELS) | grep -v -e '-none-any.whl$$')" || { echo "not for any machine:"; ls $(GPU_WHEELS); exit 1; }
+	@echo "The wheels: $(GPU_WHEELS)"
 
 # Type checkers cannot follow an editable install's import hook: give them a path.
 types:

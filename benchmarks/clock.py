@@ -13,10 +13,12 @@ import torch
 
 @dataclass
 class Timing:
-    """Seconds of each repetition, and the most bytes that a repetition added to what was allocated (CUDA; 0 elsewhere)."""
+    """Seconds of each repetition, and the most bytes that were allocated in one (CUDA; 0 elsewhere): `peak` beyond what was there
+    before, `allocated` with it."""
 
     seconds: list[float] = field(default_factory=list[float])
     peak: int = 0
+    allocated: int = 0
 
     @property
     def median(self) -> float:
@@ -41,23 +43,25 @@ def alternating(work: Mapping[str, Callable[[], object]], repeats: int, device: 
     timings = {name: Timing() for name in work}
     for repeat in range(repeats + 1):
         for name in reversed(work) if repeat % 2 else work:
-            seconds, peak = _once(work[name], device)
+            seconds, before, most = _once(work[name], device)
             if repeat > 0:
                 timings[name].seconds.append(seconds)
-                timings[name].peak = max(timings[name].peak, peak)
+                timings[name].peak = max(timings[name].peak, most - before)
+                timings[name].allocated = max(timings[name].allocated, most)
     return timings
 
 
-def _once(do: Callable[[], object], device: torch.device) -> tuple[float, int]:
+def _once(do: Callable[[], object], device: torch.device) -> tuple[float, int, int]:
+    """Seconds, and the bytes that were allocated before and at most."""
     gc.collect()
     if device.type != "cuda":
         # Processor time: on a shared machine the wall clock measures the neighbours.
         start = time.process_time()
         do()
-        return time.process_time() - start, 0
+        return time.process_time() - start, 0, 0
     torch.cuda.synchronize(device)
     torch.cuda.reset_peak_memory_stats(device)
     before, start = torch.cuda.memory_allocated(device), time.perf_counter()
     do()
     torch.cuda.synchronize(device)
-    return time.perf_counter() - start, torch.cuda.max_memory_allocated(device) - before
+    return time.perf_counter() - start, before, torch.cuda.max_memory_allocated(device)

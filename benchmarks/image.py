@@ -20,6 +20,7 @@ from .subjects import LAYOUT, PROMPT, UNETS, Subject, one_run, plugins, with_ran
 
 LAYOUT_GUIDANCE = "layout-guidance"
 EVERY_UPDATE = ("guidance.layout.stop_below=null",)  # as many passes on both sides, whatever the weights
+STEPS = 50
 GOAL = 5.0  # images per second in a batch of eight against diffusers, one at a time
 
 
@@ -47,12 +48,12 @@ def by_preset(pipeline: Pipeline, names: Sequence[str], repeats: int) -> list[Ro
     return rows
 
 
-def by_batch(pipeline: Pipeline, sizes: Sequence[int], repeats: int) -> list[Row]:
+def by_batch(pipeline: Pipeline, sizes: Sequence[int], repeats: int, steps: int = STEPS) -> list[Row]:
     """Images per second, plain and by layout-guidance with every update made."""
     work: dict[str, Callable[[], object]] = {}
     for size in sizes:
-        work[f"plain, batch {size}"] = lambda size=size: _image(pipeline, None, count=size)
-        work[guided(size)] = lambda size=size: _image(pipeline, LAYOUT_GUIDANCE, count=size, sets=EVERY_UPDATE)
+        work[f"plain, batch {size}"] = lambda size=size: _image(pipeline, None, count=size, steps=steps)
+        work[guided(size)] = lambda size=size: _image(pipeline, LAYOUT_GUIDANCE, count=size, steps=steps, sets=EVERY_UPDATE)
     timings = alternating(work, repeats, pipeline.model.device)
     return [
         _per_second(pipeline.model.name, name, size, timings[name])
@@ -70,9 +71,9 @@ def guided(batch: int) -> str:
     return f"layout-guidance, batch {batch}"
 
 
-def of_diffusers(subject: Subject, model: LatentDiffusion, repeats: int) -> Timing:
+def of_diffusers(subject: Subject, model: LatentDiffusion, repeats: int, steps: int = STEPS) -> Timing:
     """One image at a time as diffusers' Attend-and-Excite makes it, with as many passes as ours, without its decoding."""
-    run, terms = one_run(model, LAYOUT_GUIDANCE, sets=EVERY_UPDATE)
+    run, terms = one_run(model, LAYOUT_GUIDANCE, sets=(*EVERY_UPDATE, f"steps={steps}"))
     theirs = Reference.with_weights_of(subject, model)
     (schedule,) = (term.schedule for term in terms.terms)
 
@@ -86,10 +87,10 @@ def of_diffusers(subject: Subject, model: LatentDiffusion, repeats: int) -> Timi
     return alternating({"image": image}, repeats, model.device)["image"]
 
 
-def against_diffusers(subject: Subject, pipeline: Pipeline, largest: Row, repeats: int) -> list[Row]:
+def against_diffusers(subject: Subject, pipeline: Pipeline, largest: Row, repeats: int, steps: int = STEPS) -> list[Row]:
     """diffusers' images per second, one at a time, and how many times as many `largest` has, the row of our largest batch."""
     assert isinstance(pipeline.model, LatentDiffusion)
-    theirs = of_diffusers(subject, pipeline.model, repeats)
+    theirs = of_diffusers(subject, pipeline.model, repeats, steps)
     one = _per_second(subject.family, "diffusers' Attend-and-Excite, one at a time", 1, theirs)
     label = f"{largest.quantity} / diffusers' one at a time"
     return [one, Row(subject.family, label, largest.reached / one.reached, goal=GOAL, more_is_better=True)]

@@ -7,7 +7,7 @@ import json
 import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -42,19 +42,26 @@ class Row:
         sign = ">=" if self.more_is_better else "<="
         goal = "" if self.goal is None else f"{sign} {self.goal:g}{self.unit and ' '}{self.unit}"
         verdict = {None: "", True: "met", False: "missed"}[self.met]
-        return self.subject, self.quantity, goal, f"{self.reached:.3f}{self.unit and ' '}{self.unit}", verdict
+        figure = f"{self.reached:.1e}" if 0 < abs(self.reached) < 0.001 else f"{self.reached:.3f}"
+        return self.subject, self.quantity, goal, f"{figure}{self.unit and ' '}{self.unit}", verdict
 
 
 @dataclass(frozen=True)
 class Record:
-    """All rows of one benchmark, and where and when they were found. `note`: what a reader must know of the circumstances."""
+    """All rows of one benchmark, and where and when they were found.
+
+    `note`: what a reader must know of the circumstances. Of a benchmark in parts: `seconds` of each that was finished, and why
+    the others are `unfinished`.
+    """
 
     benchmark: str
     rows: Sequence[Row]
     device: str
     date: str = field(default_factory=lambda: datetime.datetime.now(datetime.UTC).date().isoformat())
-    versions: Mapping[str, str] = field(default_factory=lambda: {package: version(package) for package in PACKAGES})
+    versions: Mapping[str, str] = field(default_factory=lambda: {package: _version(package) for package in PACKAGES})
     note: str = ""
+    seconds: Mapping[str, float] = field(default_factory=dict[str, float])
+    unfinished: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def write(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,6 +71,13 @@ class Record:
     def read(cls, path: Path) -> Record:
         values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return cls(**{**values, "rows": tuple(Row(**{**row, "of": tuple(row.get("of", ()))}) for row in values["rows"])})
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def device_name(device: torch.device) -> str:

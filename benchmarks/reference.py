@@ -20,10 +20,12 @@ from lsregen.models.configs import unet_config, unet_values
 from lsregen.models.latent_diffusion import LatentDiffusion
 
 from .outline import without_numbers
-from .subjects import LAYOUT, PROMPT, UNETS, Subject, Words, made_in
+from .subjects import LAYOUT, PROMPT, Subject, Words, made_in
 
 # The first up block with attention, by family.
 READ = {"SD 1.5": ("mid_block.*", "up_blocks.1.*"), "SDXL": ("mid_block.*", "up_blocks.0.*")}
+
+STRENGTH = 30  # of layout-guidance, as published
 
 
 class Store:
@@ -45,7 +47,7 @@ class Reference:
         self.store = Store(READ[subject.family])
         if explicit:
             self.unet.set_attn_processor({name: _processor(self.store, name) for name in unet.attn_processors})
-        words = Words(subject.family, device, subject.dtype)
+        words = Words(subject, device)
         self.told = words.encode([PROMPT])
         table = words.tokens(PROMPT)
         self.spans = [table.span(phrase) for phrase in LAYOUT.phrases]
@@ -54,7 +56,7 @@ class Reference:
     def outlined(cls, subject: Subject) -> Reference:
         """Without weights, for `outline.counted`."""
         with without_numbers(), made_in(subject.dtype):
-            return cls(subject, _network(subject), torch.device("cpu"))
+            return cls(subject, network(subject), torch.device("cpu"))
 
     @classmethod
     def with_weights_of(cls, subject: Subject, model: LatentDiffusion, *, explicit: bool = True) -> Reference:
@@ -63,7 +65,7 @@ class Reference:
         `explicit`: with Attend-and-Excite's processors; else with the fused attention that a plain pipeline of diffusers uses.
         """
         with torch.device("meta"), made_in(subject.dtype):
-            unet = _network(subject)
+            unet = network(subject)
         unet.load_state_dict(model.unet.state_dict(), strict=True, assign=True)
         return cls(subject, unet.requires_grad_(True), model.device, explicit=explicit)
 
@@ -103,20 +105,26 @@ class Reference:
                 mask = rasterise(region, (h, width // factor)).to(attention)
                 share = (attention * mask).sum(dim=(-2, -1)) / attention.sum(dim=(-2, -1))
                 terms.append((1 - share).square().mean())
-        return torch.stack(terms).mean() * 30
+        return torch.stack(terms).mean() * STRENGTH
 
 
-def _network(subject: Subject) -> Any:
+def network(subject: Subject) -> Any:
+    """diffusers' UNet of this structure."""
     from diffusers.models.unets.unet_2d_condition import UNet2DConditionModel
 
-    network: Any = UNet2DConditionModel.from_config(unet_values(unet_config(UNETS[subject.family], ""), subject.latent[0]))
-    return network.eval()
+    unet: Any = UNet2DConditionModel.from_config(unet_values(unet_config(subject.unet, ""), subject.latent[0]))
+    return unet.eval()
 
 
-def _processor(store: Store, layer: str) -> Any:
+def published() -> Any:
+    """diffusers' module of Attend-and-Excite."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the pipeline is deprecated, and still what there is
         from diffusers.pipelines.deprecated.stable_diffusion_attend_and_excite import (
-            pipeline_stable_diffusion_attend_and_excite as published,
+            pipeline_stable_diffusion_attend_and_excite as module,
         )
-    return published.AttendExciteAttnProcessor(attnstore=store, place_in_unet=layer)
+    return module
+
+
+def _processor(store: Store, layer: str) -> Any:
+    return published().AttendExciteAttnProcessor(attnstore=store, place_in_unet=layer)

@@ -37,19 +37,19 @@ def pieces(
 ) -> dict[str, Callable[[], object]]:
     """The steps that are timed, by name. `modes` of memory beside `fast`, which is always timed."""
     model = with_random_weights(subject, device)
-    work = {PLAIN: _step(model, None)}
+    work = {PLAIN: one_step(model, None)}
     if reference:
         work |= _theirs(subject, model)  # in between: what is compared stands side by side
-    work |= {guided(mode): _step(model, "layout-guidance", ONE_UPDATE, mode) for mode in MODES if mode in (MODES[0], *modes)}
-    work[SHARED_PASS] = _step(model, "layout-guidance", SHARED)
+    work |= {guided(mode): one_step(model, "layout-guidance", ONE_UPDATE, mode) for mode in MODES if mode in (MODES[0], *modes)}
+    work[SHARED_PASS] = one_step(model, "layout-guidance", SHARED)
     return work
 
 
-def _step(
-    model: LatentDiffusion, guidance: str | None, sets: tuple[str, ...] = (), memory: str = MODES[0]
+def one_step(
+    model: LatentDiffusion, guidance: str | None, sets: tuple[str, ...] = (), memory: str = MODES[0], count: int = 1
 ) -> Callable[[], object]:
-    """One whole step of ours: the pull, the denoising pass, and the sampler's arithmetic."""
-    run, terms = one_run(model, guidance, sets=sets)
+    """One whole step of ours for a batch: the pull, the denoising pass, and the sampler's arithmetic."""
+    run, terms = one_run(model, guidance, sets=sets, count=count)
     pull, step = terms.start(run), run.steps[0]
 
     @torch.no_grad()

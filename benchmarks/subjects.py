@@ -43,14 +43,38 @@ UNETS: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+# Networks of the same build, small enough to run for real wherever the code is to be tried.
+NARROW: Mapping[str, Mapping[str, Any]] = {
+    "SD 1.5": {
+        "attention_head_dim": 4,
+        "block_out_channels": [32, 32, 64, 64],
+        "cross_attention_dim": 32,
+        "norm_num_groups": 8,
+    },
+    "SDXL": {
+        **UNETS["SDXL"],
+        "attention_head_dim": [2, 4, 4],
+        "block_out_channels": [16, 32, 32],
+        "cross_attention_dim": 32,
+        "norm_num_groups": 8,
+        "transformer_layers_per_block": [1, 1, 2],
+    },
+}
+WIDTHS, NARROW_WIDTHS = (128, 256, 512, 512), (32, 32, 32, 32)  # of autoencoders
+
 
 @dataclass(frozen=True)
 class Subject:
-    """One network at one size. `size`: width and height in pixels."""
+    """One network at one size. `size`: width and height in pixels. `narrow`: with few channels, to try the code."""
 
     family: str
     size: tuple[int, int]
     dtype: torch.dtype = torch.float32
+    narrow: bool = False
+
+    @property
+    def unet(self) -> Mapping[str, Any]:
+        return (NARROW if self.narrow else UNETS)[self.family]
 
     @property
     def latent(self) -> tuple[int, int]:
@@ -59,18 +83,17 @@ class Subject:
 
     def __str__(self) -> str:
         bits = str(self.dtype).removeprefix("torch.")
-        return f"{self.family}, {self.size[0]}x{self.size[1]}, {bits}"
+        return f"{self.family}{', narrow' if self.narrow else ''}, {self.size[0]}x{self.size[1]}, {bits}"
 
 
 class Words:
     """In place of a text encoder: every word a token, every token a random vector. The texts cost nothing, as in every step."""
 
-    def __init__(self, family: str, device: torch.device, dtype: torch.dtype) -> None:
-        unet = UNETS[family]
+    def __init__(self, subject: Subject, device: torch.device) -> None:
         self.encoders: tuple[()] = ()
-        self.channels: int = unet["cross_attention_dim"]
-        self.pooled: int | None = 1280 if family == "SDXL" else None
-        self.device, self.dtype = device, dtype
+        self.channels: int = subject.unet["cross_attention_dim"]
+        self.pooled: int | None = 1280 if subject.family == "SDXL" else None
+        self.device, self.dtype = device, subject.dtype
 
     def tokens(self, prompt: str) -> TokenTable:
         pieces, end = [Piece(0, "<start>", 0, 0, special=True)], 0
@@ -117,8 +140,8 @@ def made_in(dtype: torch.dtype) -> Iterator[None]:
 
 def _assembled(subject: Subject, device: torch.device) -> LatentDiffusion:
     with made_in(subject.dtype):
-        unet = UNet(unet_config(UNETS[subject.family], subject.family))
-        autoencoder = Autoencoder(AutoencoderConfig(block_out_channels=(128, 256, 512, 512)))
+        unet = UNet(unet_config(subject.unet, subject.family))
+        autoencoder = Autoencoder(AutoencoderConfig(block_out_channels=NARROW_WIDTHS if subject.narrow else WIDTHS))
     for network in (unet, autoencoder):
         network.requires_grad_(False).eval()
         set_memory(network, "fast")  # as when weights are loaded
@@ -126,7 +149,7 @@ def _assembled(subject: Subject, device: torch.device) -> LatentDiffusion:
         subject.family,
         unet,
         autoencoder,
-        Words(subject.family, device, subject.dtype),  # pyright: ignore[reportArgumentType]
+        Words(subject, device),  # pyright: ignore[reportArgumentType]
         NoiseSchedule(),
         prediction="eps",
         default_size=subject.size,

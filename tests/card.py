@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 from unittest.mock import patch
 
@@ -25,6 +25,16 @@ BETWEEN = {_aten.copy_, _aten._to_copy}  # operations whose business it is to mo
 INDEXED = {_aten.index, _aten.index_put, _aten.index_put_, _aten._index_put_impl_, _aten._unsafe_index}
 EQUALS = {_aten.cat, _aten.stack}  # take no single number of the CPU between tensors of the card
 VIEWS_OF_NUMPY = ("numpy", "__array__")
+ANSWERS = {  # of torch.cuda, on its card
+    "is_available": True,
+    "device_count": 1,
+    "get_device_name": "a card of the CPU's memory",
+    "synchronize": None,
+    "empty_cache": None,
+    "reset_peak_memory_stats": None,
+    "memory_allocated": 0,
+    "max_memory_allocated": 2**30,
+}
 
 
 class OtherDevice(RuntimeError):
@@ -35,14 +45,11 @@ class OtherDevice(RuntimeError):
 def a_card() -> Iterator[None]:
     """Within it, this machine has one card, `cuda:0`."""
     places = _Places()
-    # A transfer asks for the device's state only where random numbers are drawn in a network, and none are.
-    with (
-        patch.object(torch.cuda, "is_available", lambda: True),
-        patch.object(torch.cuda, "device_count", lambda: 1),
-        patch.object(torch.cuda, "synchronize", lambda *_: None),
-        _Computed(places),
-        _Asked(places),
-    ):
+    with ExitStack() as stack:
+        for name, answer in ANSWERS.items():
+            stack.enter_context(patch.object(torch.cuda, name, lambda *_, answer=answer: answer))
+        stack.enter_context(_Computed(places))
+        stack.enter_context(_Asked(places))
         yield
 
 

@@ -108,7 +108,7 @@ def test_the_reference_costs_the_most(narrow: Subject) -> None:
 
 
 def test_words_stand_where_they_are_in_the_prompt() -> None:
-    table = Words("SD 1.5", torch.device("cpu"), torch.float32).tokens(PROMPT)
+    table = Words(SUBJECTS["sd15"][0], torch.device("cpu")).tokens(PROMPT)
     assert table.length == 77
     assert [table.span(phrase) for phrase in LAYOUT.phrases] == [(2, 3), (6, 7)]
 

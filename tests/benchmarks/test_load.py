@@ -10,8 +10,6 @@ import pytest
 
 from benchmarks import load, subjects
 
-from .conftest import NARROW
-
 MIB = 2**20
 SIZE = 64 * MIB
 
@@ -27,7 +25,7 @@ def test_the_peak_is_found_after_it_is_gone() -> None:
 
 
 def test_weights_are_written_and_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(subjects.UNETS, load.FAMILY, NARROW)  # pyright: ignore[reportArgumentType]
+    monkeypatch.setitem(subjects.UNETS, load.FAMILY, subjects.NARROW["SD 1.5"])  # pyright: ignore[reportArgumentType]
     size = load.write(tmp_path)
     file = tmp_path / "diffusion_pytorch_model.safetensors"
     assert 0 < file.stat().st_size - size < MIB

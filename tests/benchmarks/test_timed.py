@@ -44,7 +44,7 @@ def test_a_step_is_timed_in_every_way(narrow: Subject) -> None:
 
 def test_a_timed_step_makes_its_guided_pass_every_time(narrow: Subject, monkeypatch: pytest.MonkeyPatch) -> None:
     model = with_random_weights(narrow, torch.device("cpu"))
-    work = step._step(model, "layout-guidance", step.ONE_UPDATE)
+    work = step.one_step(model, "layout-guidance", step.ONE_UPDATE)
     passes: list[object] = []
     observe = model.unet.observe
     monkeypatch.setattr(model.unet, "observe", lambda *args, **options: passes.append(1) or observe(*args, **options))

@@ -59,6 +59,7 @@ def test_a_preset_computes_on_the_card_alone(name: str) -> None:
     assert seen(pipeline, layout=BOXES, guidance=name, count=2, steps=4, sets=sets) == {CARD}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("card")
 @pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "gligen"])
 @pytest.mark.parametrize(
