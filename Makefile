@@ -8,7 +8,6 @@ OLDEST := build/oldest
 # A worker for each core, of one thread.
 FLAGS  := -q -n auto --maxprocesses 4 --durations=25
 PYTEST := $(BIN)/python -m pytest $(FLAGS)
-QUICK  := -m "not slow and not long"
 
 .PHONY: demo test long bad-input kill test-all check oldest lint types wheel-test docs gpu gpu-wheels clean
 
@@ -39,7 +38,7 @@ test-all: export LSREGEN_REQUIRE_BROWSER ?= $(if $(shell for name in chromium ch
 test-all: test long lint wheel-test docs
 
 check: lint
-	$(PYTEST) $(QUICK)
+	$(PYTEST) -m "not slow and not long and not parity"
 
 # The quick tests with the lowest versions that pyproject.toml declares, on the oldest Python. Downloads another PyTorch: gigabytes.
 # Warnings are shown, and are no errors: old versions warn of the newer ones that they use.
@@ -50,7 +49,7 @@ oldest:
 	$(OLDEST)/bin/python -c "import sys; assert sys.version_info[:2] == (3, 11), f'needs Python 3.11, not {sys.version}'"
 	$(OLDEST)/bin/python -m pip install -q -c constraints.txt uv
 	$(OLDEST)/bin/uv pip install -q --python $(OLDEST)/bin/python --resolution lowest-direct -e ".[test]"
-	$(OLDEST)/bin/python -m pytest $(FLAGS) -W default $(QUICK)
+	$(OLDEST)/bin/python -m pytest $(FLAGS) -W default -m "not slow and not long"
 
 lint: $(VENV)/.installed-test types
 	$(BIN)/ruff format --check .

@@ -37,7 +37,7 @@ PAGES = sorted(path for folder in ("tutorial", "how-to", "reference", "explanati
 STEPS, SCENES, ITEMS = 2, 2, 5
 LANGUAGES = {"sh", "text", "python", "yaml", "json", "", "eval-rst"}
 WRITTEN = {"literalinclude", "toctree"} | {f"lsregen-{what}" for what in ("plugins", "presets", "properties")}  # by the builder
-SLOW = {"measure"}
+LONG = {"measure"}
 
 
 @dataclass(frozen=True)
@@ -183,7 +183,9 @@ def named(page: Path) -> str:
 def with_blocks() -> list[Any]:
     runnable = ("sh", "python", "yaml", "json")
     pages = [page for page in PAGES if any(block.language in runnable for block in blocks(page))]
-    return [pytest.param(page, id=named(page), marks=[pytest.mark.slow] * (page.stem in SLOW)) for page in pages]
+    return [
+        pytest.param(page, id=named(page), marks=[pytest.mark.long if page.stem in LONG else pytest.mark.slow]) for page in pages
+    ]
 
 
 @pytest.mark.parametrize("page", with_blocks())

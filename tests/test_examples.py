@@ -14,6 +14,8 @@ import pytest
 from lsregen.framework import discover
 from lsregen.framework.config import load_yaml, validate
 
+pytestmark = pytest.mark.slow
+
 CENTRE = Path(__file__).parents[1] / "examples" / "lsregen-centre"
 
 
@@ -61,7 +63,7 @@ def test_the_command_line_lists_it(site: Path) -> None:
     assert not listed["broken"]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_command_line_makes_a_picture_with_it(site: Path, tmp_path: Path) -> None:
     arguments = ["--prompt", "a red circle", "--box", "red circle=0.5,0.5,0.9,0.9", "--steps", "5", "--out", str(tmp_path)]
     call(sys.executable, "-m", "lsregen.apps", "generate", *arguments, "--guidance", str(CENTRE / "centre.yaml"), site=site)
@@ -70,6 +72,6 @@ def test_the_command_line_makes_a_picture_with_it(site: Path, tmp_path: Path) ->
     assert {entry["term"] for entry in image["energies"]} == {"centre"}
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_its_own_tests_pass(site: Path) -> None:
     call(sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(CENTRE / "tests"), site=site)

@@ -162,7 +162,7 @@ def test_the_embedded_weights_stay_small() -> None:
     assert max(sizes.values()) <= 16 * 2**20
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_wheel_holds_every_file_and_nothing_else(tmp_path: Path) -> None:
     copied = tmp_path / "source"
     ignored = {"pyproject.toml", "README.md", "LICENSE", *FOLDERS.values()}

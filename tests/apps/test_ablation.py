@@ -14,6 +14,8 @@ from lsregen.framework.errors import LsregenError
 
 from .conftest import FakePipeline
 
+pytestmark = pytest.mark.slow
+
 
 def call(*arguments: object) -> Result:
     return CliRunner().invoke(evaluate.command, ["ablation", *map(str, arguments)])

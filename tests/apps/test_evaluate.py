@@ -15,6 +15,8 @@ from lsregen.framework.plugins import discover
 
 from .conftest import FakePipeline
 
+pytestmark = pytest.mark.slow
+
 
 def call(*arguments: str | Path) -> Result:
     return CliRunner().invoke(evaluate.command, [str(argument) for argument in arguments])

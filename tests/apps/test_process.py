@@ -17,6 +17,8 @@ from lsregen.apps.metadata import read_metadata
 
 from .conftest import BOXES, PROMPT
 
+pytestmark = pytest.mark.slow
+
 COMMAND = [sys.executable, "-m", "lsregen.apps", "generate", "--prompt", PROMPT, *BOXES, "--device", "cpu", "--name", "x"]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 

@@ -18,6 +18,8 @@ from lsregen.evaluation.protocol.plan import Plan
 from lsregen.evaluation.protocol.run_folder import RunFolder
 from lsregen.framework.errors import ConfigError
 
+pytestmark = pytest.mark.slow
+
 Run = Callable[..., Result]
 PLAN = ("evaluate", "plan", "shapeworld", "--count", "2", "--steps", "2", "--batch", "1", "--device", "cpu")
 

@@ -19,6 +19,8 @@ from lsregen.apps.samples import data_uri
 from ..evaluation.protocol import drawn
 from .browser import SHAPES, browser
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., Result]
 METHODS = {"right": drawn.true, "mirrored": drawn.mirrored, "empty": drawn.empty}
 

@@ -25,6 +25,8 @@ from lsregen.framework.layout import Layout, Region
 
 from ..evaluation.protocol import drawn, networks
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., Result]
 METHODS = {"right": drawn.true, "mirrored": drawn.mirrored, "empty": drawn.empty}
 

@@ -13,6 +13,8 @@ from benchmarks.subjects import LAYOUT, PROMPT, Subject, Words, one_run, with_ra
 from benchmarks.table import PAGE, RESULTS, page
 from lsregen.framework import sample
 
+pytestmark = pytest.mark.slow
+
 GIB = 2**30
 
 

@@ -15,6 +15,8 @@ from benchmarks.records import Record
 from benchmarks.subjects import Subject, plugins, with_random_weights
 from lsregen.framework import Pipeline
 
+pytestmark = pytest.mark.slow
+
 
 def test_work_alternates_after_one_round_to_warm_up() -> None:
     done: list[str] = []

@@ -28,6 +28,8 @@ from lsregen.evaluation.shapeworld.sheet import contact_sheet
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.plugins import discover
 
+pytestmark = pytest.mark.slow
+
 SCENES = Scenes(objects=2, size=(64, 64), count=6, seed=0)
 
 
@@ -182,6 +184,7 @@ def test_features_and_costs_are_kept_with_their_item(tmp_path: Path) -> None:
     assert all(item["peak_bytes"] is None or item["peak_bytes"] >= 0 for item in row.items)
 
 
+@pytest.mark.long
 def test_enough_images_have_a_frechet_distance(tmp_path: Path) -> None:
     rows = [run(entrant(draw, name), replace(SCENES, count=70), tmp_path) for draw, name in ((picture, "true"), (noise, "noise"))]
     true, broken = (row.to_json()["metrics"] for row in rows)

@@ -17,6 +17,8 @@ from lsregen.framework.images import noised, to_pil
 from lsregen.framework.taps import Taps
 from lsregen.framework.types import Run, View
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "a red circle and a blue square"
 LAYOUT = Layout.from_boxes({"red circle": (0.0, 0.0, 0.5, 0.5), "blue square": (0.75, 0.75, 1.0, 1.0)})
 SOURCE: Mapping[str, Any] = {"model": "shapeworld-base", "steps": 2, "guidance": {}}

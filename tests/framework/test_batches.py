@@ -11,6 +11,8 @@ from torch import Tensor
 from lsregen.framework import Layout, Pipeline, Region, StepReport
 from lsregen.framework.layout import Box
 
+pytestmark = pytest.mark.slow
+
 SAMPLES: tuple[tuple[str, Layout], ...] = (
     (
         "a red circle and a blue square",
@@ -82,6 +84,7 @@ def test_one_guided_step_of_eight_equals_eight_single_ones(pipeline: Pipeline, p
     assert max(errors) < 1e-5
 
 
+@pytest.mark.long
 def test_a_whole_image_in_a_batch_of_eight_equals_the_single_one(pipeline: Pipeline) -> None:
     errors, _, _ = compare(pipeline, guidance="layout-guidance", steps=20, sets=FIXED)
     assert max(errors) < 1e-4

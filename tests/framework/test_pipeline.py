@@ -32,6 +32,8 @@ from lsregen.framework.config import load_preset, validate
 from lsregen.framework.pipeline import make_batch, to_pil
 from lsregen.samplers.ddim import DDIM
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "a red circle and a blue square"
 LAYOUT = Layout.from_boxes({"red circle": (0.05, 0.1, 0.45, 0.5), "blue square": (0.55, 0.5, 0.95, 0.9)})
 FIXED = ("guidance.layout.stop_below=null", "guidance.layout.stop_forever=false", "guidance.layout.repeats=2")

@@ -27,6 +27,8 @@ from lsregen.framework.config import load_preset
 from lsregen.framework.loop import sample
 from lsregen.framework.pipeline import to_pil
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "a red circle and a blue square"
 LAYOUT = Layout.from_boxes({"red circle": (0.05, 0.1, 0.45, 0.5), "blue square": (0.55, 0.5, 0.95, 0.9)})
 

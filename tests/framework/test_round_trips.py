@@ -8,6 +8,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,6 +17,8 @@ from lsregen.framework.formats import WRITERS, read_layouts, write_layouts
 from lsregen.framework.items import Item
 from lsregen.framework.layout import MIN_SIDE, Box, Layout, Region
 from lsregen.framework.tokens import TokenTable
+
+pytestmark = pytest.mark.slow
 
 JSON_FORMATS = ("lsregen", "jsonl", "pixels")
 PRECISION = 1e-9  # of a side: what the formats promise

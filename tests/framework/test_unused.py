@@ -10,6 +10,8 @@ from lsregen.framework.errors import ConfigError
 from lsregen.framework.layout import Layout
 from lsregen.framework.pipeline import Pipeline
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "a red circle and a blue square"
 LAYOUT = Layout.from_boxes({"red circle": (0.1, 0.1, 0.4, 0.4)})
 PICTURE = Image.fromarray(np.full((64, 64, 3), 90, np.uint8))

@@ -14,6 +14,8 @@ from lsregen.extractors.cross_attention import CrossAttention
 from lsregen.framework import Energy, Features, Layout, Pipeline, Schedule, StepReport, Term, gradients
 from lsregen.models.memory import MEMORY, set_memory
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ("a red circle and a blue circle", "a red circle", "blue and red")
 LAYOUTS = (
     Layout.from_boxes({"red circle": (0.0, 0.1, 0.4, 0.6), "blue circle": (0.5, 0.5, 1.0, 1.0)}),

@@ -16,6 +16,8 @@ from lsregen.models import DiffusersFolder
 from lsregen.models.latent_diffusion import BoundDenoiser, LatentDiffusion
 from lsregen.models.memory import MEMORY, Recomputed, set_memory
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ("a red circle and a blue circle", "red")
 LAYOUT = Layout.from_boxes({"red": (0.1, 0.1, 0.5, 0.6)})
 STEP = Step(0, 10, 901, 0.05, 0.1)  # grounded, where there is grounding

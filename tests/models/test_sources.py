@@ -18,6 +18,8 @@ from lsregen.models.tokenizers import SD2, find_tokenizers
 
 from .conftest import write_tokenizer
 
+pytestmark = pytest.mark.slow
+
 PROMPT = "a red circle and a blue circle"
 
 

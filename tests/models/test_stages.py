@@ -17,6 +17,8 @@ from lsregen.framework.types import Step
 from lsregen.models.latent_diffusion import LatentDiffusion
 from lsregen.models.stages import Stages
 
+pytestmark = pytest.mark.slow
+
 PROMPTS = ("a red circle", "a blue circle")
 LAYOUTS = (Layout.from_boxes({"red circle": (0.1, 0.1, 0.6, 0.6)}), Layout())
 STEP = Step(0, 4, 901, 0.1, 0.3)

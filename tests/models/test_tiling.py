@@ -14,6 +14,8 @@ from lsregen.framework import ConfigError, Pipeline
 from lsregen.models.latent_diffusion import LatentDiffusion
 from lsregen.models.tiling import LARGE, SIDE, Tiling, make_tiling
 
+pytestmark = pytest.mark.slow
+
 LEVELS, TILE = 255, 64
 
 

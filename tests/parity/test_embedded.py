@@ -12,6 +12,8 @@ from lsregen.framework.layout import Layout
 from lsregen.models import EMBEDDED, DiffusersFolder
 from lsregen.samplers.ddim import DDIM
 
+pytestmark = pytest.mark.slow
+
 BOXES = {"red circle": (0.05, 0.1, 0.45, 0.5), "blue square": (0.55, 0.5, 0.95, 0.9)}
 SLOTS = 30
 PROMPT, STEPS, CFG = "a red circle and a blue square", 20, 4.0

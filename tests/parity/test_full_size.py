@@ -13,6 +13,8 @@ from lsregen.models.unet import UNet
 
 from ..models import ldm_layout as layout
 
+pytestmark = pytest.mark.slow
+
 # Tensors and parameters, as published.
 COUNTS = {
     "sd1": (686, 859_520_964),

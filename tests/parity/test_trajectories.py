@@ -70,7 +70,7 @@ QUICK = {
     ("sdxl", "trailing"),
     ("sdxl", "a negative prompt"),
 }
-WALKS = [pytest.param(name, case, marks=() if (name, case) in QUICK else pytest.mark.slow) for name in FAMILIES for case in CASES]
+WALKS = [pytest.param(name, case, marks=() if (name, case) in QUICK else pytest.mark.long) for name in FAMILIES for case in CASES]
 
 
 def noise(index: int, z: Tensor) -> Tensor:
@@ -189,7 +189,7 @@ def test_a_folders_own_scheduler(oracles: Any, copied: Any, monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-@pytest.mark.parametrize("spacing", ["leading", pytest.param("trailing", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("spacing", ["leading", pytest.param("trailing", marks=pytest.mark.long)])
 def test_inversion(oracles: Any, models: Any, schedules: Any, monkeypatch: pytest.MonkeyPatch, name: str, spacing: str) -> None:
     """The latents that lead to an image, on the sampler's own timesteps, asked of the prompt alone."""
     from diffusers import DDIMInverseScheduler

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from recipes.shapeworld import export, train_autoencoder, train_base
 
 from .conftest import Starter, check_model, check_updates
 
+pytestmark = pytest.mark.slow
 
+
+@pytest.mark.long
 def test_it_learns_and_resumes_and_its_export_is_a_model(start: Starter, tmp_path: Path) -> None:
     run, coder = tmp_path / "run", tmp_path / "autoencoder"
     check_updates(start, train_base.main, run, networks={"unet", "text"})

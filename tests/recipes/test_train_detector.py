@@ -18,6 +18,8 @@ from recipes.shapeworld.latents import CHANNELS, PATCH, LatentSpace
 from recipes.shapeworld.train_classifier import disturb
 from recipes.shapeworld.training import Learner, Ranks, Run, generator
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def space() -> LatentSpace:
@@ -39,6 +41,7 @@ def test_no_two_steps_see_the_same_scenes() -> None:
     assert [len(scene.objects) for scene in recipe.drawn(0, 8, Ranks())[1::2]] == [3] * 4
 
 
+@pytest.mark.long
 def test_two_steps_and_what_they_write(tmp_path: Path, space: LatentSpace) -> None:
     torch.manual_seed(0)
     model: Any = recipe.network().train()

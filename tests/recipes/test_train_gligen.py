@@ -19,6 +19,8 @@ from recipes.shapeworld.training import generator
 
 from .conftest import FEW, Starter, check_model, check_updates
 
+pytestmark = pytest.mark.slow
+
 BASE = EMBEDDED / "shapeworld-base"
 
 
@@ -36,6 +38,7 @@ def batches(start: Starter, base: Any) -> recipe.Batches:
     return recipe.Batches(start.images, base.text.encoders[0], FEW)
 
 
+@pytest.mark.long
 def test_it_learns_and_resumes_and_its_export_is_a_model(
     start: Starter, base: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

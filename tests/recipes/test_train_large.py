@@ -18,6 +18,8 @@ from recipes.shapeworld.words import save_tokenizer
 
 from .conftest import FEW, Starter, check_model, check_updates
 
+pytestmark = pytest.mark.slow
+
 # The UNet sees the layer before the last of the first encoder, and nothing its pooled text.
 IDLE = (f"text.encoder.layers.{recipe.LAYERS - 1}.", "text.final_layer_norm.")
 
@@ -44,6 +46,7 @@ def batches(start: Starter, space: LatentSpace, tokenizer: Any) -> recipe.Batche
     return recipe.Batches(start.images, space, tokenizer, FEW)
 
 
+@pytest.mark.long
 def test_it_learns_and_resumes_and_its_export_is_a_model(start: Starter, tmp_path: Path) -> None:
     run, coder = tmp_path / "run", tmp_path / "autoencoder"
     check_updates(start, recipe.main, run, networks={"unet", "text", "text_2"}, idle=IDLE)

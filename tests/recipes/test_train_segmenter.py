@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from transformers import SegformerForSemanticSegmentation
 
 from recipes.shapeworld.train_segmenter import LABELS, OUT, network
+
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 

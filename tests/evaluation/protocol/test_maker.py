@@ -27,6 +27,8 @@ from lsregen.framework.images import fingerprint
 from lsregen.framework.pipeline import Pipeline
 from lsregen.framework.plugins import discover
 
+pytestmark = pytest.mark.slow
+
 CPU = Workshop("cpu")
 
 

@@ -19,6 +19,8 @@ from lsregen.framework.types import Features, Needs, TapRequest, View
 from ...toys import Look
 from .broken import Unexplained, assert_lacks_only, variant
 
+pytestmark = pytest.mark.slow
+
 PLUGINS = discover(only=())
 OF_PRESETS: dict[str, Any] = {
     f"{name}: {term.name}": term.extractor for name in presets() for term in validate(load_preset(name), PLUGINS).terms

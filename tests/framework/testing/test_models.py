@@ -19,6 +19,8 @@ from lsregen.framework.types import Prediction, View
 
 from .broken import assert_lacks_only, refuse
 
+pytestmark = pytest.mark.slow
+
 PLUGINS = discover(only=())
 
 
