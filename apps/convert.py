@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from ..framework.errors import ConfigError
+from ..framework.files import look, shortened
 from .checks import check_folder, memory_errors
 from .option_types import NAME, PATH
 
@@ -30,8 +31,10 @@ def command(source: Path, out: Path, family: str | None, prediction_type: str | 
     """
     from ..framework.plugins import discover
 
-    if not source.exists():
-        raise ConfigError(f"{source}: no such file; expected a file of weights, such as model.ckpt, or a folder of diffusers")
+    if (place := look(source)).kind not in ("file", "folder"):
+        raise ConfigError(
+            f"{shortened(source)}: {place.said}; expected a file of weights, such as model.ckpt, or a folder of diffusers"
+        )
     check_folder(out.parent)
     with memory_errors("to convert it", "close other programs"):
         todo = discover().convert_model(source, out, family=family, prediction_type=prediction_type)

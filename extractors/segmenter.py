@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
+from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..framework.errors import CheckpointError, ConfigError, PhraseError, nearest
-from ..framework.folders import network_of, without_bars
+from ..framework.errors import CheckpointError, ConfigError, LsregenError, PhraseError, nearest
+from ..framework.files import is_file, read_json
+from ..framework.folders import MOST_SETTINGS, network_of, without_bars
 from ..framework.types import Image
 
 EMBEDDED: Mapping[str, Path] = MappingProxyType({"shapeworld-segmenter": Path(__file__).parent / "shapeworld-segmenter"})
@@ -74,7 +74,7 @@ def folder_of(name: str) -> Path:
         ConfigError: there is none, or it holds another kind of network.
     """
     folder, why = EMBEDDED.get(name) or Path(name), ""
-    if not (folder / "config.json").is_file():
+    if not is_file(folder / "config.json"):
         why = "no folder with a config.json"
     elif (network := network_of(folder)) and not network.endswith("ForSemanticSegmentation"):
         why = f"it holds a {network}"
@@ -86,38 +86,59 @@ def folder_of(name: str) -> Path:
     return folder
 
 
-@lru_cache(maxsize=2)  # one run after another asks for the same model
+_loaded: WeakValueDictionary[tuple[Path, torch.device], Segmenter] = WeakValueDictionary()  # while a run uses them
+
+
 def load_segmenter(name: str, device: torch.device) -> Segmenter:
     """A transformers model for semantic segmentation, by its folder or by the name of one that ships with the package; fp32.
+
+    The terms of a run share it, and it leaves the device with the last of them.
 
     Raises:
         ConfigError: no such folder.
         CheckpointError: its files are none of such a model.
     """
     folder = folder_of(name)
+    key = (folder.absolute(), device)
+    if (found := _loaded.get(key)) is None:
+        found = _loaded[key] = _read(name, folder, device)
+    return found
+
+
+def _read(name: str, folder: Path, device: torch.device) -> Segmenter:
     from transformers import AutoModelForSemanticSegmentation
 
     try:
+        settings = _settings(folder / "preprocessor_config.json")
         with without_bars():
             network = cast("Any", AutoModelForSemanticSegmentation).from_pretrained(
                 folder, local_files_only=True, use_safetensors=True
             )
-        settings = _settings(folder / "preprocessor_config.json")
-    except (OSError, ValueError, KeyError) as error:
+        classes: Mapping[int, str] = network.config.id2label
+        labels = tuple(str(classes[i]) for i in range(len(classes)))
+    except LsregenError:
+        raise
+    except Exception as error:  # transformers checks its settings in its own ways, by version
         first = str(error).partition("\n")[0]
         raise CheckpointError(
             f"segmentation model {name}: cannot be loaded ({type(error).__name__}: {first}); expected a config.json of a model "
             "for semantic segmentation, and its weights as model.safetensors"
         ) from None
     network.eval().requires_grad_(False).to(device, torch.float32)
-    classes: Mapping[int, str] = network.config.id2label
-    labels = tuple(str(classes[i]) for i in range(len(classes)))
     return Segmenter(name, network, labels, *settings)
 
 
 def _settings(path: Path) -> tuple[tuple[float, ...], tuple[float, ...], int]:
-    """Mean, deviation and length of the shorter side, out of a preprocessor's file."""
-    given: dict[str, Any] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"do_resize": False}
+    """Mean, deviation and length of the shorter side, out of a preprocessor's file.
+
+    Raises:
+        CheckpointError: it is no JSON object.
+    """
+    expected = "the settings of a preprocessor, an object"
+    given = read_json(path, expected, CheckpointError, MOST_SETTINGS) if is_file(path) else {"do_resize": False}
+    if not isinstance(given, dict):
+        raise CheckpointError(f"{path}: a {type(given).__name__}; expected {expected}")
+    given = cast("dict[str, Any]", given)
     size: Any = given.get("size", 0)
     if isinstance(size, dict):
         sides = cast("dict[str, int]", size)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from .errors import ConfigError
 from .schedule import Schedule, first_step
-from .types import Distance, Energy, FeatureExtractor, Features, Step
+from .types import Distance, Energy, FeatureExtractor, Features, Model, Step
 
 LOOKS = ("kind",)
 MEASURES = ("accepts",)
@@ -172,7 +173,22 @@ def described(value: object) -> str:
     return f"a Tensor of shape {list(value.shape)}" if isinstance(value, Tensor) else f"a {type(value).__name__}"
 
 
-def remedies(dtype: torch.dtype, *others: str) -> str:
-    """What to try when a value is not finite: a wider dtype where there is one, then the others."""
-    wider = ["--dtype fp32"] if torch.finfo(dtype).bits < 32 else []
-    return f"try {' or '.join([*wider, *others])}"
+def remedies(model: Model, *others: str, pulled: bool = True) -> str:
+    """What to try when a value is not finite: other weights where these are at fault, else a wider dtype and the others.
+
+    `pulled`: whether the latent was moved by guidance before; if not, a lower gamma could change nothing.
+    """
+    wider = ["--dtype fp32"] if torch.finfo(model.dtype).bits < 32 else []
+    if broken := broken_weights(model):
+        cure = " or ".join([*(f"try {one}" for one in wider), "download or convert the model again"])
+        return f"the weights of {broken} hold values that are not finite; {cure}"
+    useful = [*wider, *(other for other in others if pulled or "gamma" not in other)]
+    if not useful:
+        return "the network itself gives no finite values; check that its settings belong to its weights"
+    return f"try {' or '.join(useful)}"
+
+
+def broken_weights(model: Model) -> str:
+    """The components of a model whose weights are not finite, in words; empty if there are none, or the model does not tell."""
+    tell = cast("Callable[[], Sequence[str]] | None", getattr(model, "broken_weights", None))
+    return " and ".join(tell()) if tell is not None else ""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, cast
 
+from .errors import LsregenError
+from .files import read_json
+
+MOST_SETTINGS = 2**26  # bytes of a config.json, the vocabulary of which may be inside
+
 
 def network_of(folder: Path) -> str:
     """The class of the network that a folder holds, by its `config.json`; empty where that does not say it."""
     try:
-        return str(json.loads((folder / "config.json").read_text(encoding="utf-8"))["architectures"][0])
-    except (OSError, ValueError, LookupError, TypeError):
+        return str(read_json(folder / "config.json", "the settings of a network", most=MOST_SETTINGS)["architectures"][0])
+    except (LsregenError, LookupError, TypeError):
         return ""
 
 

@@ -317,7 +317,7 @@ class GuidanceRun:
             values = [float(value) for value in energy.value.detach()]
             raise NonFiniteError(
                 f"term {term.term.name!r} at step {step.index} (t={step.t}): its energy is {values}, with the network in "
-                f"{self.run.model.dtype}; {remedies(self.run.model.dtype, 'a lower gamma')}"
+                f"{self.run.model.dtype}; {remedies(self.run.model, 'a lower gamma', pulled=bool(self.log))}"
             )
         return energy
 
@@ -351,7 +351,7 @@ class GuidanceRun:
         if any(pull.schedule.non_finite == "error" for pull in group):
             raise NonFiniteError(
                 f"term {names} at step {step.index} (t={step.t}): the gradient is not finite, with the network in "
-                f"{self.run.model.dtype}; {remedies(self.run.model.dtype, 'a lower gamma', 'non_finite: skip')}"
+                f"{self.run.model.dtype}; {remedies(self.run.model, 'a lower gamma', 'non_finite: skip', pulled=bool(self.log))}"
             )
         self.skipped += int(broken.sum())
         self._left_out.update((pull.name, broken) for pull in group)

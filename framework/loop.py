@@ -25,20 +25,20 @@ def sample(run: Run, guidance: Guidance, on_step: OnStep | None = None) -> tuple
         z = pull.before(z, step)
         prediction = pull.predict(z, step)
         z_next = run.sampler.step(z, prediction, step, run.noise(step))
-        z_next = _checked(pull.after(z_next, step), run, step)
+        z_next = _checked(pull.after(z_next, step), run, step, pulled=bool(pull.log))
         if on_step is not None and on_step(StepReport(step, z, z_next, prediction, dict(pull.energies))) is False:
             return z_next, pull
         z = z_next
     return z, pull
 
 
-def _checked(z: Latents, run: Run, step: Step) -> Latents:
+def _checked(z: Latents, run: Run, step: Step, *, pulled: bool) -> Latents:
     """The latent, unless something in it is not finite: a broken value spreads, and would end as a black picture."""
     finite = torch.isfinite(z).flatten(1).all(dim=1)
     if not bool(finite.all()):
         broken = [str(seed) for seed, fine in zip(run.seeds, finite, strict=True) if not bool(fine)]
         raise NonFiniteError(
             f"step {step.index} (t={step.t}): the latents of the seeds {', '.join(broken)} are not finite, with the network in "
-            f"{run.model.dtype}; {remedies(run.model.dtype, 'a lower cfg', 'a lower gamma')}"
+            f"{run.model.dtype}; {remedies(run.model, 'a lower cfg', 'a lower gamma', pulled=pulled)}"
         )
     return z

@@ -269,7 +269,7 @@ class Pipeline:
         if broken:
             raise NonFiniteError(
                 f"the autoencoder gave values that are not finite for the seeds {', '.join(map(str, broken))}, computing in "
-                f"{self.model.dtype}; {remedies(self.model.dtype, 'a lower cfg', 'a lower gamma')}"
+                f"{self.model.dtype}; {remedies(self.model, 'a lower cfg', 'a lower gamma')}"
             )
         return images
 

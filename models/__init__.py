@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -10,6 +12,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..framework.errors import CheckpointError
+from ..framework.files import is_folder, reason
 from ..framework.hookspecs import hookimpl
 
 if TYPE_CHECKING:
@@ -34,9 +37,11 @@ class DiffusersFolder:
     def recognises(self, path: Path) -> bool:
         """Whether `path` is such a folder; nothing is read."""
         try:
-            return (path / INDEX).is_file()
-        except OSError:  # a folder that may not be entered: `load` says so, while no other loader could say more
+            return stat.S_ISREG(os.stat(path / INDEX).st_mode)
+        except PermissionError:  # a folder that may not be entered: `load` says so, while no other loader could say more
             return True
+        except (OSError, ValueError):
+            return False
 
     def fetch(self, name: str, *, revision: str | None = None, variant: str | None = None) -> Path | None:
         """The folder of a model of the Hugging Face hub, downloaded if it must be; see `hub.fetch_folder`."""
@@ -72,9 +77,12 @@ class DiffusersFolder:
             variant: of the weights, such as `fp16`; None for the plain ones, else whichever there are.
 
         Raises:
-            ConfigError: no such device or dtype.
+            ConfigError: no such device or dtype, or an argument of another type.
             CheckpointError: the folder cannot be used; the message says which file or setting is at fault.
         """
+        from .arguments import LoadArguments
+
+        LoadArguments(device, dtype, vae, None, prediction_type, grounding, memory, tiling, tile, offload, variant)
         from .assemble import Dials, build_model
         from .devices import resolve
         from .diffusers_folder import read_folder
@@ -83,7 +91,7 @@ class DiffusersFolder:
         place, precision = resolve(device, dtype)
         with _readable(path):
             parts = read_folder(path, variant)
-            parts = parts if vae is None else with_autoencoder(parts, Path(vae).expanduser())
+            parts = parts if vae is None else with_autoencoder(parts, _expanded(vae))
             parts = parts if prediction_type is None else with_prediction(parts, prediction_type)
             parts = parts if grounding is None else replace(parts, grounding=grounding)
             return build_model(parts, place, precision, Dials(memory, tiling, tile, offload))
@@ -119,8 +127,10 @@ class CheckpointFile:
     embedded: Mapping[str, Path] = MappingProxyType({})
 
     def recognises(self, path: Path) -> bool:
-        """Whether `path` is a file of weights, by its ending; nothing is read."""
-        return path.suffix.lower() in (SAFE, *PICKLES) and not path.is_dir()
+        """Whether `path` is a file of weights, by its ending or by how it begins."""
+        from .headers import holds_weights
+
+        return (path.suffix.lower() in (SAFE, *PICKLES) and not is_folder(path)) or holds_weights(path)
 
     def load(
         self,
@@ -146,16 +156,19 @@ class CheckpointFile:
             grounding, memory, tiling, tile, offload: as `DiffusersFolder.load`.
 
         Raises:
-            ConfigError: no such device or dtype.
+            ConfigError: no such device or dtype, or an argument of another type.
             CheckpointError: the file cannot be used, or is a pickle.
         """
+        from .arguments import LoadArguments
+
+        LoadArguments(device, dtype, vae, family, prediction_type, grounding, memory, tiling, tile, offload)
         from .assemble import Dials, build_model
         from .devices import resolve
         from .sources import read_file
 
         place, precision = resolve(device, dtype)
         with _readable(path):
-            autoencoder = None if vae is None else Path(vae).expanduser()
+            autoencoder = None if vae is None else _expanded(vae)
             parts = read_file(path, vae=autoencoder, family=family, prediction_type=prediction_type)
             return build_model(replace(parts, grounding=grounding), place, precision, Dials(memory, tiling, tile, offload))
 
@@ -174,14 +187,20 @@ class CheckpointFile:
             return convert_file(path, out, family=family, prediction_type=prediction_type)
 
 
+def _expanded(vae: str | Path) -> Path:
+    try:
+        return Path(vae).expanduser()
+    except RuntimeError:
+        raise CheckpointError(f"vae {str(vae)!r}: there is no such user's home; write the whole path") from None
+
+
 @contextmanager
 def _readable(path: Path) -> Generator[None]:
     """Say in words what the disk says."""
     try:
         yield
     except OSError as error:  # permissions, a disk that fails
-        why = error.strerror or type(error).__name__
-        raise CheckpointError(f"model {path}: {error.filename or 'a file of it'} cannot be read ({why})") from None
+        raise CheckpointError(f"model {path}: {error.filename or 'a file of it'} cannot be read ({reason(error)})") from None
 
 
 @hookimpl

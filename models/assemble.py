@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias, TypeVar
 
 import torch
 from torch import nn
@@ -12,21 +13,24 @@ from torch import nn
 from ..framework.errors import CheckpointError
 from ..framework.types import NoiseSchedule
 from .autoencoder import Autoencoder, AutoencoderConfig
-from .checkpoint import Weights, fill
+from .checkpoint import Weights, check_shapes, fill
 from .conditioning import Conditioner
 from .configs import autoencoder_config, noise_schedule, prediction_kind, sample_size, unet_config
 from .devices import HOME
 from .grounding import SHARE, Grounder
+from .key_maps import Shape
 from .latent_diffusion import LatentDiffusion, default_cfg, family
 from .memory import set_memory
 from .recognise import EXTRA_CHANNELS
 from .settings import Values
-from .text import TextEncoder, build_text_encoder, fill_text_encoder
+from .text import TextEncoder, build_text_encoder, check_text_encoder, fill_text_encoder
 from .tiling import make_tiling
 from .unet import UNet, UNetConfig
 from .vision import ImageEncoder, build_image_encoder, fill_image_encoder
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+Network = TypeVar("Network", bound=nn.Module)
+
 IMAGE_ENCODER = ("image_encoder", "image_project")  # of a GLIGEN that is grounded on images
 
 
@@ -106,6 +110,56 @@ def plan(parts: Parts) -> Plan:
     return Plan(unet, autoencoder, noise, encoders, text, _image_encoder(unet, parts))
 
 
+Shapes: TypeAlias = Mapping[str, Mapping[str, Shape]]
+"""The shapes of the tensors of a model by component and by the keys of our networks."""
+
+
+def check_networks(configs: Mapping[str, Values], where: Mapping[str, str], shapes: Shapes) -> None:
+    """Whether a UNet, or an autoencoder, or both with their noise can be built and filled; no tensor is read.
+
+    `configs`, `where`: as those of `Parts`.
+
+    Raises:
+        CheckpointError: as `build_model`.
+    """
+    unet = unet_config(configs["unet"], where["unet"]) if "unet" in configs else None
+    autoencoder = autoencoder_config(configs["vae"], where["vae"]) if "vae" in configs else None
+    if "scheduler" in configs:
+        noise_schedule(configs["scheduler"], where["scheduler"])
+        prediction_kind(configs["scheduler"], where["scheduler"])
+    if unet is not None:
+        sample_size(configs["unet"], where["unet"])
+        check_shapes(_made(lambda: UNet(unet), where["unet"]), shapes["unet"], where["unet"])
+    if autoencoder is not None:
+        check_shapes(_made(lambda: Autoencoder(autoencoder), where["vae"]), shapes["vae"], where["vae"])
+    if unet is not None and autoencoder is not None:
+        _check_channels(unet, autoencoder, where["unet"])
+
+
+def check_parts(parts: Parts, shapes: Shapes) -> None:
+    """Whether a model can be built of parts and filled with tensors of these shapes; none is read. Raises as `build_model`."""
+    planned = plan(parts)
+    check_networks(parts.configs, parts.where, shapes)
+    for name, encoder in planned.encoders.items():
+        check_text_encoder(encoder, shapes[name], parts.where[name])
+
+
+def _made(make: Callable[[], Network], where: str) -> Network:
+    """A network without weights.
+
+    Raises:
+        CheckpointError: torch cannot make it.
+    """
+    try:
+        with torch.device("meta"):
+            return make()
+    except (RuntimeError, OverflowError) as error:  # sizes that no tensor may have
+        said = str(error).split("\n")[0]
+        raise CheckpointError(
+            f"{where}: no network of these sizes can be made ({said}); expected the sizes of its weights"
+        ) from None
+
+
 def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, dials: Dials = DEFAULT) -> LatentDiffusion:
     """The model, frozen. Whatever its configs say wrong is known before any weights are read.
 
@@ -115,8 +169,8 @@ def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, dials: D
     """
     configs, where, planned = parts.configs, parts.where, plan(parts)
     images, tiling = planned.images, make_tiling(dials.tiling, dials.tile)
-    with torch.device("meta"):
-        unet, autoencoder = UNet(planned.unet), Autoencoder(planned.autoencoder, tiling)
+    unet = _made(lambda: UNet(planned.unet), where["unet"])
+    autoencoder = _made(lambda: Autoencoder(planned.autoencoder, tiling), where["vae"])
     for network in (unet, autoencoder):
         set_memory(network, dials.memory)
 

@@ -5,8 +5,10 @@ Only safetensors are read. A component is a folder with a `config.json` and its 
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,12 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor, nn
 
 from ..framework.errors import CheckpointError
-from .headers import read_header, read_json
-from .key_maps import KeyMap
+from ..framework.files import is_file, is_folder
+from .headers import absent, read_header, read_json
+from .key_maps import KeyMap, Shape
 
 SHOWN = 10  # keys of each kind, in an error
 
@@ -43,9 +47,10 @@ def read_config(folder: Path, name: str = "config.json") -> dict[str, Any]:
         CheckpointError: the file is absent, unreadable or no JSON object.
     """
     path = folder / name
-    if not path.is_file():
-        there = "it has " + ", ".join(sorted(p.name for p in folder.iterdir())[:SHOWN]) if folder.is_dir() else "no such folder"
-        raise CheckpointError(f"{path}: no such file; a component of a diffusers folder has one ({there})")
+    if not is_file(path):
+        there = "it has " + ", ".join(sorted(p.name for p in folder.iterdir())[:SHOWN]) if is_folder(folder) else "no such folder"
+        what = absent(path) if os.path.lexists(path) else "no such file"
+        raise CheckpointError(f"{path}: {what}; a component of a diffusers folder has one ({there})")
     return read_json(path)
 
 
@@ -89,19 +94,7 @@ def fill(
             or hold whole numbers where the network computes with fractions.
     """
     expected = module.state_dict()
-    problems = {
-        "missing": [key for key in expected if key not in weights],
-        "unexpected": [key for key in weights if key not in expected],
-        "of another shape": [
-            f"{key} {list(weights[key].shape)}, expected {list(tensor.shape)}"
-            for key, tensor in expected.items()
-            if key in weights and weights[key].shape != tensor.shape
-        ],
-    }
-    if any(problems.values()):
-        counts = ", ".join(f"{len(keys)} {kind}" for kind, keys in problems.items())
-        name = type(module).__name__
-        raise CheckpointError(f"{where}: these weights are not a {name} of this config: {counts}{_shown(problems)}")
+    check_shapes(module, {key: tuple(tensor.shape) for key, tensor in weights.items()}, where)
     quantised = [key for key, tensor in expected.items() if tensor.is_floating_point() and not weights[key].is_floating_point()]
     if quantised:
         found = f"{quantised[0]} is {str(weights[quantised[0]].dtype).removeprefix('torch.')}, expected floating point"
@@ -112,22 +105,47 @@ def fill(
     module.requires_grad_(False).eval()
 
 
+def check_shapes(module: nn.Module, shapes: Mapping[str, Shape], where: str) -> None:
+    """Whether tensors of these shapes are all that a module needs, and no others. Raises as `fill`."""
+    expected = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
+    problems = {
+        "missing": [key for key in expected if key not in shapes],
+        "unexpected": [key for key in shapes if key not in expected],
+        "of another shape": [
+            f"{key} {list(shapes[key])}, expected {list(shape)}"
+            for key, shape in expected.items()
+            if key in shapes and shapes[key] != shape
+        ],
+    }
+    if any(problems.values()):
+        counts = ", ".join(f"{len(keys)} {kind}" for kind, keys in problems.items())
+        name = type(module).__name__
+        raise CheckpointError(f"{where}: these weights are not a {name} of this config: {counts}{_shown(problems)}")
+
+
 def save_component(
     folder: Path, config: Mapping[str, Any], weights: Mapping[str, Tensor], stem: str, dtype: torch.dtype | None
 ) -> None:
-    """Write `config.json` and `<stem>.safetensors` into a folder; floating-point tensors become `dtype`, unless it is None."""
+    """Write `config.json` and `<stem>.safetensors` into a folder; floating-point tensors become `dtype`, unless it is None.
+
+    Raises:
+        OSError: they cannot be written.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder, config)
     ready = {key: tensor.to("cpu", dtype if tensor.is_floating_point() else None) for key, tensor in weights.items()}
     path = folder / f"{stem}.safetensors"
-    save_file({key: tensor.contiguous() for key, tensor in ready.items()}, path, {"format": "pt"})
+    try:
+        save_file({key: tensor.contiguous() for key, tensor in ready.items()}, path, {"format": "pt"})
+    except SafetensorError as error:  # its own words for what the system said, such as a full disk
+        raise OSError(errno.EIO, str(error), str(path)) from None
     path.chmod(0o644)  # safetensors writes files that only their owner may read
 
 
 def write_config(folder: Path, values: Mapping[str, Any], name: str = "config.json") -> None:
     """Write a JSON file as diffusers does: sorted keys, two spaces."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / name).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n")
+    (folder / name).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
 def sha256(path: Path) -> str:

@@ -14,11 +14,12 @@ from ..framework.errors import CheckpointError
 from ..framework.types import NoiseSchedule
 from .autoencoder import AutoencoderConfig
 from .gligen import Grounded
-from .settings import Settings, Values
+from .settings import LAYERS, SIDE, STEPS, Settings, Values
 from .unet import UNetConfig
 
 log = logging.getLogger(__name__)
 
+BLOCKS = 1024  # transformer blocks in the upper half of a UNet; the largest published one has 36
 PREDICTIONS = {"epsilon": "eps", "v_prediction": "v"}
 DOWN_BLOCKS = {"DownBlock2D": False, "CrossAttnDownBlock2D": True}  # type -> whether it has attention
 GROUNDED: Mapping[str, Grounded | None] = {"default": None, "gated": "text", "gated-text-image": "text-image"}
@@ -99,15 +100,21 @@ def unet_config(values: Values, where: str) -> UNetConfig:
         "attention_down": tuple(DOWN_BLOCKS[name] for name in down),
         "attention_up": tuple(UP_BLOCKS[name] for name in reversed(up)),  # listed coarse to fine
         "heads": given.per_level("attention_head_dim", 8, levels),  # a historic misnomer: the number of heads
-        "depths": given.per_level("transformer_layers_per_block", 1, levels, low=0),
+        "depths": given.per_level("transformer_layers_per_block", 1, levels, low=0, high=LAYERS),
         "context_channels": given.same("cross_attention_dim", 1280),
-        "layers_per_block": given.same("layers_per_block", 2),
+        "layers_per_block": given.same("layers_per_block", 2, high=LAYERS),
         "groups": given.whole("norm_num_groups", 32),
         "eps": given.number("norm_eps", 1e-5),
         "linear_projection": given.flag("use_linear_projection", False),
         "grounded": GROUNDED[given.text("attention_type", "default", tuple(GROUNDED))],
         **_added(given),
     }
+    if (blocks := (sizes["layers_per_block"] + 1) * sum(sizes["depths"])) > BLOCKS:
+        layers, depths = sizes["layers_per_block"], list(sizes["depths"])
+        raise CheckpointError(
+            f"{where}: transformer_layers_per_block {depths} with layers_per_block {layers} make {blocks} transformer blocks on "
+            f"the way up; expected at most {BLOCKS}"
+        )
     try:
         return UNetConfig(**sizes)
     except CheckpointError as error:
@@ -147,9 +154,9 @@ def sample_size(values: Values, where: str) -> tuple[int, int]:
     """
     given = Settings(values, where)
     if isinstance(values.get("sample_size"), list | tuple):
-        height, width = given.wholes("sample_size", (), count=2)
+        height, width = given.wholes("sample_size", (), count=2, high=SIDE)
         return height, width
-    side = given.whole("sample_size", 64)
+    side = given.whole("sample_size", 64, high=SIDE)
     return side, side
 
 
@@ -173,7 +180,7 @@ def autoencoder_config(values: Values, where: str) -> AutoencoderConfig:
         latent_channels=given.whole("latent_channels", default.latent_channels),
         in_channels=given.whole("in_channels", default.in_channels),
         out_channels=given.whole("out_channels", default.out_channels),
-        layers_per_block=given.whole("layers_per_block", default.layers_per_block),
+        layers_per_block=given.whole("layers_per_block", default.layers_per_block, high=LAYERS),
         norm_num_groups=groups,
         scaling_factor=given.number("scaling_factor", default.scaling_factor),
         mid_block_add_attention=given.flag("mid_block_add_attention", default.mid_block_add_attention),
@@ -209,14 +216,14 @@ def noise_schedule(values: Values, where: str) -> NoiseSchedule:
     # Absent keys mean what they mean to the class that wrote the file: only these two clip by default.
     clips = given.flag("clip_sample", name in ("DDIMScheduler", "DDPMScheduler"))
     schedule = NoiseSchedule(
-        train_steps=given.whole("num_train_timesteps", 1000, low=2),
+        train_steps=given.whole("num_train_timesteps", 1000, low=2, high=STEPS),
         beta_start=given.number("beta_start", 0.0001),
         beta_end=given.number("beta_end", 0.02),
         beta_schedule=given.text("beta_schedule", "linear"),
         # Not what the class that wrote the file would do (linspace, for Euler, LMS and DPM-Solver): the spacing belongs to the
         # sampler. Ours are DDIM and DDPM, and diffusers' own, given the file of another class, take their default too.
         spacing=given.text("timestep_spacing", "leading"),
-        steps_offset=given.whole("steps_offset", 0, low=0),
+        steps_offset=given.whole("steps_offset", 0, low=0, high=STEPS),
         final_alpha_one=given.flag("set_alpha_to_one", name != "PNDMScheduler"),
         zero_terminal_snr=given.flag("rescale_betas_zero_snr", False),
         clip_sample=given.number("clip_sample_range", 1.0) if clips else 0.0,
@@ -227,7 +234,8 @@ def noise_schedule(values: Values, where: str) -> NoiseSchedule:
     if schedule.zero_terminal_snr and prediction_kind(values, where) == "eps":
         raise CheckpointError(
             f"{where}: rescale_betas_zero_snr is true with prediction_type 'epsilon'; where no signal is left, the noise says "
-            "nothing of the image, so it needs 'v_prediction'"
+            "nothing of the image, so it needs 'v_prediction'; if the model predicts v, pass prediction_type=v_prediction "
+            "(--prediction-type v_prediction)"
         )
     return schedule
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -11,6 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ..framework.errors import CheckpointError
+from ..framework.files import is_file, is_folder, locked, look, reason
 from . import INDEX, SAFE
 from .assemble import TEXT_ENCODERS
 from .checkpoint import load_weights, read_config, save_component, write_config
@@ -20,7 +23,7 @@ from .recognise import NAMES, NEEDED
 from .single_file import SingleFile, understand
 from .sources import ALONE, known_prediction
 from .text import load_tokenizer
-from .tokenizers import find_tokenizers
+from .tokenizers import copy_tokenizer, find_tokenizers
 from .unpickle import read_pickle
 from .weight_files import find_pickles, find_weights
 
@@ -42,6 +45,7 @@ CLASSES: Mapping[str, tuple[str, str]] = MappingProxyType(
         "text_encoder_2": ("transformers", "CLIPTextModelWithProjection"),
     }
 )
+MARK = ".lsregen-convert"  # in a folder that is not whole yet
 STEMS = MappingProxyType({"unet": "diffusion_pytorch_model", "vae": "diffusion_pytorch_model"})
 
 
@@ -61,18 +65,18 @@ def convert_file(path: Path, out: Path, *, family: str | None = None, prediction
     Raises:
         CheckpointError: the file cannot be read, is of no supported family, lacks a part, or `out` holds something.
     """
-    unfinished = _beside(out)
+    _check_free(out)
     single = understand(read_any(path), family=family, prediction_type=prediction_type)
+    single.tell_of_ignored()
     alone = single.found.family in ALONE
     if not alone and (lacking := [part for part in NEEDED[single.family] if part not in single.configs]):
         raise CheckpointError(f"{path}: {NAMES[single.family]} without its {' and '.join(lacking)}; expected a whole model")
-    for component in single.found.components:
-        folder = unfinished if alone else unfinished / component
-        weights = single.weights(component)
-        save_component(folder, single.configs[component], weights, STEMS.get(component, "model"), None)
-    todo = () if alone else _finish(single, unfinished, out)
-    _move(unfinished, out)
-    return todo
+    with _written(out) as unfinished:
+        for component in single.found.components:
+            folder = unfinished if alone else unfinished / component
+            weights = single.weights(component)
+            save_component(folder, single.configs[component], weights, STEMS.get(component, "model"), None)
+        return () if alone else _finish(single, unfinished, out)
 
 
 def convert_folder(path: Path, out: Path, *, prediction_type: str | None = None) -> None:
@@ -84,7 +88,8 @@ def convert_folder(path: Path, out: Path, *, prediction_type: str | None = None)
     Raises:
         CheckpointError: something of the folder is missing or not supported, nothing in it is a pickle, or `out` holds something.
     """
-    unfinished, index = _beside(out), read_config(path, INDEX)
+    _check_free(out)
+    index = read_config(path, INDEX)
     check_index(index, path / INDEX)
     encoders = [name for name in TEXT_ENCODERS if listed(index, name) is not None]
     networks, tokenizers = ("unet", "vae", *encoders), [name.replace("text_encoder", "tokenizer") for name in encoders]
@@ -95,44 +100,89 @@ def convert_folder(path: Path, out: Path, *, prediction_type: str | None = None)
     pickles = {name: find_pickles(path / name) for name in networks if not _has_safetensors(path / name)}
     if not pickles:
         raise CheckpointError(f"{path}: its weights are safetensors already; there is nothing to convert")
-    for name in networks:
-        tensors = _unpickled(pickles[name]) if name in pickles else load_weights(find_weights(path / name).paths).tensors
-        save_component(unfinished / name, configs[name], tensors, STEMS.get(name, "model"), None)
     told = {} if prediction_type is None else {"prediction_type": known_prediction(prediction_type)}
-    write_config(unfinished / "scheduler", {**scheduler, **told}, "scheduler_config.json")
-    for name in tokenizers:
-        shutil.copytree(path / name, unfinished / name)
-    if (path / SETTINGS).is_file():
-        shutil.copy(path / SETTINGS, unfinished / SETTINGS)
     kept = {*networks, *tokenizers, "scheduler"}
     absent = {name: [None, None] for name, entry in index.items() if isinstance(entry, list) and name not in kept}
     checker = {"requires_safety_checker": False} if "safety_checker" in index else {}
-    write_config(unfinished, {**index, **absent, **checker}, INDEX)
-    _move(unfinished, out)
+    with _written(out) as unfinished:
+        for name in networks:
+            tensors = _unpickled(pickles[name]) if name in pickles else load_weights(find_weights(path / name).paths).tensors
+            save_component(unfinished / name, configs[name], tensors, STEMS.get(name, "model"), None)
+        write_config(unfinished / "scheduler", {**scheduler, **told}, "scheduler_config.json")
+        for name in tokenizers:
+            copy_tokenizer(path / name, unfinished / name)
+        if is_file(path / SETTINGS):
+            shutil.copyfile(path / SETTINGS, unfinished / SETTINGS)
+        write_config(unfinished, {**index, **absent, **checker}, INDEX)
 
 
 def _has_safetensors(folder: Path) -> bool:
-    return folder.is_dir() and any(file.suffix == SAFE for file in folder.iterdir())
+    return is_folder(folder) and any(file.suffix == SAFE for file in folder.iterdir())
 
 
 def _unpickled(files: Sequence[Path]) -> dict[str, Tensor]:
     return {key: tensor for file in files for key, tensor in read_pickle(file).items()}
 
 
-def _beside(out: Path) -> Path:
-    """Where to write what will be moved to `out`, which must be free. What an earlier try has left there is removed."""
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+def _check_free(out: Path) -> None:
+    """Refuse a place where something is that would be overwritten, or could not be written to."""
+    empty = look(out).kind == "folder" and not any(out.iterdir())
+    if os.path.lexists(out) and not empty:
         raise CheckpointError(f"{out}: exists already, and would be overwritten; name a folder that does not exist, or remove it")
-    unfinished = out.with_name(f"{out.name}.unfinished")
-    if unfinished.exists():
-        shutil.rmtree(unfinished)
-    return unfinished
+    unfinished = _beside(out)
+    if os.path.lexists(unfinished) and not is_file(unfinished / MARK):
+        raise CheckpointError(
+            f"{unfinished}: {out.name} would be written here until it is whole, and what is here was not made by lsregen; move "
+            "it, or name another folder"
+        )
 
 
-def _move(unfinished: Path, out: Path) -> None:
-    if out.exists():
-        out.rmdir()  # it is empty
-    unfinished.rename(out)
+def _beside(out: Path) -> Path:
+    return out.with_name(f"{out.name}.unfinished")
+
+
+@contextmanager
+def _written(out: Path) -> Generator[Path]:
+    """A folder to write into, beside `out` and moved there when the block ends; whatever goes wrong, nothing of it is left.
+
+    It carries a mark, which is also its lock: what an earlier process has left there is removed, and nothing else ever is.
+
+    Raises:
+        CheckpointError: it cannot be written, or another process writes there.
+    """
+    unfinished = _beside(out)
+    above = [folder for folder in (unfinished, *unfinished.parents) if not os.path.lexists(folder)]
+    try:
+        unfinished.parent.mkdir(parents=True, exist_ok=True)
+        if not is_file(unfinished / MARK):
+            unfinished.mkdir()
+        with locked(
+            unfinished / MARK, f"{unfinished}: another lsregen convert is writing there; wait for it, or name another folder"
+        ):
+            try:
+                _clear(unfinished)
+                yield unfinished
+                (unfinished / MARK).unlink()
+                if is_folder(out):
+                    out.rmdir()  # it is empty
+                unfinished.rename(out)
+            except BaseException:
+                shutil.rmtree(unfinished, ignore_errors=True)
+                for folder in above:
+                    with suppress(OSError):
+                        folder.rmdir()
+                raise
+    except OSError as error:
+        cure = "make room there, or name another folder; nothing of it was kept"
+        which = "" if error.filename is None else f"{error.filename}: "
+        raise CheckpointError(f"{out}: cannot be written ({which}{reason(error)}); {cure}") from None
+
+
+def _clear(unfinished: Path) -> None:
+    """Remove what an earlier process has left, all but the mark."""
+    for entry in unfinished.iterdir():
+        if entry.name != MARK:
+            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
 
 def _finish(single: SingleFile, folder: Path, out: Path) -> tuple[str, ...]:
@@ -144,7 +194,7 @@ def _finish(single: SingleFile, folder: Path, out: Path) -> tuple[str, ...]:
         name = encoder.replace("text_encoder", "tokenizer")
         try:
             (found,) = find_tokenizers(single.path, single.family, [encoder]).values()
-            shutil.copytree(found, folder / name)
+            copy_tokenizer(found, folder / name)
         except CheckpointError as error:
             said = str(error).removeprefix(f"{single.path}: ").replace(str(single.path.parent / name), str(out / name))
             todo = (*todo, said)

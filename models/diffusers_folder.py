@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
 from ..framework.errors import CheckpointError
+from ..framework.files import is_file
 from . import INDEX
 from .assemble import IMAGE_ENCODER, TEXT_ENCODERS, Parts
 from .checkpoint import Weights, load_weights, read_config, renamed
 from .configs import unet_config
+from .headers import absent
 from .key_maps import autoencoder_map
 from .latent_diffusion import family
 from .settings import Settings
@@ -38,8 +41,8 @@ def read_folder(path: Path, variant: str | None = None) -> Parts:
     Raises:
         CheckpointError: no model folder, of an unsupported family, or files of it are missing or broken.
     """
-    if not (path / INDEX).is_file():
-        raise CheckpointError(f"{path}: no model folder of diffusers; expected a folder with {INDEX}")
+    if not is_file(path / INDEX):
+        raise CheckpointError(f"{path}: no model folder of diffusers; expected a folder with {INDEX} ({absent(path / INDEX)})")
     index = read_config(path, INDEX)
     check_index(index, path / INDEX)
     networks = components(index)[0]
@@ -63,7 +66,7 @@ def read_folder(path: Path, variant: str | None = None) -> Parts:
 
 
 def _prepares(folder: Path) -> bool:
-    return any((folder / name).is_file() for name in ("preprocessor_config.json", "processor_config.json"))
+    return any(is_file(folder / name) for name in ("preprocessor_config.json", "processor_config.json"))
 
 
 def _name(path: Path) -> str:
@@ -123,7 +126,7 @@ def _own(path: Path) -> dict[str, float]:
     """What a folder says of itself in our own file: the classifier-free guidance scale that the model was made for, and the share
     of the steps that see GLIGEN's boxes.
     """
-    if not (path / SETTINGS).is_file():
+    if not os.path.lexists(path / SETTINGS):
         return {}
     values, found = read_config(path, SETTINGS), dict[str, float]()
     for key in ("cfg", "grounding"):

@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from ..framework.errors import CheckpointError, LsregenError
 from ..framework.inspection import Component, Inspection
-from . import INDEX, PICKLES
-from .assemble import TEXT_ENCODERS, plan
+from . import INDEX
+from .assemble import check_networks, check_parts
 from .checkpoint import read_config
 from .configs import prediction_kind, unet_config
 from .diffusers_folder import check_index, components, read_folder
-from .headers import PICKLE, convert_command, foreign, read_header
-from .key_maps import is_harmless
+from .headers import convert_command, is_pickle, read_header
+from .key_maps import Shape, autoencoder_map, is_harmless
 from .latent_diffusion import family
 from .recognise import NAMES, Naming, Recognised, recognise
-from .single_file import Contents, read_contents, told_beside
-from .sources import ALONE
-from .structure import PREDICTIONS
-from .tokenizers import find_tokenizers
+from .single_file import Contents, read_contents, told_beside, understand
+from .sources import ALONE, parts_of
+from .structure import PREDICTIONS, SCALE
 from .unpickle import read_pickle
 from .weight_files import find_weights
 
@@ -48,11 +47,6 @@ def read_any(path: Path) -> Contents:
     return Contents(path, tensors, shapes, dtypes)
 
 
-def is_pickle(path: Path) -> bool:
-    """Whether a file is a pickle, by its ending or, whatever its name says, by how it begins. Raises as `foreign`."""
-    return path.suffix.lower() in PICKLES or foreign(path) == PICKLE
-
-
 def inspect_file(path: Path) -> Inspection:
     """What a file of weights is.
 
@@ -69,17 +63,15 @@ def inspect_file(path: Path) -> Inspection:
             prediction, learnt["prediction"] = told.prediction, told.where
     except LsregenError as error:
         refusal = refusal or str(error)
-    if found.unknown:
-        refusal = refusal or f"{len(found.unknown)} keys belong to nothing known, such as {', '.join(found.unknown[:3])}"
     if "unet" in found.components and prediction is None:
         missing.append("what it predicts: pass prediction_type=epsilon or v_prediction, or put its yaml beside it")
     if found.zero_terminal_snr:
         notes.append("trained with a zero terminal signal-to-noise ratio")
-    if found.family in ALONE:
-        use = "; give it to a model with --vae" if found.family == "autoencoder" else ""
-        refusal = refusal or f"this is {NAMES[found.family]}, not a whole model{use}"
-    elif refusal is None:
-        missing += _missing_tokenizers(path, found)
+    if found.ignored:
+        notes.append(found.says_ignored)
+    if refusal is None:
+        lacking, refusal = _file_problem(contents, found, guess=prediction is None)
+        missing += lacking
     if pickle:
         refusal = refusal or f"a pickle is never loaded; make a folder of safetensors of it: {convert_command(path)}"
     return Inspection(
@@ -104,6 +96,7 @@ def inspect_folder(path: Path) -> Inspection:
     """
     index = read_config(path, INDEX)
     parts, missing, learnt = list[Component](), list[str](), dict[str, str]()
+    shapes: dict[str, Mapping[str, Shape]] = {}
     name, prediction, refusal = "unsupported", None, None
     try:
         check_index(index, path / INDEX)
@@ -111,7 +104,8 @@ def inspect_folder(path: Path) -> Inspection:
         refusal = str(error)
     for part in components(index)[0]:
         try:
-            parts.append(_folder_component(path / part))
+            found, shapes[part] = _folder_component(path / part)
+            parts.append(found)
         except CheckpointError as error:
             missing.append(str(error))
     try:
@@ -127,28 +121,77 @@ def inspect_folder(path: Path) -> Inspection:
     except CheckpointError as error:
         missing.append(str(error))
     if refusal is None and not missing:
-        refusal = _problem(path)
+        refusal = _problem(path, parts, shapes)
     title = NAMES.get(name, str(index.get("_class_name", "not supported")))
     return Inspection(path, FOLDER, name, title, tuple(parts), prediction, learnt, tuple(missing), refusal)
 
 
-def _folder_component(folder: Path) -> Component:
-    files = find_weights(folder)
-    headers = [read_header(file) for file in files.paths]
-    # Tables of positions, which older versions wrote beside the weights, are no parameters.
-    entries = [entry for header in headers for key, entry in header.entries.items() if not is_harmless(key)]
-    parameters = sum(math.prod(entry.shape) for entry in entries)
-    dtypes = tuple(sorted({entry.dtype for entry in entries}))
-    naming = "diffusers" if folder.name in ("unet", "vae", "image_project") else "transformers"
-    return Component(
-        folder.name, f"{naming}, variant {files.variant}" if files.variant else naming, parameters, dtypes, files.paths
-    )
+def _file_problem(contents: Contents, found: Recognised, guess: bool) -> tuple[list[str], str | None]:
+    """What a file lacks besides components, and what loading it would say, told without loading.
 
-
-def _problem(path: Path) -> str | None:
-    """What else keeps a folder from being loaded: its settings, its tokenizers, parts that do not fit together."""
+    `guess`: nothing tells what it predicts, which has been said already.
+    """
+    path = contents.path
     try:
-        plan(read_folder(path))
+        single = understand(contents, prediction_type="epsilon" if guess and "unet" in found.components else None)
+        check_floats(path, {name: _component(name, found, contents) for name in found.components})
+        shapes = {name: component.shapes for name, component in found.components.items()}
+        where = dict.fromkeys(single.configs, str(path))
+        scaled = {"scaling_factor": SCALE, **single.configs["vae"]} if "vae" in single.configs else {}
+        check_networks({**single.configs, **({"vae": scaled} if scaled else {})}, where, shapes)
+    except CheckpointError as error:
+        return [], str(error)
+    if found.family in ALONE:
+        use = "; give it to a model with --vae" if found.family == "autoencoder" else ""
+        return [], f"this is {NAMES[found.family]}, not a whole model{use}"
+    try:
+        parts = parts_of(single)
+    except CheckpointError as error:
+        return [str(error).removeprefix(f"{path}: ")], None
+    try:
+        if not found.missing:
+            check_parts(parts, shapes)
+    except CheckpointError as error:
+        return [], str(error)
+    return [], None
+
+
+def check_floats(where: Path, parts: Mapping[str, Component]) -> None:
+    """Refuse weights of whole numbers, which loading refuses.
+
+    Raises:
+        CheckpointError: a component has some.
+    """
+    for name, part in parts.items():
+        if whole := [dtype for dtype in part.dtypes if not dtype.startswith(("F", "BF"))]:
+            raise CheckpointError(
+                f"{where}: {name} has weights of dtype {', '.join(whole)}; quantised weights are not read: take a file in fp32, "
+                "fp16 or bf16"
+            )
+
+
+def _folder_component(folder: Path) -> tuple[Component, dict[str, Shape]]:
+    """A component, and the shapes of its tensors by the keys of our networks."""
+    files = find_weights(folder)
+    entries = {key: entry for file in files.paths for key, entry in read_header(file).entries.items()}
+    shapes = {key: entry.shape for key, entry in entries.items()}
+    if folder.name == "vae":
+        keys = autoencoder_map(shapes)
+        shapes = {**keys.shapes(shapes), **{key: shapes[key] for key in keys.unknown}}
+    # Tables of positions, which older versions wrote beside the weights, are no parameters.
+    used = [entry for key, entry in entries.items() if not is_harmless(key)]
+    parameters = sum(math.prod(entry.shape) for entry in used)
+    dtypes = tuple(sorted({entry.dtype for entry in used}))
+    naming = "diffusers" if folder.name in ("unet", "vae", "image_project") else "transformers"
+    named = f"{naming}, variant {files.variant}" if files.variant else naming
+    return Component(folder.name, named, parameters, dtypes, files.paths), shapes
+
+
+def _problem(path: Path, parts: Sequence[Component], shapes: Mapping[str, Mapping[str, Shape]]) -> str | None:
+    """What else keeps a folder from being loaded: its settings, its tokenizers, parts or weights that do not fit together."""
+    try:
+        check_floats(path, {part.name: part for part in parts})
+        check_parts(read_folder(path), shapes)
     except CheckpointError as error:
         return str(error)
     return None
@@ -162,12 +205,3 @@ def _component(name: str, found: Recognised, contents: Contents) -> Component:
     as_ours = own is not None and any(key.removeprefix(component.prefix).startswith(own) for key in used)
     naming = "diffusers" if as_ours else NAMINGS[component.naming]
     return Component(name, naming, component.parameters, dtypes, (contents.path,))
-
-
-def _missing_tokenizers(path: Path, found: Recognised) -> list[str]:
-    encoders = [name for name in TEXT_ENCODERS if name in found.components]
-    try:
-        find_tokenizers(path, found.family, encoders)
-    except CheckpointError as error:
-        return [str(error).removeprefix(f"{path}: ")]
-    return []

@@ -162,10 +162,6 @@ class LatentDiffusion:
 
     def describe(self) -> Mapping[str, Any]:
         """What a report records: name, family, dtype, and per component its parameters and the sha256 of its files."""
-        towers = dict(zip(("text_encoder", "text_encoder_2"), (one.network for one in self.text.encoders), strict=False))
-        images = None if self.grounder is None else self.grounder.images
-        shown = {} if images is None else {"image_encoder": images.tower, "image_project": images.project}
-        networks = {"unet": self.unet, "vae": self.autoencoder, **towers, **shown}
         return {
             "name": self.name,
             "family": family(self.unet.config),
@@ -177,9 +173,24 @@ class LatentDiffusion:
                     "parameters": sum(p.numel() for p in network.parameters()),
                     "sha256": {file.name: sha256(file) for file in self.files.get(part, ())},
                 }
-                for part, network in networks.items()
+                for part, network in self._components().items()
             },
         }
+
+    def broken_weights(self) -> tuple[str, ...]:
+        """The components whose weights hold NaN or infinity; all of them are read."""
+        return tuple(
+            name
+            for name, network in self._components().items()
+            if not all(bool(torch.isfinite(weight).all()) for weight in network.parameters())
+        )
+
+    def _components(self) -> dict[str, nn.Module]:
+        """The networks by the names of their folders."""
+        towers = dict(zip(("text_encoder", "text_encoder_2"), (one.network for one in self.text.encoders), strict=False))
+        images = None if self.grounder is None else self.grounder.images
+        shown = {} if images is None else {"image_encoder": images.tower, "image_project": images.project}
+        return {"unet": self.unet, "vae": self.autoencoder, **towers, **shown}
 
 
 class BoundDenoiser:

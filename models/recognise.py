@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
-from ..framework.errors import CheckpointError
+from ..framework.errors import CheckpointError, counted
 from .key_maps import KeyMap, Shape, autoencoder_map, clip_map, is_harmless, open_clip_map, unet_map
+from .other_kinds import kind_of, kind_of_keys
 
 Naming: TypeAlias = Literal["unet", "autoencoder", "clip", "open_clip"]
 Facts: TypeAlias = dict[str, str]
@@ -37,6 +38,8 @@ NEEDED = MappingProxyType(
     }
 )
 
+SHOWN = 3  # keys, in a message
+
 UNET_PREFIXES = ("model.diffusion_model.", "unet.", "")
 AUTOENCODER_PREFIXES = ("first_stage_model.", "vae.", "")
 # Prefix, naming, and the component of a diffusers folder that the tower becomes.
@@ -53,20 +56,6 @@ AUTOENCODER_STARTS = ("encoder.conv_in.", "decoder.conv_in.")
 CLIP_STARTS = ("text_model.", "embeddings.token_embedding.")
 OPEN_CLIP_STARTS = ("transformer.resblocks.", "token_embedding.")
 
-# Part of a key that tells something which is no model of ours, in any of its spellings.
-FOREIGN: tuple[tuple[str, str], ...] = (
-    *(
-        (part, "a LoRA (small changes to the weights of another model)")
-        for part in ("lora_", ".hada_w1", ".lokr_w1", "oft_blocks")
-    ),
-    *((part, "a ControlNet") for part in ("control_model.", "input_hint_block.", "controlnet_cond_embedding.")),
-    ("motion_modules.", "a motion module of AnimateDiff"),
-    ("ip_adapter.", "an IP-Adapter"),
-    ("string_to_param", "a textual inversion"),
-    ("joint_blocks.", "Stable Diffusion 3"),
-    ("double_blocks.", "a transformer of the FLUX kind"),
-    ("caption_projection.", "a diffusion transformer"),
-)
 # Part of a key of a UNet, under our names, that asks for something the networks do not do.
 UNET_FOREIGN: tuple[tuple[str, str], ...] = (
     ("downsample_net.", "GLIGEN grounded on an image-like map (hed, canny, depth, normal or semantic)"),
@@ -102,7 +91,8 @@ class Recognised:
     `family`: a key of `NAMES`. `form`: `single file` (in the names of LDM), or `bare` (one network without a prefix).
     `components`: by their names in a diffusers folder. `prediction`: `eps`, `v`, or None where the file does not tell.
     `learnt`: for `family` and `prediction`, what they were told by. `missing`: components that the family needs besides.
-    `unknown`: keys that belong to nothing. `refusal`: why this model cannot be run, if so.
+    `unknown`: keys inside of a component that belong to nothing in it. `ignored`: keys outside of every component, which cannot
+    change an image. `refusal`: why this model cannot be run, if so.
     """
 
     family: str
@@ -113,7 +103,17 @@ class Recognised:
     learnt: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     missing: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
+    ignored: tuple[str, ...] = ()
     refusal: str | None = None
+
+    @property
+    def says_ignored(self) -> str:
+        """What is said of keys that are ignored; empty if there are none."""
+        if not self.ignored:
+            return ""
+        kind = kind_of_keys(self.ignored)
+        which = f"{', '.join(self.ignored[:SHOWN])}{f': {kind}' if kind else ''}"
+        return f"{counted(len(self.ignored), 'key')} outside of its components, which it does not use ({which})"
 
 
 def recognise(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = None, where: str = "these weights") -> Recognised:
@@ -124,14 +124,16 @@ def recognise(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = 
     Raises:
         CheckpointError: the keys are of nothing known, or two of them stand for the same weight.
     """
-    if foreign := next((name for part, name in FOREIGN if any(part in key for key in shapes)), None):
-        return Recognised("unsupported", "unknown", MappingProxyType({}), refusal=f"this is {foreign}, which is not supported")
     try:
         components = _components(shapes)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from None
+    prefixes = tuple(part.prefix for part in components.values())
+    other = kind_of_keys(key for key in shapes if key.startswith(prefixes)) if components else kind_of(shapes)
+    if other is not None:
+        return Recognised("unsupported", "unknown", MappingProxyType({}), refusal=f"this is {other}, which is not supported")
     if not components:
-        first = ", ".join(sorted(shapes)[:3]) or "none at all"
+        first = ", ".join(sorted(shapes)[:SHOWN]) or "none at all"
         raise CheckpointError(
             f"{where}: no UNet, autoencoder or text encoder among its {len(shapes)} keys ({first}); expected a model of "
             "Stable Diffusion 1, 2 or XL or of GLIGEN, in the names of LDM or diffusers"
@@ -139,8 +141,7 @@ def recognise(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = 
     learnt: Facts = {}
     family = _family(components, learnt)
     prediction = _prediction(family, shapes, metadata or {}, learnt) if "unet" in components else None
-    used = {source.key for part in components.values() for source in part.keys.sources.values()}
-    used |= {key for part in components.values() for key in part.keys.dropped}
+    unknown, ignored = _left_over(components, shapes)
     return Recognised(
         family,
         "bare" if any(not part.prefix for part in components.values()) else "single file",
@@ -149,9 +150,22 @@ def recognise(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = 
         "ztsnr" in shapes,
         MappingProxyType(learnt),
         tuple(part for part in NEEDED.get(family, ()) if part not in components),
-        tuple(key for key in shapes if key not in used and not is_harmless(key)),
+        unknown,
+        ignored,
         _refusal(family, components, shapes),
     )
+
+
+def _left_over(components: Mapping[str, Component], shapes: Mapping[str, Shape]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The keys that no component uses: those inside of one, and those outside of all.
+
+    Inside is what begins with a component's prefix, or with the first part of a prefix of text towers.
+    """
+    used = {source.key for part in components.values() for source in part.keys.sources.values()}
+    used |= {key for part in components.values() for key in part.keys.dropped}
+    starts = (*(part.prefix for part in components.values()), *(f"{prefix.partition('.')[0]}." for prefix, _, _ in TOWERS))
+    left = [key for key in shapes if key not in used and not is_harmless(key)]
+    return tuple(key for key in left if key.startswith(starts)), tuple(key for key in left if not key.startswith(starts))
 
 
 def _components(shapes: Mapping[str, Shape]) -> dict[str, Component]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
@@ -10,6 +10,20 @@ from typing import Any, TypeAlias, cast
 from ..framework.errors import CheckpointError, nearest
 
 Values: TypeAlias = Mapping[str, Any]
+
+# The largest numbers that a network is built for: far above what there is, and far below what its sizes overflow at.
+CHANNELS = 2**16
+"""Of channels, and of positions and heads, which are no more."""
+LAYERS = 256
+"""Of layers of a kind in one place."""
+LEVELS = 12
+"""Of numbers in a list: one for each level, every one of which halves the grid."""
+WORDS = 2**22
+"""Of tokens of a vocabulary."""
+STEPS = 10**6
+"""Of steps that a model was trained on."""
+SIDE = 2**13
+"""Of cells or pixels of a side."""
 
 
 @dataclass(frozen=True)
@@ -26,15 +40,17 @@ class Settings:
     def __contains__(self, key: str) -> bool:
         return self.values.get(key) is not None
 
-    def whole(self, key: str, default: int | None, low: int = 1) -> int:
-        """A whole number of at least `low`; a default of None means that the key must be there."""
+    def whole(self, key: str, default: int | None, low: int = 1, high: int = CHANNELS) -> int:
+        """A whole number from `low` to `high`; a default of None means that the key must be there."""
         value = self._given(key, default)
-        return cast("int", value) if _is_whole(value, low) else self._refuse(key, value, f"a whole number of at least {low}")
+        if not _is_whole(value, low, high):
+            return self._refuse(key, value, f"a whole number of at least {low} and at most {high}")
+        return cast("int", value)
 
     def number(self, key: str, default: float, above: float = 0.0) -> float:
         """A finite number above `above`."""
         value = self._given(key, default)
-        fits = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value > above
+        fits = isinstance(value, int | float) and not isinstance(value, bool) and above < value <= sys.float_info.max
         return float(cast("float", value)) if fits else self._refuse(key, value, f"a number above {above:g}")
 
     def flag(self, key: str, default: bool) -> bool:
@@ -49,26 +65,30 @@ class Settings:
             return self._refuse(key, value, f"{_listed(known) if known else 'a text'}{near}")
         return value
 
-    def wholes(self, key: str, default: Sequence[int], low: int = 1, count: int | None = None) -> tuple[int, ...]:
-        """A list of whole numbers of at least `low`: `count` of them, or any number but none."""
-        expected = f"a list of {'' if count is None else f'{count} '}whole numbers of at least {low}"
+    def wholes(
+        self, key: str, default: Sequence[int], low: int = 1, count: int | None = None, high: int = CHANNELS
+    ) -> tuple[int, ...]:
+        """A list of whole numbers from `low` to `high`: `count` of them, or from one to `LEVELS`."""
+        most = f", {LEVELS} of them at most" if count is None else ""
+        expected = f"a list of {'' if count is None else f'{count} '}whole numbers of at least {low} and at most {high}{most}"
         items = self._items(key, default, expected)
-        if not items or count not in (None, len(items)) or not all(_is_whole(item, low) for item in items):
+        fits = 0 < len(items) <= LEVELS and count in (None, len(items))
+        if not fits or not all(_is_whole(item, low, high) for item in items):
             return self._refuse(key, list(items), expected)
         return cast("tuple[int, ...]", items)
 
-    def per_level(self, key: str, default: int, levels: int, low: int = 1) -> tuple[int, ...]:
+    def per_level(self, key: str, default: int, levels: int, low: int = 1, high: int = CHANNELS) -> tuple[int, ...]:
         """A whole number for each level; one may stand for all."""
         if isinstance(self._given(key, default), list | tuple):
-            return self.wholes(key, (), low, levels)
-        return (self.whole(key, default, low),) * levels
+            return self.wholes(key, (), low, levels, high)
+        return (self.whole(key, default, low, high),) * levels
 
-    def same(self, key: str, default: int) -> int:
+    def same(self, key: str, default: int, high: int = CHANNELS) -> int:
         """A whole number, or a list of equal ones."""
         value = self._given(key, default)
         if not isinstance(value, list | tuple):
-            return self.whole(key, default)
-        numbers = self.wholes(key, ())
+            return self.whole(key, default, high=high)
+        numbers = self.wholes(key, (), high=high)
         return numbers[0] if len(set(numbers)) == 1 else self._refuse(key, list(numbers), "one number for all levels")
 
     def texts(self, key: str, default: Sequence[str], known: Sequence[str], count: int) -> tuple[str, ...]:
@@ -88,13 +108,16 @@ class Settings:
         return tuple(cast("Sequence[object]", value)) if isinstance(value, list | tuple) else self._refuse(key, value, expected)
 
     def _refuse(self, key: str, value: object, expected: str) -> Any:
-        text = repr(value)
+        try:
+            text = repr(value)
+        except ValueError:  # more digits than Python writes
+            text = "a number of thousands of digits"
         shown = text if len(text) <= 120 else f"{text[:117]}..."
         raise CheckpointError(f"{self.where}: {key} is {shown}; expected {expected}")
 
 
-def _is_whole(value: object, low: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= low
+def _is_whole(value: object, low: int, high: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
 def _listed(known: Sequence[str]) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
@@ -12,13 +13,40 @@ from typing import Any, cast
 from safetensors import safe_open  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
-from ..framework.errors import CheckpointError, nearest
+from ..framework.errors import CheckpointError, counted, nearest
+from ..framework.files import is_file
 from .headers import read_header
 from .key_maps import Shape, Source
-from .recognise import NAMES, Recognised, recognise
+from .recognise import AUTOENCODER_PREFIXES, NAMES, Component, Naming, Recognised, recognise
 from .structure import PREDICTIONS, Told, autoencoder_values, read_told, scheduler_values, text_values, unet_values
 
+log = logging.getLogger(__name__)
+
 SHOWN = 10  # keys of a kind, in an error
+SHOWN_LANDMARKS = 3
+TITLES: Mapping[Naming, str] = MappingProxyType(
+    {"unet": "its UNet", "autoencoder": "its autoencoder", "clip": "its text encoder", "open_clip": "its text encoder"}
+)
+TOWER = tuple(
+    f"text_model.{key}.weight"
+    for key in ("embeddings.token_embedding", "embeddings.position_embedding", "encoder.layers.0.mlp.fc1", "final_layer_norm")
+)
+LANDMARKS: Mapping[Naming, tuple[str, ...]] = MappingProxyType(
+    {
+        "unet": (
+            "conv_in.weight", "time_embedding.linear_1.weight", "down_blocks.0.resnets.0.conv1.weight",
+            "mid_block.resnets.0.conv1.weight", "up_blocks.0.resnets.0.conv1.weight", "conv_out.weight",
+        ),
+        "autoencoder": tuple(
+            f"{side}.{key}.weight"
+            for side in ("encoder", "decoder")
+            for key in ("conv_in", "mid_block.resnets.0.conv1", "conv_out")
+        ),
+        "clip": TOWER,
+        "open_clip": TOWER,
+    }
+)  # fmt: skip
+"""Tensors that every network of a kind has, in our names."""
 YAMLS = (".yaml", ".yml")
 LIKE_STRUCTURE = frozenset({"sd1", "sd2"})  # families of which a file may be either, as far as its UNet tells
 
@@ -110,10 +138,26 @@ class SingleFile:
         """The tensors of a component, by the keys of our networks."""
         return NamedTensors(self.contents.tensors, self.found.components[component].keys.sources)
 
+    def tell_of_ignored(self) -> None:
+        """Warn of keys that the model does not use."""
+        if self.found.ignored:
+            log.warning("%s: %s", self.path, self.found.says_ignored)
 
-def open_single_file(path: Path, *, family: str | None = None, prediction_type: str | None = None) -> SingleFile:
-    """The model, autoencoder or text encoder in a safetensors file. Arguments and errors are those of `understand`."""
-    return understand(read_contents(path), family=family, prediction_type=prediction_type)
+
+def open_single_file(
+    path: Path, *, family: str | None = None, prediction_type: str | None = None, autoencoder: bool = True
+) -> SingleFile:
+    """The model, autoencoder or text encoder in a safetensors file. Arguments and errors are those of `understand`.
+
+    `autoencoder`: whether its autoencoder is looked at; where another one is taken, its own may be broken.
+    """
+    contents = read_contents(path)
+    if not autoencoder:
+        kept = {key: shape for key, shape in contents.shapes.items() if not key.startswith(AUTOENCODER_PREFIXES[:-1])}
+        contents = replace(contents, shapes=kept)
+    single = understand(contents, family=family, prediction_type=prediction_type)
+    single.tell_of_ignored()
+    return single
 
 
 def understand(contents: Contents, *, family: str | None = None, prediction_type: str | None = None) -> SingleFile:
@@ -123,8 +167,8 @@ def understand(contents: Contents, *, family: str | None = None, prediction_type
     metadata, then from the rule of the family.
 
     Raises:
-        CheckpointError: the file cannot be read, is damaged, is of no supported family, has keys that belong to nothing, or does
-            not tell what it predicts.
+        CheckpointError: the file cannot be read, is damaged, is of no supported family, has keys inside of a component that
+            belong to nothing in it, or does not tell what it predicts.
     """
     path = contents.path
     found = recognise(contents.shapes, contents.metadata, str(path))
@@ -138,11 +182,21 @@ def understand(contents: Contents, *, family: str | None = None, prediction_type
     if family is not None:
         name, learnt["family"] = _overridden(path, found, family), "the argument family"
     kind = _prediction(path, found, told, prediction_type, learnt) if "unet" in found.components else None
+    if found.zero_terminal_snr and kind == "eps":
+        raise CheckpointError(
+            f"{path}: its key ztsnr says that it was trained down to no signal at all, which only a model that predicts v can "
+            f"be, and it is taken to predict epsilon (by {learnt['prediction']}); if it predicts v, as a key v_pred would say, "
+            "pass prediction_type=v_prediction (--prediction-type v_prediction)"
+        )
+    for part, component in found.components.items():
+        _check_whole(path, part, component)
     try:
         configs = _configs(name, kind, found, told)
     except (LookupError, ValueError) as error:
         what = "a tensor from which the size of a network is read is missing or of an odd shape"
         raise CheckpointError(f"{path}: damaged, {what} ({error}); download it again") from None
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}" if str(path) not in str(error) else str(error)) from None
     return SingleFile(contents, found, name, kind, MappingProxyType(configs), MappingProxyType(learnt))
 
 
@@ -157,15 +211,40 @@ def _overridden(path: Path, found: Recognised, family: str) -> str:
     return name
 
 
+def _check_whole(path: Path, name: str, component: Component) -> None:
+    """Whether a component has what every network of its kind has.
+
+    Raises:
+        CheckpointError: it has not; a file that lacks little is damaged, and one that lacks much was never a whole network.
+    """
+    landmarks = LANDMARKS[component.naming]
+    missing = [key for key in landmarks if key not in component.shapes]
+    if not missing:
+        return
+    shown, title = ", ".join(missing[:SHOWN_LANDMARKS]), TITLES[component.naming]
+    if 3 * len(missing) <= len(landmarks):
+        raise CheckpointError(f"{path}: damaged, {title} ({name}) lacks {shown}; download it again")
+    half = next(
+        (side for side in ("encoder", "decoder") if not any(key.startswith(f"{side}.") for key in component.shapes)), None
+    )
+    if component.naming == "autoencoder" and half is not None:
+        raise CheckpointError(f"{path}: {title} ({name}) has no {half}; expected both halves, or give another one as the vae")
+    raise CheckpointError(
+        f"{path}: only {counted(len(component.shapes), 'tensor')} of {title} ({name}): it lacks {shown}, so this is no whole "
+        "network; expected a whole model"
+    )
+
+
 def _configs(family: str, prediction: str | None, found: Recognised, told: Told) -> dict[str, Mapping[str, Any]]:
     configs: dict[str, Mapping[str, Any]] = {}
+    towers = [name for name in found.components if name not in ("unet", "vae")]
     for name, component in found.components.items():
         if name == "unet":
             configs[name] = unet_values(family, prediction, found.components, told)
         elif name == "vae":
             configs[name] = autoencoder_values(family, component, told)
         else:
-            configs[name] = text_values(component)
+            configs[name] = text_values(component, told, towers.index(name))
     if prediction is not None:
         configs["scheduler"] = scheduler_values(prediction, found.zero_terminal_snr, told)
     return configs
@@ -190,7 +269,7 @@ def _prediction(path: Path, found: Recognised, told: Told, given: str | None, le
 
 def told_beside(path: Path) -> Told:
     """What the yaml beside a file tells, if there is one."""
-    beside = next((yaml for end in YAMLS if (yaml := path.with_suffix(end)).is_file()), None)
+    beside = next((yaml for end in YAMLS if is_file(yaml := path.with_suffix(end))), None)
     return Told() if beside is None else read_told(beside)
 
 

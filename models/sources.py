@@ -7,10 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..framework.errors import CheckpointError, nearest
-from . import INDEX, PICKLES
+from ..framework.files import is_file, is_folder
+from . import INDEX
 from .assemble import TEXT_ENCODERS, Parts
 from .checkpoint import Weights, load_weights, read_config, renamed
-from .headers import convert_command
+from .headers import convert_command, is_pickle
 from .key_maps import autoencoder_map
 from .recognise import NAMES, NEEDED
 from .settings import Values
@@ -32,12 +33,12 @@ def read_file(path: Path, *, vae: Path | None = None, family: str | None = None,
     Raises:
         CheckpointError: as `open_single_file` and `find_tokenizers`, or the file does not hold a whole model.
     """
-    if path.suffix.lower() in PICKLES:
+    if is_pickle(path):
         raise CheckpointError(
             f"{path}: a pickle, which may run any code when it is opened, and is never loaded; make a folder of safetensors of "
             f"it: {convert_command(path)}"
         )
-    single = open_single_file(path, family=family, prediction_type=prediction_type)
+    single = open_single_file(path, family=family, prediction_type=prediction_type, autoencoder=vae is None)
     if single.found.family in ALONE:
         cure = "; give it as the vae of a model" if single.found.family == "autoencoder" else ""
         raise CheckpointError(f"{path}: {NAMES[single.found.family]}, not a whole model{cure}")
@@ -46,16 +47,25 @@ def read_file(path: Path, *, vae: Path | None = None, family: str | None = None,
     if missing:
         cure = "; an autoencoder can be given as the vae" if missing == ["vae"] else ""
         raise CheckpointError(f"{path}: {NAMES[single.family]} without its {' and '.join(missing)}; expected a whole model{cure}")
-    encoders = [name for name in TEXT_ENCODERS if name in needed]
-    parts = Parts(
-        name=path.stem,
+    parts = parts_of(single)
+    return parts if vae is None else with_autoencoder(parts, vae, SCALES.get(single.family, SCALE))
+
+
+def parts_of(single: SingleFile) -> Parts:
+    """The parts of a whole model in a file.
+
+    Raises:
+        CheckpointError: as `find_tokenizers`.
+    """
+    encoders = [name for name in TEXT_ENCODERS if name in NEEDED[single.family]]
+    return Parts(
+        name=single.path.stem,
         configs=single.configs,
-        where=dict.fromkeys(single.configs, str(path)),
+        where=dict.fromkeys(single.configs, str(single.path)),
         weights=lambda component: _tensors(single, component),
-        tokenizers=find_tokenizers(path, single.family, encoders),
+        tokenizers=find_tokenizers(single.path, single.family, encoders),
         zeros_for_empty=single.family == "sdxl",
     )
-    return parts if vae is None else with_autoencoder(parts, vae, SCALES.get(single.family, SCALE))
 
 
 def with_autoencoder(parts: Parts, path: Path, scale: float = SCALE) -> Parts:
@@ -68,7 +78,7 @@ def with_autoencoder(parts: Parts, path: Path, scale: float = SCALE) -> Parts:
     Raises:
         CheckpointError: it cannot be read, or is no autoencoder.
     """
-    config, where, read = _autoencoder_folder(path) if path.is_dir() else _autoencoder_file(path)
+    config, where, read = _autoencoder_folder(path) if is_folder(path) else _autoencoder_file(path)
     scales = (config.get("scaling_factor"), parts.configs.get("vae", {}).get("scaling_factor"), scale)
     config = {**config, "scaling_factor": next(value for value in scales if value is not None)}
 
@@ -113,7 +123,7 @@ def _autoencoder_file(path: Path) -> tuple[Values, str, Callable[[], Weights]]:
 
 
 def _autoencoder_folder(path: Path) -> tuple[Values, str, Callable[[], Weights]]:
-    folder = path / "vae" if (path / INDEX).is_file() else path
+    folder = path / "vae" if is_file(path / INDEX) else path
     files = find_weights(folder)
 
     def read() -> Weights:

@@ -22,7 +22,7 @@ Shapes = Mapping[str, Shape]
 SCALES: Mapping[str, float] = MappingProxyType({"sdxl": 0.13025})  # of latents, where it is not that of the first family
 SCALE = 0.18215
 HEADS = 8  # of Stable Diffusion 1 at every level; the later families fix the width of a head
-HEAD_CHANNELS = 64
+HEAD_CHANNELS = 64  # also of every text tower of CLIP and OpenCLIP: 768 channels have 12 heads, 1024 have 16, 1280 have 20
 SIDES: Mapping[tuple[str, str | None], int] = MappingProxyType({("sdxl", "eps"): 128, ("sdxl", "v"): 128, ("sd2", "v"): 96})
 SIDE = 64
 SIZE_CHANNELS, SIZES = 256, 6  # of SDXL's size conditioning, and how many numbers it has
@@ -33,7 +33,7 @@ ATTENTION_TYPES = MappingProxyType({"gligen": "gated", "gligen-text-image": "gat
 
 @dataclass(frozen=True)
 class Told:
-    """What a yaml says that shapes do not; None where it does not."""
+    """What a yaml says that shapes do not; None where it does not. `text_heads`: of the text towers, in their order."""
 
     where: str = ""
     prediction: str | None = None
@@ -43,6 +43,10 @@ class Told:
     beta_start: float | None = None
     beta_end: float | None = None
     train_steps: int | None = None
+    text_heads: tuple[int | None, ...] = ()
+
+
+UNTOLD = Told()
 
 
 def read_told(path: Path) -> Told:
@@ -68,7 +72,16 @@ def read_told(path: Path) -> Told:
         _number(model, "linear_start", where, float),
         _number(model, "linear_end", where, float),
         _number(model, "timesteps", where, int),
+        tuple(_number(_inner(tower, "params"), "num_heads", where, int) for tower in _towers(model)),
     )
+
+
+def _towers(model: Mapping[str, Any]) -> list[Any]:
+    """What a yaml says of the text towers: LDM has one; sgm a list, among other embedders."""
+    embedders: object = _inner(model, "conditioner_config", "params").get("emb_models")
+    if isinstance(embedders, list):
+        return cast("list[Any]", embedders)
+    return [tower] if (tower := _inner(model, "cond_stage_config")) else []
 
 
 def unet_values(family: str, prediction: str | None, components: Mapping[str, Component], told: Told) -> dict[str, Any]:
@@ -129,8 +142,14 @@ def autoencoder_values(family: str, component: Component, told: Told) -> dict[st
     return values if scale is None else {**values, "scaling_factor": scale}
 
 
-def text_values(component: Component) -> dict[str, Any]:
-    """The `config.json` of a text tower. Its activation belongs to who trained it: OpenAI's CLIP (`quick_gelu`), or OpenCLIP."""
+def text_values(component: Component, told: Told = UNTOLD, place: int = 0) -> dict[str, Any]:
+    """The `config.json` of a text tower. Its activation belongs to who trained it: OpenAI's CLIP (`quick_gelu`), or OpenCLIP.
+
+    `place`: among the towers of its model.
+
+    Raises:
+        CheckpointError: its width does not divide into heads, and no yaml says how many there are.
+    """
     shapes, projection = component.shapes, component.shapes.get("text_projection.weight")
     vocabulary, width = shapes["text_model.embeddings.token_embedding.weight"]
     return {
@@ -140,7 +159,7 @@ def text_values(component: Component) -> dict[str, Any]:
         "hidden_size": width,
         "intermediate_size": shapes["text_model.encoder.layers.0.mlp.fc1.weight"][0],
         "num_hidden_layers": _count(shapes, "text_model.encoder.layers"),
-        "num_attention_heads": max(1, width // HEAD_CHANNELS),
+        "num_attention_heads": _text_heads(width, told, place),
         "max_position_embeddings": shapes["text_model.embeddings.position_embedding.weight"][0],
         "hidden_act": "gelu" if component.naming == "open_clip" else "quick_gelu",
         "projection_dim": width if projection is None else projection[0],
@@ -182,6 +201,17 @@ def _heads(family: str, widths: list[int], told: Told) -> int | list[int]:
     return [width // channels for width in widths]
 
 
+def _text_heads(width: int, told: Told, place: int) -> int:
+    given = told.text_heads[place] if place < len(told.text_heads) else None
+    if given is None and width % HEAD_CHANNELS:
+        raise CheckpointError(
+            f"{told.where or 'text tower'}: heads of {HEAD_CHANNELS} channels do not divide a text tower of {width}; say their "
+            "number in a yaml of the same name beside the file (model.params.cond_stage_config.params.num_heads, or in "
+            "model.params.conditioner_config.params.emb_models)"
+        )
+    return given or width // HEAD_CHANNELS
+
+
 def _inner(values: Any, *path: str) -> Mapping[str, Any]:
     """The mapping at a path of keys; an empty one if there is none."""
     for key in path:
@@ -194,7 +224,7 @@ def _number(values: Mapping[str, Any], key: str, where: str, kind: type[Any]) ->
     value = values.get(key)
     if value is None or (value == -1 and key in ("num_heads", "num_head_channels")):
         return None
-    if isinstance(value, bool) or not isinstance(value, int | kind) or value <= 0:
+    if isinstance(value, bool) or not isinstance(value, int | kind) or not 0 < value < float("inf"):
         raise CheckpointError(f"{where}: {key} is {value!r}; expected a number above 0")
     return value
 

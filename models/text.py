@@ -5,24 +5,37 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..framework.errors import CheckpointError
+from ..framework.files import is_file
 from ..framework.tokens import Piece, TokenTable
-from .checkpoint import Weights, fill, renamed
-from .key_maps import clip_map
-from .settings import Settings, Values
+from .checkpoint import Weights, check_shapes, fill, renamed
+from .headers import read_json
+from .key_maps import Shape, clip_map
+from .settings import CHANNELS, LAYERS, WORDS, Settings, Values
+from .tokenizers import ALL, lacking
 
 PREFIX = "text_model."
 PROJECTION = "text_projection."
 KIND = "clip_text_model"
-SIZES = (
-    "vocab_size", "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "max_position_embeddings",
-    "projection_dim",
-)  # fmt: skip
+SIZES = MappingProxyType(
+    {
+        "vocab_size": WORDS,
+        "hidden_size": CHANNELS,
+        "intermediate_size": 8 * CHANNELS,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": CHANNELS,
+        "max_position_embeddings": CHANNELS,
+        "projection_dim": CHANNELS,
+    }
+)
+"""The sizes of a text tower, and the largest that each may be."""
+SHORTEST = 3  # tokens of a text: the start, one of the text, and the end
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,13 +104,20 @@ def build_text_encoder(values: Values, where: str, tokenizer: Path, *, projectio
     """
     config, network = _network(values, where, projection)
     tokens = load_tokenizer(tokenizer)
-    if len(tokens) > config.vocab_size:
-        raise CheckpointError(f"{tokenizer}: {len(tokens)} tokens, but the text encoder beside it knows {config.vocab_size}")
+    highest = max(tokens.get_vocab().values(), default=0)
+    if highest >= config.vocab_size:
+        raise CheckpointError(
+            f"{tokenizer}: numbers up to {highest} for its {len(tokens)} tokens, but the text encoder beside it knows "
+            f"{config.vocab_size}, counted from 0 (vocab_size in {where}); take the tokenizer that belongs to it"
+        )
+    length = min(tokens.model_max_length, config.max_position_embeddings)
+    if length < SHORTEST:
+        raise CheckpointError(f"{tokenizer}, {where}: texts of {length} tokens; expected at least {SHORTEST}, with start and end")
     width = config.hidden_size
     return TextEncoder(
         tokens,
         network,
-        length=min(tokens.model_max_length, config.max_position_embeddings),
+        length=length,
         channels=width,
         pooled_channels=config.projection_dim if projection else width,
     )
@@ -110,6 +130,15 @@ def fill_text_encoder(encoder: TextEncoder, weights: Weights, device: torch.devi
     restore_positions(network, device)
 
 
+def check_text_encoder(encoder: TextEncoder, shapes: Mapping[str, Shape], where: str) -> None:
+    """Whether tensors of these shapes are what a text encoder needs. Raises as `checkpoint.check_shapes`."""
+    expected = encoder.network.state_dict()
+    keys = clip_map(shapes, projection=any(key.startswith(PROJECTION) for key in expected))
+    given = {**keys.shapes(shapes), **{key: shapes[key] for key in keys.unknown}}
+    prefix = "" if any(key.startswith(PREFIX) for key in expected) else PREFIX
+    check_shapes(encoder.network, {key.removeprefix(prefix): shape for key, shape in given.items()}, where)
+
+
 def _network(values: Values, where: str, projection: bool) -> tuple[Any, nn.Module]:
     """The text tower that a `config.json` describes, on the meta device, and its config."""
     import transformers
@@ -117,7 +146,7 @@ def _network(values: Values, where: str, projection: bool) -> tuple[Any, nn.Modu
     library: Any = transformers
     given = Settings(values, where)
     given.text("model_type", KIND, (KIND,))
-    sizes = {key: given.whole(key, 64) for key in SIZES if key in given}
+    sizes = {key: given.whole(key, 64, high=most) for key, most in SIZES.items() if key in given}
     if sizes.get("hidden_size", 0) % sizes.get("num_attention_heads", 1):
         heads = sizes["num_attention_heads"]
         raise CheckpointError(
@@ -139,9 +168,12 @@ def load_tokenizer(folder: Path) -> Any:
     import transformers
 
     library: Any = transformers
-    if not (folder / "tokenizer.json").is_file() and not all((folder / n).is_file() for n in ("vocab.json", "merges.txt")):
-        raise CheckpointError(f"{folder}: no tokenizer; expected tokenizer.json, or vocab.json and merges.txt")
+    if lacks := lacking(folder):
+        raise CheckpointError(f"{folder}: no tokenizer; expected tokenizer.json, or vocab.json and merges.txt (it lacks {lacks})")
     try:
+        for name in ALL:
+            if is_file(folder / name) and name.endswith(".json"):
+                read_json(folder / name)  # whose errors are for people, and which reads no more than a limit
         tokenizer: Any = library.CLIPTokenizerFast.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # tokenizers raises bare exceptions on broken files
         raise CheckpointError(f"{folder}: the tokenizer cannot be read ({' '.join(str(error).split())})") from None

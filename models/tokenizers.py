@@ -2,34 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import logging
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
 from ..framework.errors import CheckpointError
+from ..framework.files import is_file, is_folder
+
+log = logging.getLogger(__name__)
 
 FILES = ("vocab.json", "merges.txt")
 WHOLE = "tokenizer.json"  # both in one, as newer folders have it
-SETTINGS = "tokenizer_config.json"  # how it pads, which the maps of attention depend on
+SETTINGS = ("tokenizer_config.json", "special_tokens_map.json")  # how it pads, which the maps of attention depend on
+ALL = (WHOLE, *FILES, *SETTINGS, "added_tokens.json")
 
 
 @dataclass(frozen=True)
 class Home:
-    """The repository and the folder in it whose tokenizer a text encoder was trained with."""
+    """The repository and the folder in it whose tokenizer a text encoder was trained with.
+
+    `pads`: whether it pads otherwise than every CLIP tokenizer does where nothing says how.
+    """
 
     repository: str
     folder: str = ""
+    pads: bool = False
 
     def file(self, name: str) -> str:
         return f"{self.folder}/{name}" if self.folder else name
 
 
 OPENAI = Home("openai/clip-vit-large-patch14")
-SD2 = Home("stabilityai/stable-diffusion-2-1-base", "tokenizer")  # the same words, padded with "!"
-SDXL = Home("stabilityai/stable-diffusion-xl-base-1.0", "tokenizer_2")
+SD2 = Home("stabilityai/stable-diffusion-2-1-base", "tokenizer", pads=True)  # the same words, padded with "!"
+SDXL = Home("stabilityai/stable-diffusion-xl-base-1.0", "tokenizer_2", pads=True)
 HOMES: Mapping[tuple[str, str], Home] = MappingProxyType({("sd2", "text_encoder"): SD2, ("sdxl", "text_encoder_2"): SDXL})
+
+
+def lacking(folder: Path, home: Home = OPENAI) -> str:
+    """What a folder lacks to be a whole tokenizer, in words; empty if it is one.
+
+    It has `tokenizer.json`, or `vocab.json` and `merges.txt`; and says how it pads where CLIP's own way is not meant.
+    """
+    parts = [name for name in FILES if not is_file(folder / name)]
+    lacks = [] if not parts or is_file(folder / WHOLE) else [f"{WHOLE}, or {' and '.join(parts)}"]
+    if home.pads and not any(is_file(folder / name) for name in SETTINGS):
+        lacks.append(f"{SETTINGS[0]}, which says how it pads")
+    return "; ".join(lacks)
+
+
+def copy_tokenizer(source: Path, target: Path) -> None:
+    """Copy the files of a tokenizer into a new folder, and nothing else that lies beside them.
+
+    Raises:
+        OSError: they cannot be read or written.
+    """
+    target.mkdir(parents=True)
+    for name in ALL:
+        if is_file(source / name):
+            shutil.copyfile(source / name, target / name)
 
 
 def find_tokenizers(path: Path, family: str, encoders: Iterable[str]) -> dict[str, Path]:
@@ -55,30 +89,43 @@ def folder_tokenizers(path: Path, family: str, encoders: Iterable[str]) -> dict[
 
 def _find(path: Path, home: Home, encoder: str) -> Path:
     name = encoder.replace("text_encoder", "tokenizer")
-    for folder in (path.parent / name, path.with_suffix("") / name):
-        if all((folder / file).is_file() for file in (*FILES, SETTINGS)):
-            return folder
     why = "a single file holds no tokenizer, and there is none beside it or in the hub's cache"
-    return _cached(home) or _refuse(f"{path}: {why}", home, path.parent / name)
+    return _first((path.parent / name, path.with_suffix("") / name), home, f"{path}: {why}")
 
 
 def _of_folder(path: Path, home: Home, encoder: str) -> Path:
     own = path / encoder.replace("text_encoder", "tokenizer")
-    if (own / WHOLE).is_file() or all((own / file).is_file() for file in FILES):
-        return own
     expected = f"expected {WHOLE}, or {' and '.join(FILES)}, there or in the hub's cache"
-    return _cached(home) or _refuse(f"{own}: no tokenizer; {expected}", home, own)
+    return _first((own,), home, f"{own}: no tokenizer; {expected}")
 
 
-def _refuse(what: str, home: Home, place: Path) -> Path:
-    of = f"{home.repository}{f' (folder {home.folder})' if home.folder else ''}"
-    raise CheckpointError(f"{what}; put {', '.join(FILES)} and {SETTINGS} of {of} into {place}")
+def _first(folders: Sequence[Path], home: Home, why: str) -> Path:
+    """The first of these folders that is a whole tokenizer, else the one in the hub's cache.
+
+    Raises:
+        CheckpointError: there is none; says which files to put into the first of the folders, and what a folder lacks.
+    """
+    halves: list[str] = []
+    for folder in folders:
+        if not (lacks := lacking(folder, home)):
+            return folder
+        if is_folder(folder) and any(folder.iterdir()):
+            halves.append(f"{folder} is not whole: it lacks {lacks}")
+    cached = _cached(home)
+    if cached is None:
+        of = f"{home.repository}{f' (folder {home.folder})' if home.folder else ''}"
+        said = "; ".join([*halves, why] if halves else [why])
+        raise CheckpointError(f"{said}; put {', '.join(FILES)} and {SETTINGS[0]} of {of} into {folders[0]}")
+    for half in halves:
+        log.warning("%s; took %s instead", half, cached)
+    return cached
 
 
 def _cached(home: Home) -> Path | None:
-    """The tokenizer's folder in the hub's cache on this machine, if all of it is there."""
+    """The tokenizer's folder in the hub's cache on this machine, if it is whole there."""
     import huggingface_hub
 
     look_up = cast("Any", huggingface_hub).try_to_load_from_cache
-    found: list[object] = [look_up(home.repository, home.file(name)) for name in (*FILES, SETTINGS)]
-    return Path(found[0]).parent if all(isinstance(one, str) for one in found) and isinstance(found[0], str) else None
+    found = [look_up(home.repository, home.file(name)) for name in (WHOLE, *FILES, *SETTINGS)]
+    folders = dict.fromkeys(Path(one).parent for one in found if isinstance(one, str))
+    return next((folder for folder in folders if not lacking(folder, home)), None)

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..framework.errors import CheckpointError
 from . import SAFE
 from .headers import PICKLE, foreign
+from .other_kinds import kind_of_keys
 
 WRAPPERS = ("state_dict", "model")  # where a training script puts the weights in its checkpoint
 # GLIGEN's checkpoints keep each network apart; under these prefixes they are a single file like the others.
@@ -30,6 +31,7 @@ GLIGEN_PARTS = MappingProxyType(
 STOOD_IN = re.compile(
     r"(omegaconf|pytorch_lightning|lightning|lightning_fabric|numpy)\..+"
     r"|typing\.Any|argparse\.Namespace|collections\.defaultdict|pathlib\.\w*Path"
+    r"|torch\.nn\.modules\.container\.ParameterDict"  # of textual inversions, which are told by their keys
     r"|builtins\.(dict|list|tuple|int|float|str|bool|object|type)"
 )
 
@@ -61,6 +63,8 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
     zipped = zipfile.is_zipfile(path)
     content = _load(path, _strangers(path) if zipped else [], mmap=zipped)
     tensors = _tensors(content)
+    if not tensors and (other := kind_of_keys(_keys(content))):
+        raise CheckpointError(f"{path}: this is {other}, which is not supported")
     if not tensors:
         held = type(content).__name__
         keys = ", ".join(map(repr, list(cast("dict[Any, Any]", content))[:5])) if isinstance(content, dict) else ""
@@ -115,6 +119,13 @@ def _tensors(content: object) -> dict[str, Tensor]:
     for wrapper in WRAPPERS:
         entries = cast("Mapping[Any, Any]", inner) if isinstance(inner := entries.get(wrapper), Mapping) else entries
     return _plain(entries)
+
+
+def _keys(content: object) -> list[str]:
+    """The texts among the keys of a dictionary."""
+    return (
+        [key for key in cast("Mapping[object, object]", content) if isinstance(key, str)] if isinstance(content, Mapping) else []
+    )
 
 
 def _plain(entries: object) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,13 +12,24 @@ from torch import Tensor, nn
 
 from ..framework.errors import CheckpointError
 from .checkpoint import Weights, fill
-from .settings import Settings, Values
+from .settings import CHANNELS, LAYERS, SIDE, Settings, Values
 from .text import restore_positions
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
 KIND = "clip_vision_model"
+# What else sizes it, and the largest that each may be.
+SIZES = MappingProxyType(
+    {
+        "hidden_size": CHANNELS,
+        "intermediate_size": 8 * CHANNELS,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": CHANNELS,
+        "patch_size": SIDE,
+        "num_channels": CHANNELS,
+    }
+)
 LENGTH = 28.7  # of every image's embedding: what GLIGEN was trained with (Li et al. 2023, its published code)
 POSITIONS = "vision_model.embeddings.position_ids"  # which older files hold, and no network needs
 
@@ -60,7 +72,10 @@ def build_image_encoder(values: Values, where: str, processor: Path | None) -> I
     library: Any = transformers
     given = Settings(values, where)
     given.text("model_type", KIND, (KIND,))
-    size, channels = given.whole("image_size", 224), given.whole("projection_dim", 512)
+    size, channels = given.whole("image_size", 224, high=SIDE), given.whole("projection_dim", 512)
+    for key, most in SIZES.items():
+        if key in given:
+            given.whole(key, 1, high=most)
     # Some versions have one that needs torchvision, and beside it one that does not.
     prepare: Any = getattr(library, "CLIPImageProcessorPil", None) or library.CLIPImageProcessor
     # Before the meta device is entered: transformers imports a model when it is first named, and older torch computes on import.

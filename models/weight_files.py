@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import cast
 
 from ..framework.errors import CheckpointError
+from ..framework.files import is_file, is_folder
 from . import INDEX as MODEL_INDEX
 from . import PICKLES
 from .headers import read_json
@@ -37,7 +38,7 @@ def find_weights(folder: Path, variant: str | None = None) -> WeightFiles:
     Raises:
         CheckpointError: there are none that can be read, none of this variant, or shards are missing.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise CheckpointError(f"{folder}: no such folder")
     kind, sharded, name = _chosen([path.name for path in folder.iterdir()], variant, folder)
     return WeightFiles(_shards(folder / name) if sharded else (folder / name,), kind)
@@ -82,7 +83,7 @@ def find_pickles(folder: Path) -> tuple[Path, ...]:
     Raises:
         CheckpointError: there are none, or shards are missing.
     """
-    names = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else []
+    names = sorted(path.name for path in folder.iterdir()) if is_folder(folder) else []
     whole = [(_rank(match["variant"] or ""), name) for name in names if (match := PICKLED.fullmatch(name))]
     if whole:
         return (folder / min(whole)[1],)
@@ -115,7 +116,7 @@ def _shards(index: Path) -> tuple[Path, ...]:
     names = sorted({str(name) for name in places.values()})
     if not names or any(Path(name).name != name for name in names):
         raise CheckpointError(f"{index}: weight_map is {str(places)[:80]}; expected the name of a file beside it for each key")
-    missing = [name for name in names if not (index.parent / name).is_file()]
+    missing = [name for name in names if not is_file(index.parent / name)]
     if missing:
         raise CheckpointError(
             f"{index}: {len(missing)} of {len(names)} shards are missing ({', '.join(missing[:SHOWN])}); download them too"
@@ -140,6 +141,6 @@ def _command(folder: Path | str, pickle: str) -> str:
     """What converts the pickles of a component: those of the whole model that it is of, or the one that there is."""
     if isinstance(folder, str):  # on the hub
         return "download the model's folder, and then lsregen convert FOLDER FOLDER-safetensors"
-    whole = (folder.parent / MODEL_INDEX).is_file()
+    whole = is_file(folder.parent / MODEL_INDEX)
     source, out = (folder.parent, folder.parent) if whole else (folder / pickle, folder)
     return f"lsregen convert {source} {out.with_name(f'{out.name}-safetensors')}"

@@ -54,7 +54,7 @@ def test_what_cannot_be_inspected_or_converted(tmp_path: Path) -> None:
         (("inspect", tmp_path / "a.safetensors"), "no UNet, autoencoder or text encoder among its 1 keys (a)"),
         (
             ("convert", tmp_path / "b.ckpt", tmp_path / "b"),
-            "no such file; expected a file of weights, such as model.ckpt, or a folder of",
+            "no such file or folder; expected a file of weights, such as model.ckpt, or a folder of",
         ),
         (("convert", BASE, tmp_path / "b"), "its weights are safetensors already; there is nothing to convert"),
         (("convert", BASE, tmp_path / "b", "--family", "sd1"), "family is 'sd1', but a folder of diffusers says itself"),

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -182,14 +184,40 @@ def test_pictures_are_scaled_and_normalised_as_the_folder_says(folder: Path, tmp
     assert load_segmenter(str(tmp_path), device).short == 0
     settings = {"size": {"height": 96, "width": 96}, "image_mean": [0.5] * 3, "image_std": [0.25] * 3}
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(settings))
-    load_segmenter.cache_clear()
     segmenter = load_segmenter(str(tmp_path), device)
     assert (segmenter.short, segmenter.mean, segmenter.std) == (96, (0.5,) * 3, (0.25,) * 3)
     assert segmenter(torch.rand(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))).shape == (1, 4, 24, 48)
     (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False, "size": {"shortest_edge": 64}}))
-    load_segmenter.cache_clear()
+    del segmenter  # nobody uses the one of the old settings any more
     segmenter = load_segmenter(str(tmp_path), device)
     assert (segmenter.short, segmenter.mean, segmenter.std) == (64, (0.0,) * 3, (1.0,) * 3)
+
+
+def test_a_model_leaves_the_device_with_who_uses_it(folder: Path) -> None:
+    layout = Layout((Region("red circle", Box(0.0, 0.0, 0.5, 0.5)),))
+    run = make_run(Prompted(["a red circle"]), torch.zeros(1, 3, 8, 8), layouts=[layout])
+    terms = [Segmentation(model=str(folder)).prepare(run, "area") for _ in range(2)]
+    assert terms[0].segmenter is terms[1].segmenter  # shared within a run
+    assert terms[0].segmenter is not None
+    network = weakref.ref(terms[0].segmenter.network)
+    terms.clear()
+    gc.collect()
+    assert network() is None
+
+
+@pytest.mark.parametrize("content", ["[]", "[" * 100_000, "{", '{"image_mean": "grey"}', '{"size": [1]}'])
+def test_settings_of_pictures_that_cannot_be_used(folder: Path, tmp_path: Path, content: str) -> None:
+    for file in folder.iterdir():
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "preprocessor_config.json").write_text(content)
+    with pytest.raises(CheckpointError):
+        load_segmenter(str(tmp_path), torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["x" * 5000, "\0", "/dev/zero"])
+def test_names_that_no_folder_has(name: str) -> None:
+    with pytest.raises(ConfigError, match="no folder with a config"):
+        load_segmenter(name, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(
@@ -225,7 +253,6 @@ def test_what_is_no_such_model_is_refused(tmp_path: Path) -> None:
 
 def test_the_segmenter_that_ships_knows_this_world(capsys: pytest.CaptureFixture[str]) -> None:
     """On true images of held-out scenes every object's class takes most of its mask."""
-    load_segmenter.cache_clear()
     segmenter = load_segmenter("shapeworld-segmenter", torch.device("cpu"))
     assert len(segmenter.labels) == 37
     assert capsys.readouterr().err == "", "no bar of transformers"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -74,9 +74,34 @@ def test_an_extractor_that_returns_no_features_is_refused() -> None:
         start(Term(Mine("z"), Measure(square), name="mine"), run).before(run.z_T, run.steps[0])
 
 
+class Weighed:
+    """Of a model, what remedies are chosen by."""
+
+    def __init__(self, dtype: torch.dtype, *broken: str) -> None:
+        self.dtype, self.broken = dtype, broken
+
+    def broken_weights(self) -> tuple[str, ...]:
+        return self.broken
+
+
 @pytest.mark.parametrize(("dtype", "said"), [(torch.float16, "try --dtype fp32 or less"), (torch.float32, "try less")])
 def test_a_wider_dtype_is_advised_only_where_there_is_one(dtype: torch.dtype, said: str) -> None:
-    assert remedies(dtype, "less") == said
+    for model in (Weighed(dtype), type("Silent", (), {"dtype": dtype})()):
+        assert remedies(cast("Any", model), "less") == said
+
+
+def test_a_lower_gamma_is_advised_only_where_something_was_pulled() -> None:
+    model: Any = Weighed(torch.float32)
+    assert remedies(model, "a lower cfg", "a lower gamma") == "try a lower cfg or a lower gamma"
+    assert remedies(model, "a lower cfg", "a lower gamma", pulled=False) == "try a lower cfg"
+    assert "network itself" in remedies(model, "a lower gamma", pulled=False)
+
+
+def test_weights_that_are_not_finite_are_named_first() -> None:
+    for dtype in (torch.float32, torch.float16):
+        said = remedies(cast("Any", Weighed(dtype, "unet", "vae")), "a lower gamma")
+        assert "weights of unet and vae" in said
+        assert ("--dtype fp32" in said, "gamma" in said) == (dtype == torch.float16, False)
 
 
 def test_an_energy_that_is_not_finite_is_refused_by_name_and_step() -> None:

@@ -43,16 +43,17 @@ UNETS: dict[str, dict[str, Any]] = {
 UNETS["gligen"] = {**UNETS["sd1"], "attention_type": "gated"}
 UNETS["gligen-text-image"] = {**UNETS["sd1"], "attention_type": "gated-text-image"}
 NARROW: dict[str, dict[str, Any]] = {
-    "sd1": {"block_out_channels": (8, 8, 16, 16), "attention_head_dim": 2, "cross_attention_dim": 12},
-    "sd2": {"block_out_channels": (8, 8, 16, 16), "attention_head_dim": [1, 1, 2, 2], "cross_attention_dim": 16},
+    "sd1": {"block_out_channels": (8, 8, 16, 16), "attention_head_dim": 2, "cross_attention_dim": 64},
+    "sd2": {"block_out_channels": (8, 8, 16, 16), "attention_head_dim": [1, 1, 2, 2], "cross_attention_dim": 64},
     "sdxl": {
         "block_out_channels": (8, 16, 16),
         "attention_head_dim": [1, 2, 2],
-        "cross_attention_dim": 28,
+        "cross_attention_dim": 128,
         "addition_time_embed_dim": 4,
-        "projection_class_embeddings_input_dim": 40,
+        "projection_class_embeddings_input_dim": 88,
     },
 }
+# Text towers of one head of 64 channels: what says nothing of its heads has heads of 64.
 NARROW["gligen"] = NARROW["gligen-text-image"] = NARROW["sd1"]
 AUTOENCODER: dict[str, Any] = {
     "block_out_channels": (128, 256, 512, 512),
@@ -221,10 +222,10 @@ def networks(
     words: dict[str, Any] = {"vocabulary": vocabulary} if narrow else {"device": "meta"}
     found = {"unet": unet(family, narrow, **settings), "vae": autoencoder(narrow, **(vae or {}))}
     if family == "sd2":
-        return {**found, "text_encoder": tower(16, 3, 16, **words) if narrow else tower(1024, 24, 1024, **words)}
-    found["text_encoder"] = tower(12, 2, **words) if narrow else tower(*TOWERS["clip-l"], **words)
+        return {**found, "text_encoder": tower(64, 3, 64, **words) if narrow else tower(1024, 24, 1024, **words)}
+    found["text_encoder"] = tower(64, 2, **words) if narrow else tower(*TOWERS["clip-l"], **words)
     if family == "sdxl":
-        found["text_encoder_2"] = tower(16, 3, 16, **words) if narrow else tower(*TOWERS["clip-g"], **words)
+        found["text_encoder_2"] = tower(64, 3, 64, **words) if narrow else tower(*TOWERS["clip-g"], **words)
     return found
 
 

@@ -11,9 +11,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lsregen.framework import CheckpointError, Layout
+from lsregen.framework import CheckpointError, ConfigError, Layout
+from lsregen.framework.files import locked
 from lsregen.models import CheckpointFile, DiffusersFolder
-from lsregen.models.convert import convert_file
+from lsregen.models.convert import MARK, convert_file
 from lsregen.models.inspect import inspect_file, inspect_folder
 from lsregen.models.latent_diffusion import LatentDiffusion
 from lsregen.samplers.ddim import DDIM
@@ -158,6 +159,75 @@ def test_nothing_is_overwritten_and_nothing_half_done_is_left(files: Path, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "out"]
 
 
+def test_a_folder_of_somebody_elses_is_left_alone(files: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "mine.unfinished"
+    theirs.mkdir()
+    (theirs / "thesis.txt").write_text("precious")
+    for source in (files / "sd1.safetensors", tmp_path / "absent.safetensors"):
+        with pytest.raises(CheckpointError):
+            convert_file(source, tmp_path / "mine")
+        assert (theirs / "thesis.txt").read_text() == "precious"
+    with pytest.raises(CheckpointError, match=r"mine\.unfinished: .*not made by lsregen"):
+        convert_file(files / "sd1.safetensors", tmp_path / "mine")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.unfinished"]
+
+
+def test_what_a_killed_process_left_is_removed_once_the_input_is_understood(files: Path, tmp_path: Path) -> None:
+    left = tmp_path / "out.unfinished"
+    (left / "unet").mkdir(parents=True)
+    (left / "unet" / "config.json").write_text("{}")
+    (left / "stray").symlink_to(files)
+    (left / MARK).touch()
+    (tmp_path / "bad.safetensors").write_bytes(b"x")
+    with pytest.raises(CheckpointError):
+        convert_file(tmp_path / "bad.safetensors", tmp_path / "out")
+    assert (left / "unet" / "config.json").exists()
+    convert_file(files / "vae.safetensors", tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["config.json", "diffusion_pytorch_model.safetensors"]
+    assert not left.exists()
+    assert (files / "sd1.safetensors").exists()
+
+
+def test_two_at_once(files: Path, tmp_path: Path) -> None:
+    (tmp_path / "out.unfinished").mkdir()
+    with locked(tmp_path / "out.unfinished" / MARK, "mine"), pytest.raises(ConfigError, match="another lsregen convert"):
+        convert_file(files / "vae.safetensors", tmp_path / "out")
+    assert (tmp_path / "out.unfinished" / MARK).exists()
+
+
+@pytest.mark.parametrize("room", [0, 100, 20_000])
+def test_a_disk_without_room_is_one_error_and_leaves_nothing(files: Path, tmp_path: Path, room: int) -> None:
+    """As where the disk is full, a file may have so many bytes and no more."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    (tmp_path / "tokenizer").symlink_to(files / "tokenizer")
+    for source in (files / "vae.safetensors", files / "sd1.safetensors"):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (room, hard))
+        try:
+            with pytest.raises(CheckpointError, match=r"out: cannot be written \(") as caught:
+                convert_file(source, tmp_path / "new" / "out")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        assert "\n" not in str(caught.value)
+        assert [path.name for path in tmp_path.iterdir()] == ["tokenizer"]
+
+
+def test_foreign_keys_are_counted_and_left_out(files: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    beside = {"bundle_emb.cat.string_to_param.*": torch.zeros(2, 12), "embedding_manager.embedder.x": torch.zeros(1)}
+    path = without(files, tmp_path / "model.safetensors", **beside)
+    (tmp_path / "tokenizer").symlink_to(files / "tokenizer")
+    told = inspect_file(path)
+    assert told.loads
+    assert "2 keys" in " ".join(told.notes)
+    with caplog.at_level("WARNING"):
+        convert_file(path, tmp_path / "out")
+        model: Any = CheckpointFile().load(path, device="cpu", dtype="fp32")
+    assert [("2 keys" in record.getMessage()) for record in caplog.records] == [True, True]
+    plain: Any = CheckpointFile().load(files / "sd1.safetensors", device="cpu", dtype="fp32")
+    for name, weight in plain.unet.state_dict().items():
+        assert torch.equal(model.unet.state_dict()[name], weight)
+
+
 def without(files: Path, path: Path, *starts: str, **more: torch.Tensor) -> Path:
     tensors = {key: tensor for key, tensor in load_file(files / "sd1.safetensors").items() if not key.startswith(starts)}
     save_file({**tensors, **more}, path)
@@ -174,8 +244,8 @@ def test_what_is_missing(files: Path, tmp_path: Path) -> None:
     sd2 = tmp_path / "sd2.safetensors"
     save_file(load_file(files / "sd2.safetensors"), sd2)
     assert "what it predicts: pass prediction_type" in " ".join(inspect_file(sd2).missing)
-    stranger = without(files, tmp_path / "more.safetensors", **{"a.weight": torch.ones(1)})
-    assert inspect_file(stranger).refusal == "1 keys belong to nothing known, such as a.weight"
+    stranger = without(files, tmp_path / "more.safetensors", **{"first_stage_model.a.weight": torch.ones(1)})
+    assert "first_stage_model.a.weight" in str(inspect_file(stranger).refusal)
 
 
 def test_folders_with_something_wrong(folders: Path, tmp_path: Path) -> None:
@@ -198,7 +268,7 @@ def test_folders_with_something_wrong(folders: Path, tmp_path: Path) -> None:
     for name, part, values in (
         ("inpaint", "unet", {"in_channels": 9}),
         ("statistics", "vae", {"latents_mean": [0.0] * 4, "latents_std": [1.0] * 4}),
-        ("narrow", "text_encoder", {"hidden_size": 64}),
+        ("wide", "text_encoder", {"hidden_size": 128}),
     ):
         folder = changed(name)
         path = folder / part / "config.json"

@@ -146,9 +146,31 @@ def test_missing_and_unknown_parts() -> None:
     found = recognise(without(file("sdxl"), "first_stage_model.", "conditioner.embedders.1.") | {"strange.weight": (1,)})
     assert found.family == "sdxl"
     assert found.missing == ("vae", "text_encoder_2")
-    assert found.unknown == ("strange.weight",)
+    assert (found.unknown, found.ignored) == ((), ("strange.weight",))
     extra = f"{UNET}out.7.weight"
     assert recognise(file("sd1") | {extra: (1,), "model_ema.decay": (), "betas": (9,)}).unknown == (extra,)
+
+
+@pytest.mark.parametrize("family", ["sd1", "sd2", "sdxl", "gligen"])
+def test_what_lies_beside_the_components_changes_nothing(family: str) -> None:
+    beside = {
+        "bundle_emb.style.string_to_param.*": (2, 768),
+        "bundle_emb.style.clip_l": (2, 768),
+        "embedding_manager.embedder.x": (1,),
+        "control_model.input_blocks.0.0.weight": (8, 4, 3, 3),
+        "lora_unet_x.lora_up.weight": (8, 4),
+    }
+    alone, found = recognise(file(family)), recognise(file(family) | beside)
+    assert (found.family, found.refusal, found.unknown) == (family, None, ())
+    assert dict(found.components) == dict(alone.components)
+    assert set(found.ignored) == set(beside)
+    assert "5 keys" in found.says_ignored
+    assert alone.says_ignored == ""
+
+
+@pytest.mark.parametrize("key", ["lora_up.weight", "input_blocks.1.1.to_q_lora.down.weight", "motion_modules.0.weight"])
+def test_what_lies_inside_of_the_unet_decides(key: str) -> None:
+    assert "not supported" in refusal(file("sd1") | {f"{UNET}{key}": (4, 8)})
 
 
 @pytest.mark.parametrize(
@@ -246,7 +268,8 @@ def grounded_on_something_else() -> Shapes:
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({**file("sd1"), "control_model.input_blocks.0.0.weight": (8, 4, 3, 3)}, "a ControlNet"),
+        ({"control_model.input_blocks.0.0.weight": (8, 4, 3, 3)}, "a ControlNet"),
+        ({**file("sd1"), f"{UNET}input_hint_block.0.weight": (8, 4, 3, 3)}, "a ControlNet"),
         ({"controlnet_cond_embedding.conv_in.weight": (1,), "down_blocks.0.resnets.0.conv1.weight": (1,)}, "a ControlNet"),
         ({"lora_unet_down_blocks_0_attentions_0_proj_in.lora_up.weight": (8, 4)}, "a LoRA"),
         ({"unet.down_blocks.0.attentions.0.to_q.lora_A.weight": (8, 4)}, "a LoRA"),
@@ -351,7 +374,7 @@ def test_eight_bit_floats(tmp_path: Path) -> None:
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"absent\.safetensors: cannot be read \(No such file or directory\)"):
+    with pytest.raises(CheckpointError, match=r"absent\.safetensors: cannot be read \(no such file or folder\)"):
         read_header(tmp_path / "absent.safetensors")
     with pytest.raises(CheckpointError, match="cannot be read"):
         read_header(tmp_path)

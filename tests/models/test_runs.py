@@ -45,9 +45,21 @@ def test_a_network_that_breaks(pipeline: Pipeline, value: float, part: str, guid
     weights.fill_(value)
     layout = None if guidance is None else Layout.from_boxes({"red circle": BOX})
     steps: list[int] = []
-    with pytest.raises(NonFiniteError, match=rf"{said}.* in torch\.float32; try a lower "):
+    weights_of = {"unet": "unet", "autoencoder": "vae"}[network]
+    with pytest.raises(NonFiniteError, match=rf"{said}.* in torch\.float32; the weights of {weights_of} hold"):
         pipeline("a red circle", layout=layout, guidance=guidance, steps=2, seed=3, on_step=lambda report: steps.append(report))
     assert len(steps) == (2 if network == "autoencoder" else 0)
+
+
+def test_a_network_that_overflows_before_any_pull(pipeline: Pipeline) -> None:
+    """Its weights are finite, and guidance has moved nothing: no gamma is at fault."""
+    weights: Any = pipeline.model
+    weights.unet.conv_in.weight.fill_(torch.finfo(torch.float32).max)
+    layout = Layout.from_boxes({"red circle": BOX})
+    for guidance in ("layout-guidance", None):
+        with pytest.raises(NonFiniteError, match="step 0") as caught:
+            pipeline("a red circle", layout=layout, guidance=guidance, steps=2, seed=3)
+        assert "gamma" not in str(caught.value)
 
 
 def test_an_overflow_in_half_precision_names_it(oracles: Any) -> None:

@@ -109,7 +109,7 @@ def test_networks_are_filled(files: Path, family: str) -> None:
     assert unet.config.heads == (tuple(heads) if isinstance(heads, list) else (heads,) * 4)
     assert unet.config.depths == ((1, 1, 2) if family == "sdxl" else (1,) * 4)
     if family == "sdxl":
-        assert (unet.config.size_channels, unet.config.added_channels) == (4, 40)
+        assert (unet.config.size_channels, unet.config.added_channels) == (4, 88)
     assert prediction_kind(file.configs["scheduler"], where) == "eps"
     published = NoiseSchedule(1000, 0.00085, 0.012, "scaled_linear", "leading", steps_offset=1, final_alpha_one=False)
     assert noise_schedule(file.configs["scheduler"], where) == published
@@ -252,8 +252,11 @@ def test_widths_that_do_not_divide_into_heads(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"stranger.weight": torch.zeros(1)}, r"1 keys belong to nothing in Stable Diffusion 1:\n    stranger\.weight"),
-        ({"control_model.out.weight": torch.zeros(1)}, "this is a ControlNet"),
+        (
+            {"cond_stage_model.stranger.weight": torch.zeros(1)},
+            r"1 keys belong to nothing in Stable Diffusion 1:\n    cond_stage_model\.stranger\.weight",
+        ),
+        ({"model.diffusion_model.motion_modules.0.weight": torch.zeros(1)}, "this is a motion module"),
         ({"first_stage_model.encoder.conv_in.weight": torch.zeros(32)}, "damaged, a tensor from which the size"),
         ({"model.diffusion_model.input_blocks.0.0.weight": torch.zeros(32, 9, 3, 3)}, "this is an inpainting UNet"),
     ],

@@ -204,5 +204,5 @@ def test_what_is_no_pickle(tmp_path: Path, content: bytes, message: str) -> None
 
 
 def test_no_file(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match=r"absent\.bin: cannot be read \(No such file"):
+    with pytest.raises(CheckpointError, match=r"absent\.bin: cannot be read \(no such file"):
         read_pickle(tmp_path / "absent.bin")
