@@ -17,6 +17,7 @@ import pluggy
 
 from . import hookspecs
 from .errors import ConfigError, LsregenError, PluginError, nearest
+from .files import look
 from .options import describe_options
 
 if TYPE_CHECKING:
@@ -193,6 +194,8 @@ class Plugins:
         except (OSError, RuntimeError, ValueError) as error:  # no such user's home, a name that is too long, no permission
             why = (error.strerror if isinstance(error, OSError) else None) or str(error)
             raise ConfigError(f"model {str(model)[:80]!r}: cannot be looked up ({why}); expected a name or a folder") from None
+        if not there and os.path.islink(path):
+            raise ConfigError(f"model {path}: {look(path).said}; if it is of a hub's cache, that was copied without its blobs")
         if not there and isinstance(model, str):
             for registered in self.models.values():
                 loader = cast("hookspecs.FetchingLoader", registered.cls)

@@ -132,3 +132,16 @@ def test_steps_leave_their_inputs_alone_and_repeat_exactly() -> None:
     first = DDPM().step(z, Prediction(eps, z0), step, noise)
     assert torch.equal(first, DDPM().step(z, Prediction(eps, z0), step, noise))
     assert all(torch.equal(a, b) for a, b in zip(inputs, kept, strict=True))
+
+
+@pytest.mark.xfail(strict=True, reason="DDPM has the fixed small variance only", raises=TypeError)
+def test_the_fixed_large_variance_of_diffusers() -> None:
+    scheduler = DDPMScheduler(variance_type="fixed_large", clip_sample=False)
+    scheduler.set_timesteps(COUNT)
+    sampler: Any = DDPM(variance="large")  # pyright: ignore[reportCallIssue]
+    step = sampler.schedule(NoiseSchedule(beta_start=1e-4, beta_end=0.02, beta_schedule="linear"), COUNT)[3]
+    z, eps, noise = draw(1), draw(2), draw(3)
+    mean = scheduler.step(eps, step.t, z, generator=torch.Generator().manual_seed(0)).prev_sample
+    theirs = mean - scheduler._get_variance(step.t) ** 0.5 * torch.randn(SHAPE, generator=torch.Generator().manual_seed(0))
+    expected = theirs + scheduler._get_variance(step.t) ** 0.5 * noise
+    assert (sampler.step(z, Prediction.from_eps(z, eps, step), step, noise) - expected).abs().max() <= 2e-5
