@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from ..framework.calls import out_of_memory
 from ..framework.errors import ConfigError, LayoutError, nearest
 from ..framework.files import reason
 from ..framework.formats import MASK_FORM
@@ -28,8 +29,6 @@ PIXELS = re.compile(r"; these look like pixels: .*")  # what the framework says 
 AGAIN = re.compile(r": box \[[^][]*\](?=:)")  # the numbers once more, behind the text that holds them
 HUB_NAME = re.compile(r"[A-Za-z0-9]\w*(?:[.-]+\w+)*/\w+(?:[.-]+\w+)*", re.ASCII)
 OF_PHRASES = ("cross_attention", "segmentation")  # extractors that look at phrases, with their places as the target
-MEMORY = ("out of memory", "not enough memory", "can't allocate memory")
-"""What torch says, in RuntimeErrors of its own, of a full CUDA or MPS device, and of the CPU on Windows and elsewhere."""
 
 
 def check_text(where: str, text: str, *, needed: bool = False) -> str:
@@ -169,13 +168,9 @@ def memory_errors(doing: str, cure: str) -> Generator[None, None, None]:
     try:
         yield
     except (MemoryError, RuntimeError) as error:
-        if not (isinstance(error, MemoryError) or any(sign in str(error).lower() for sign in MEMORY) or _is_of_torch(error)):
+        if not out_of_memory(error):
             raise
         raise ConfigError(f"not enough memory {doing}; {cure}") from None
-
-
-def _is_of_torch(error: Exception) -> bool:
-    return any(cls.__name__ == "OutOfMemoryError" for cls in type(error).__mro__)  # without importing torch
 
 
 def _shown(text: str) -> str:

@@ -129,7 +129,7 @@ def instruments(
     from ..evaluation.protocol.clip import load_clip
     from ..evaluation.protocol.features import load_features
     from ..evaluation.protocol.looks import Instruments
-    from ..framework.config import parse_yaml
+    from ..framework.config import parse_value
     from ..framework.options import build
     from ..framework.plugins import discover
 
@@ -138,7 +138,7 @@ def instruments(
         plugins = discover()
         values: dict[str, Any] = {}
         for key, value in options.items():
-            values |= parse_yaml(f"{key}: {value}", "--detector-option")
+            values[key] = parse_value(value, f"--detector-option {key}")
         named = detector if detector in plugins.detectors else "transformers"
         if named != detector:
             if not Path(detector).expanduser().exists():

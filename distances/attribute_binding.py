@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ..framework.errors import ConfigError
-from ..framework.options import option
+from ..framework.options import check_options, option
 from ..framework.types import Energy, Features, Maps
 
 FLOOR = 1e-6  # share of an even spread that is mixed into every map: a logarithm of zero pulls without end
@@ -33,6 +33,9 @@ class AttributeBinding:
     needs_target: ClassVar[bool] = False
 
     raster: str = option("area", "how boxes become masks (this distance looks at none)")
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def __call__(self, current: Features, target: Features | None = None) -> Energy:
         pairs = [(a, b) for a, b, sign in current.relations if sign > 0]

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from ..framework.errors import ConfigError
-from ..framework.options import option
+from ..framework.options import check_options, option
 from ..framework.reduce import mean_present, over_groups
 from ..framework.types import Energy, Features, PerSample
 
@@ -25,6 +25,9 @@ class BoxEnergy:
     needs_target: ClassVar[bool] = True
 
     raster: str = option("area", "how boxes become masks on a map's grid")
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def __call__(self, current: Features, target: Features | None) -> Energy:
         if target is None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import torch
 
-from ..framework.options import option
+from ..framework.options import check_options, option
 from ..framework.reduce import max_present, over_groups
 from ..framework.types import Energy, Features
 
@@ -24,6 +24,9 @@ class MaxToken:
     needs_target: ClassVar[bool] = False
 
     raster: str = option("area", "how boxes become masks (this distance looks at none)")
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     def __call__(self, current: Features, target: Features | None = None) -> Energy:
         peaks = [maps.amax(dim=(-2, -1)) for maps in current.maps]  # [b n k] each

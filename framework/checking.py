@@ -9,7 +9,8 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .errors import ConfigError
+from .errors import ConfigError, shown
+from .options import convert
 from .schedule import Schedule, first_step
 from .types import Distance, Energy, FeatureExtractor, Features, Model, Step
 
@@ -34,8 +35,9 @@ def check_parts(term: str, extractor: object, distance: object, schedule: object
             mended = "; the extractor comes first: Term(extractor, distance)"
         said = f"the class {kind.__name__}" if isinstance(given, type) else kind.__name__
         raise ConfigError(f"term {term or '?'}: {place}: {said} is no {place}{mended}")
+    convert(term, str, "term: name")
     if not isinstance(schedule, Schedule):
-        raise ConfigError(f"term {term or '?'}: schedule: {schedule!r} is no schedule; write Schedule(gamma=...)")
+        raise ConfigError(f"term {term or '?'}: schedule: {shown(schedule)} is no schedule; write Schedule(gamma=...)")
 
 
 def check_pull(term: str, extractor: FeatureExtractor, distance: Distance, schedule: Schedule) -> None:

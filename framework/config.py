@@ -1,11 +1,10 @@
 """The configuration of a run as data: reading, merging, overriding, and one validation that reports every problem at once.
 
-The only place that knows OmegaConf: it reads YAML, resolves interpolations and merges; what the values mean is checked by plugin.
+What the values mean is checked by plugin.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
@@ -13,14 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-from yaml import MappingNode, YAMLError
-from yaml.error import Mark, MarkedYAMLError
 
-from .errors import ConfigError, PluginError, nearest
+from .arguments import check_within, checked
+from .errors import ConfigError, PluginError, nearest, shown
+from .files import MOST_LEVELS, too_deep
+from .items import SEEDS
 from .options import build, convert, plain, to_values
 from .rasters import check_raster
+from .yaml_text import load_yaml, parse_value, parse_yaml
 
 if TYPE_CHECKING:
     from .guidance import Term
@@ -29,6 +28,9 @@ if TYPE_CHECKING:
     from .types import Distance, FeatureExtractor, Sampler
 
 Config = dict[str, Any]
+
+MOST_STEPS = 10_000
+"""Of sampling; what a model was trained with allows fewer."""
 
 KEYS: Mapping[str, Any] = {
     "description": str | None,
@@ -40,7 +42,6 @@ KEYS: Mapping[str, Any] = {
     "seed": int,
     "guidance": Any,
 }
-REFERENCE = re.compile(r"\$\{\s*[\w.-]+\s*\}")
 DEFAULTS: Mapping[str, Any] = {"steps": 50, "cfg": None, "sampler": "ddim", "seed": 0, "guidance": {}, "model": None}
 
 
@@ -87,7 +88,7 @@ class ResolvedConfig:
         }
 
     def to_yaml(self) -> str:
-        return OmegaConf.to_yaml(OmegaConf.create(self.as_dict()))
+        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True)
 
     def with_terms(self, terms: Sequence[Term], plugins: Plugins) -> ResolvedConfig:
         """The same run with guidance that was built by hand."""
@@ -105,49 +106,13 @@ class ResolvedConfig:
         return replace(self, terms=resolved)
 
 
-def load_yaml(path: Path) -> Config:
-    """A configuration file as plain values; `${key}` refers to other keys of the file, and nothing else is resolved.
-
-    Raises:
-        ConfigError: the file is missing, unreadable, not YAML or not a mapping.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror or type(error).__name__ if isinstance(error, OSError) else "not a text in UTF-8"
-        raise ConfigError(f"configuration {path}: cannot be read ({why}); expected a YAML file") from None
-    return parse_yaml(text, str(path))
-
-
-def parse_yaml(text: str, where: str) -> Config:
-    """YAML text as plain values; see `load_yaml`."""
-    try:
-        if not isinstance(cast("Any", yaml).compose(text), MappingNode | None):  # OmegaConf would take a lone word for a key
-            raise ConfigError(f"{where}: expected a mapping with keys such as {', '.join(KEYS)}")
-        loaded = OmegaConf.create(text)
-        _refuse_resolvers(OmegaConf.to_container(loaded), where)
-        values = OmegaConf.to_container(loaded, resolve=True)
-    except (OmegaConfBaseException, YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{where}: not a usable YAML file: {_problem(error)}") from None
-    return cast("Config", values)
-
-
-def _refuse_resolvers(value: Any, where: str) -> None:
-    """Refuse every `${...}` that is more than the name of another key: it could read the environment."""
-    if isinstance(value, Mapping | list):
-        inner = cast("Mapping[Any, Any] | list[Any]", value)
-        for item in inner.values() if isinstance(inner, Mapping) else inner:
-            _refuse_resolvers(item, where)
-    elif isinstance(value, str) and "${" in REFERENCE.sub("", value):
-        raise ConfigError(f"{where}: {value!r}: only references to other keys, such as ${{steps}}, are allowed, and no resolvers")
-
-
 def presets() -> dict[str, Path]:
     """The published methods that ship with the package, by name."""
     folder = Path(str(files(__name__.rpartition(".")[0]))) / "presets"
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
+@checked
 def load_preset(name: str) -> Config:
     """The configuration of a preset.
 
@@ -157,8 +122,8 @@ def load_preset(name: str) -> Config:
     known = presets()
     if name not in known:
         raise ConfigError(
-            f"guidance {name!r}: no such preset{nearest(name, known)}; presets: {', '.join(known)}; or none, or a file ending "
-            "in .yaml"
+            f"guidance {shown(name)}: no such preset{nearest(name, known)}; presets: {', '.join(known)}; or none, or a file "
+            "ending in .yaml"
         )
     return load_yaml(known[name])
 
@@ -175,7 +140,7 @@ def load_guidance(given: Mapping[str, Any] | str | Path | None) -> Config:
         return dict(given)
     if not isinstance(cast("object", given), str | Path):
         raise ConfigError(
-            f"guidance: {given!r}: expected a preset's name, a file ending in .yaml, a mapping, a Guidance or terms"
+            f"guidance: {shown(given)}: expected a preset's name, a file ending in .yaml, a mapping, a Guidance or terms"
         )
     if isinstance(given, Path) or given.endswith((".yaml", ".yml")):
         return load_yaml(Path(given))
@@ -192,6 +157,8 @@ def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> Config:
 
 def expanded(config: Mapping[str, Any]) -> Config:
     """The same configuration with `sampler`, `extractor` and `distance` as mappings, so that their options can be set."""
+    if too_deep(dict(config)):
+        raise ConfigError(f"a configuration nested deeper than {MOST_LEVELS} levels; expected the keys {', '.join(KEYS)}")
     result = cast("Config", plain(dict(config)))
     result = {key: _named(value) if key == "sampler" else value for key, value in result.items()}
     guidance = result.get("guidance")
@@ -219,17 +186,17 @@ def apply_sets(config: Mapping[str, Any], sets: Iterable[str], plugins: Plugins 
         key, equals, value = text.partition("=")
         parts = key.strip().split(".")
         if not equals or not all(parts):
-            raise ConfigError(f"--set {text!r}: expected key=value, such as guidance.layout.gamma=40")
+            raise ConfigError(f"--set {shown(text)}: expected key=value, such as guidance.layout.gamma=40")
+        if len(parts) > MOST_LEVELS:
+            raise ConfigError(f"--set {shown(text)}: a key of {len(parts)} parts; expected at most {MOST_LEVELS}")
         guidance = result.get("guidance")
         terms = cast("Config", guidance) if isinstance(guidance, dict) else {}
         if parts[0] == "guidance" and len(parts) > 2 and parts[1] not in terms:
             listed = ", ".join(terms) or "none; name a preset with --guidance"
-            raise ConfigError(f"--set {text!r}: the guidance has no term {parts[1]!r}{nearest(parts[1], terms)}; terms: {listed}")
-        try:
-            parsed = OmegaConf.to_container(OmegaConf.create(f"value: {value}"))
-        except (OmegaConfBaseException, YAMLError, ValueError) as error:
-            raise ConfigError(f"--set {text!r}: the value is not YAML: {_problem(error, placed=False)}") from None
-        nested: Any = cast("Config", parsed)["value"]
+            raise ConfigError(
+                f"--set {shown(text)}: the guidance has no term {parts[1]!r}{nearest(parts[1], terms)}; terms: {listed}"
+            )
+        nested = parse_value(value, f"--set {shown(text)}")
         for part in reversed(parts):
             nested = {part: nested}
         result = cast("Config", _over(result, expanded(nested)))
@@ -258,8 +225,11 @@ def validate(config: Mapping[str, Any], plugins: Plugins, depth: int = 0) -> Res
             checked[key] = convert(value, keys[key], key)
         except ConfigError as error:
             problems.append(str(error))
-    if checked.get("steps", 1) < 1:
-        problems.append(f"steps: {checked['steps']} is below 1; at least one sampling step is needed")
+    for key, least, most in (("steps", 1, MOST_STEPS), ("seed", 0, SEEDS - 1)):
+        try:
+            check_within(checked.get(key, least), key, least, most)
+        except ConfigError as error:
+            problems.append(str(error))
     sampler_name, sampler = _plugin("sampler", checked.get("sampler"), "sampler", plugins, problems, depth)
     guidance = checked["guidance"]
     terms: list[ResolvedTerm] = []
@@ -357,22 +327,6 @@ def _over(base: Any, override: Any) -> Any:
     if "name" in above and "name" in under and above["name"] != under["name"]:
         return above
     return {**under, **{key: _over(under[key], value) if key in under and value != {} else value for key, value in above.items()}}
-
-
-def _problem(error: Exception, placed: bool = True) -> str:
-    """What is wrong with YAML, on one line; with `placed` where, lines and columns counted from 1."""
-    if not isinstance(error, MarkedYAMLError) or not error.problem:
-        return " ".join(str(error).split("\n")[:2]).strip()
-    hint = {"\\t": "; indent with spaces", "<block": "; check the indentation"}
-    problem = error.problem + next((mended for sign, mended in hint.items() if sign in error.problem), "")
-    if not placed:
-        return problem
-    begun = f", {error.context} that begins in {_place(error.context_mark)}" if error.context and error.context_mark else ""
-    return f"{_place(error.problem_mark)}: {problem}{begun}"
-
-
-def _place(mark: Mark | None) -> str:
-    return "an unknown line" if mark is None else f"line {mark.line + 1}, column {mark.column + 1}"
 
 
 __all__ = [

@@ -35,6 +35,15 @@ class NonFiniteError(LsregenError):
     """A value that became NaN or infinite during a run; names the term, the step and the dtype."""
 
 
+def shown(value: object, most: int = 160) -> str:
+    """A value in a message, as Python writes it; the middle of a very long one is left out."""
+    try:
+        text = repr(value)
+    except Exception:  # a stranger's class; a whole number of many thousand digits
+        text = f"<{type(value).__name__}>"
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"
+
+
 def nearest(given: str, known: Iterable[str]) -> str:
     """` (did you mean 'x'?)` when a known name is close to the given one, else an empty string."""
     close = get_close_matches(given, list(known), n=1, cutoff=0.6)

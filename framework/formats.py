@@ -37,6 +37,7 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from .annotations import ANNOTATED, read_coco, sized, spoken, write_coco, xywh_box
+from .arguments import checked
 from .errors import LayoutError, nearest, told_of
 from .files import is_folder, write_whole
 from .items import (
@@ -71,6 +72,7 @@ XYXY = ", ".join(CORNERS)
 NO_REFERENCE = "a box of zeros: no reference layout"
 
 
+@checked
 def read_layouts(
     path: str | Path,
     format: str | None = None,
@@ -131,6 +133,7 @@ def encode_layouts(path: str | Path, items: Sequence[Item], format: str, *, clas
     return writing
 
 
+@checked
 def write_layouts(path: str | Path, items: Sequence[Item], format: str, *, classes: str | Path | None = None) -> Writing:
     """Write the items over what was there; returns what was written and left out. Raises as `encode_layouts`, and OSError."""
     writing = encode_layouts(path, items, format, classes=classes)
@@ -349,6 +352,7 @@ WRITERS: Mapping[str, Callable[[Writing, Sequence[Item]], None]] = MappingProxyT
 )
 
 
+@checked
 def mask_region(text: str) -> Region:
     """A region from the command line's `red circle=circle.png`.
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from .checking import check_parts, check_pull, check_samples, check_window, checked_energy, checked_features, remedies
-from .errors import ConfigError, NonFiniteError
+from .errors import ConfigError, NonFiniteError, shown
 from .gradients import Backward, broken_samples, normalised
 from .progress import TermStep
 from .rasters import check_raster
@@ -71,7 +71,9 @@ def _terms(given: object) -> tuple[Term, ...]:
     for term in terms:
         if not isinstance(term, Term):
             by_name = "; a preset's: pipeline.resolve(name)[1]" if isinstance(term, str) else ""
-            raise ConfigError(f"guidance: {term!r} is no term; expected Term(extractor, distance), or a list of them{by_name}")
+            raise ConfigError(
+                f"guidance: {shown(term)} is no term; expected Term(extractor, distance), or a list of them{by_name}"
+            )
     return cast("tuple[Term, ...]", terms)
 
 

@@ -13,7 +13,7 @@ import torch
 from einops import rearrange
 from PIL import Image as PILImage
 
-from .errors import ConfigError
+from .errors import ConfigError, shown
 from .items import STRENGTH
 from .masks import stretched
 from .options import convert
@@ -53,7 +53,7 @@ def pictures_of(given: PILImage.Image | Sequence[PILImage.Image], count: int) ->
     several = cast("Sequence[object]", given) if isinstance(given, list | tuple) else (given,)
     for one in several:
         if not isinstance(one, PILImage.Image):
-            raise ConfigError(f"init_image: {one!r}: expected a PIL.Image.Image, such as PIL.Image.open('start.png')")
+            raise ConfigError(f"init_image: {shown(one)}: expected a PIL.Image.Image, such as PIL.Image.open('start.png')")
     pictures = (given,) * count if isinstance(given, PILImage.Image) else tuple(given)
     if len(pictures) != count:
         raise ConfigError(f"init_image: {len(pictures)} given for {count} images; give one for all of them, or one each")
@@ -67,7 +67,7 @@ def checked_strength(strength: object, pictures: Sequence[PILImage.Image] | None
         ConfigError: no number, a share that `entry_step` refuses, or one without a picture.
     """
     if pictures is None and strength is not None:
-        raise ConfigError(f"strength: {strength!r} without init_image: name the picture to start from, or leave it out")
+        raise ConfigError(f"strength: {shown(strength)} without init_image: name the picture to start from, or leave it out")
     share: float = STRENGTH if strength is None else convert(strength, float, "strength")
     if pictures is not None:
         entry_step(share, count)

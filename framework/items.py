@@ -10,6 +10,7 @@ from typing import Any, cast
 from . import files
 from .errors import ConfigError, LayoutError, PhraseError, nearest
 from .layout import Box, Layout, Region
+from .options import check_options
 
 SEEDS = 2**63  # torch generators take seeds below this
 STRENGTH = 0.8  # of image-to-image, where nothing is said
@@ -30,6 +31,7 @@ class Item:
     `name`: what the file calls it (COCO's `file_name`, the name of a YOLO file, NSR-1K's id).
 
     Raises:
+        ConfigError: a value of another type.
         LayoutError: the seed is out of range, or a side of the size below 1.
     """
 
@@ -41,6 +43,7 @@ class Item:
     name: str | None = None
 
     def __post_init__(self) -> None:
+        check_options(self)
         if self.seed is not None and not 0 <= self.seed < SEEDS:
             raise LayoutError(f"seed {self.seed}: expected a whole number from 0 to 2^63 - 1")
         if self.size is not None and min(self.size) < 1:

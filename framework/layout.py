@@ -9,14 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-from .errors import LayoutError, PhraseError, nearest
+from .errors import ConfigError, LayoutError, PhraseError, nearest, shown
+from .options import convert
 from .pictures import checked_picture, picture_of_text, picture_to_text, same_picture
+from .values import bare, half_a_character
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from PIL.Image import Image
     from torch import Tensor
 
@@ -97,15 +98,16 @@ class Box:
 
 
 def _four(values: object, names: Iterable[str]) -> tuple[float, ...]:
-    """Four floats. Whatever `float` takes is a number (numpy scalars too), but text is not."""
+    """Four floats. Whatever `float` takes is a number (numpy scalars too), but text, bytes and truth values are not."""
     try:
-        items = list(cast("Iterable[Any]", values))
-        numbers = tuple(math.nan if isinstance(item, str) else float(item) for item in items)
-        if len(numbers) != 4 or any(isinstance(item, str) for item in items):
+        if isinstance(values, str | bytes | bytearray | Mapping | set | frozenset) or len(cast("Floats", values)) != 4:
             raise TypeError
-    except (TypeError, ValueError):
-        raise LayoutError(f"box {values!r}: expected four numbers ({', '.join(names)})") from None
-    return numbers
+        items = [bare(item) for item in cast("Iterable[Any]", values)]
+        if any(isinstance(item, str | bytes | bytearray | bool) for item in items):
+            raise TypeError
+        return tuple(float(item) for item in items)
+    except (TypeError, ValueError, OverflowError, RuntimeError):
+        raise LayoutError(f"box {shown(cast('object', values))}: expected four numbers ({', '.join(names)})") from None
 
 
 def _shown(values: Floats) -> str:
@@ -113,9 +115,12 @@ def _shown(values: Floats) -> str:
 
 
 def _scaled(values: Floats, size: tuple[int, int]) -> Floats:
-    width, height = size
+    try:
+        width, height = convert(size, tuple[int, int], "image size")
+    except ConfigError:
+        width = height = 0
     if width < 1 or height < 1:
-        raise LayoutError(f"image size {size}: expected (width, height) in pixels, both at least 1")
+        raise LayoutError(f"image size {shown(size)}: expected (width, height) in pixels, both at least 1")
     return [value / side for value, side in zip(values, (width, height, width, height), strict=True)]
 
 
@@ -145,7 +150,7 @@ class Region:
     box, and the values of mask and image are.
 
     Raises:
-        PhraseError: the phrase is empty.
+        PhraseError: the phrase is no text, or empty.
         LayoutError: a box that is no `Box`, both a box and a mask, a mask that is no tensor, of a wrong shape, out of range, not
             finite or all zero, or an image without a place.
     """
@@ -156,6 +161,8 @@ class Region:
     image: Image | None = None
 
     def __post_init__(self) -> None:
+        if not isinstance(cast("object", self.phrase), str) or half_a_character(self.phrase):
+            raise PhraseError(f"region phrase {shown(self.phrase)}: expected a text, words of the prompt, such as 'red circle'")
         phrase = " ".join(self.phrase.split())
         if not phrase:
             raise PhraseError(f"region phrase {self.phrase!r} is empty; expected words of the prompt, such as 'red circle'")
@@ -191,6 +198,8 @@ def _checked(mask: Tensor, phrase: str) -> Tensor:
     from .masks import FAINT
 
     _check_kind(mask, Tensor, f"mask of region {phrase!r}", "a tensor [H W]: torch.from_numpy(array), or read_mask('mask.png')")
+    if kind := _unusable(mask):
+        raise LayoutError(f"mask of region {phrase!r}: a {kind} tensor; expected a dense one of real numbers, with its values")
     if mask.ndim != 2 or mask.numel() == 0:
         raise LayoutError(f"mask of region {phrase!r}: expected a tensor [H W], got shape {list(mask.shape)}")
     mask = mask.detach().clone().float()
@@ -205,11 +214,35 @@ def _checked(mask: Tensor, phrase: str) -> Tensor:
     return mask
 
 
+def _unusable(mask: Tensor) -> str:
+    """What kind of tensor it is, if no mask can be made of it."""
+    kinds = {
+        "meta": mask.is_meta,
+        "nested": mask.is_nested,
+        "complex": mask.is_complex(),
+        "quantized": mask.is_quantized,
+        str(mask.layout).removeprefix("torch."): str(mask.layout) != "torch.strided",
+    }
+    return next((kind for kind, fits in kinds.items() if fits), "")
+
+
 @dataclass(frozen=True)
 class Layout:
-    """The regions of one image, in the order they were given. One phrase may have several regions."""
+    """The regions of one image, in the order they were given. One phrase may have several regions.
+
+    Raises:
+        LayoutError: `regions` is no tuple or list of regions.
+    """
 
     regions: tuple[Region, ...] = ()
+
+    def __post_init__(self) -> None:
+        regions = cast("object", self.regions)
+        if not isinstance(regions, tuple | list):
+            raise LayoutError(f"regions: {shown(regions)}: expected a list of regions, such as [Region('red circle', box)]")
+        for i, region in enumerate(cast("Sequence[object]", regions), 1):
+            _check_kind(region, Region, f"region {i}", "a Region, such as Region('red circle', Box(0.05, 0.1, 0.45, 0.6))")
+        object.__setattr__(self, "regions", tuple(cast("Sequence[Region]", regions)))
 
     @property
     def phrases(self) -> tuple[str, ...]:
@@ -226,7 +259,7 @@ class Layout:
 
     def of(self, phrase: str) -> tuple[Region, ...]:
         """The regions of one phrase, whatever its case; empty if it has none."""
-        wanted = " ".join(phrase.split()).casefold()
+        wanted = " ".join(convert(phrase, str, "phrase").split()).casefold()
         return tuple(region for region in self.regions if region.phrase.casefold() == wanted)
 
     @classmethod
@@ -243,7 +276,10 @@ class Layout:
             "a mapping, such as {'red circle': (0.05, 0.1, 0.45, 0.6)}; several boxes of one phrase are "
             "Layout((Region(phrase, box), ...))",
         )
-        return cls(tuple(_region(f"box of {phrase!r}", phrase, box) for phrase, box in boxes.items()))
+        for phrase, box in boxes.items():
+            if cast("object", box) is None:
+                raise LayoutError(f"box of {shown(phrase)}: None: expected four numbers; without a place it is Region(phrase)")
+        return cls(tuple(_region(f"box of {shown(phrase)}", phrase, box) for phrase, box in boxes.items()))
 
     @classmethod
     def from_label_map(cls, path: str | Path, names: Mapping[int, str]) -> Layout:
@@ -254,6 +290,8 @@ class Layout:
         """
         from .masks import read_label_map
 
+        path = convert(path, str | Path, "path")
+        _check_kind(names, Mapping, "names", "a mapping from labels to phrases, such as {1: 'red circle'}")
         return cls(tuple(Region(names[label], mask=mask) for label, mask in read_label_map(path, tuple(names)).items()))
 
     def to_json(self) -> dict[str, Any]:
@@ -290,7 +328,7 @@ class Layout:
         for i, entry in enumerate(cast("list[object]", entries), 1):
             fields = _mapping(entry, f"layout region {i}", ("phrase", "box", "mask", "image"))
             phrase, box, mask, image = (fields.get(key) for key in ("phrase", "box", "mask", "image"))
-            regions.append(_region(f"layout region {i} ({phrase!r})", phrase, box, mask, image))
+            regions.append(_region(f"layout region {i} ({shown(phrase)})", phrase, box, mask, image))
         return cls(tuple(regions))
 
 
@@ -312,12 +350,10 @@ def _mapping(data: object, where: str, known: Sequence[str]) -> dict[str, Any]:
 def _region(where: str, phrase: object, box: object = None, rows: object = None, image: object = None) -> Region:
     """A region of unchecked values; every error begins with `where`."""
     try:
-        if not isinstance(phrase, str):
-            raise LayoutError(f"phrase {phrase!r}: expected a text")
         if box is not None and not isinstance(box, Box):
             box = Box(*_four(box, CORNERS))
         mask = None if rows is None else _mask_of(rows)
-        return Region(phrase, box, mask, None if image is None else picture_of_text(image))
+        return Region(cast("str", phrase), box, mask, None if image is None else picture_of_text(image))
     except LayoutError as error:
         raise type(error)(f"{where}: {error}") from None
 
@@ -334,6 +370,7 @@ def parse_box(text: str) -> Region:
     Raises:
         LayoutError: the text is malformed, or the box is bad; quotes the text and the expected form.
     """
+    _check_kind(text, str, "box", f"a text of the form {BOX_FORM}")
     phrase, _, numbers = text.rpartition("=")  # the last one: a phrase may hold a sign itself, numbers never do
     try:
         values = [float(number) for number in numbers.split(",")]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from .arguments import checked_as
 from .errors import LayoutError
 from .packing import Wanted, opened, packed, place_of, unpacked
 
@@ -25,6 +26,7 @@ SHOWN_LABELS = 24  # in an error
 PROPORTIONS = 0.02  # by which those of a mask, or of a first picture, may differ from the image's
 
 
+@checked_as(LayoutError)
 def read_mask(path: str | Path | io.BytesIO) -> Tensor:
     """A mask `[H W]`, fp32 in [0, 1], from an image file or its bytes: black is 0 and white is 1, with 1, 8 or 16 bits.
 

@@ -9,14 +9,21 @@ from __future__ import annotations
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from copy import deepcopy
 from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from .errors import ConfigError, LsregenError, nearest
+from .errors import ConfigError, LsregenError, nearest, shown
+from .values import bare, check_path, half_a_character
+
+MOST_ITEMS = 1_000_000
+"""A longer list is refused: `range` makes endless ones."""
+
+LARGEST = 2**64
+"""A larger whole number is refused: nothing here counts so far, and Python itself does not print it."""
 
 T = TypeVar("T")
 _type_hints = cache(typing.get_type_hints)  # a plan may have a million jobs
@@ -47,7 +54,7 @@ class Option:
 
 
 def check_options(instance: Any) -> None:
-    """The types of an instance's options, as `build` checks them: Python does not. For `__post_init__`, before other checks.
+    """Make an instance's options what their types say, as `build` does; Python does not. For `__post_init__`, before its checks.
 
     Raises:
         ConfigError: one has another type.
@@ -56,7 +63,7 @@ def check_options(instance: Any) -> None:
     hints = _type_hints(cls)
     for f in _init_fields(cls):
         try:
-            convert(getattr(instance, f.name), hints[f.name], f.name)
+            object.__setattr__(instance, f.name, convert(getattr(instance, f.name), hints[f.name], f.name))
         except ConfigError as error:
             raise ConfigError(f"{cls.__name__}: {error}") from None
 
@@ -153,18 +160,18 @@ def to_values(instance: Any) -> dict[str, Any]:
 
 
 def plain(value: Any) -> Any:
-    """Tuples as lists, mappings as dicts, dataclasses as dicts, paths as text: what YAML and JSON know."""
+    """Tuples as lists, mappings as dicts, dataclasses as dicts, paths as text, numbers of numpy: what YAML and JSON know."""
     if is_dataclass(value) and not isinstance(value, type):
         return to_values(value)
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in cast("Mapping[Any, Any]", value).items()}
     if isinstance(value, list | tuple):
         return [plain(item) for item in cast("Sequence[Any]", value)]
-    return str(value) if isinstance(value, Path) else value
+    return str(value) if isinstance(value, Path) else bare(value)
 
 
 def convert(value: Any, hint: Any, path: str) -> Any:
-    """`value` as the type `hint` asks for. A whole number passes for a float, never the other way round.
+    """`value` as the type `hint` asks for. A whole number passes for a float, never the other way round; numpy's are numbers.
 
     Raises:
         ConfigError: it, or an item of it, is of another type or not finite; one line for each fault, with its path.
@@ -175,39 +182,66 @@ def convert(value: Any, hint: Any, path: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(value, hint, path)
     if origin is Literal:
-        return _checked(value, value in args, hint, path)
+        value = bare(value)
+        return _checked(value, any(type(value) is type(arg) and value == arg for arg in args), hint, path)
     if origin in (list, tuple, Sequence):
         return _convert_items(value, hint, path)
+    if origin in (set, frozenset, Set):
+        _checked(value, isinstance(value, Set), hint, path)
+        items = _each((item, args[0], path) for item in cast("Set[Any]", value))
+        return set(items) if origin is set else frozenset(items)
     if origin in (dict, Mapping):
         return _convert_mapping(value, hint, path)
-    if is_dataclass(hint) and isinstance(hint, type) and isinstance(value, Mapping):
+    if _has_options(hint) and isinstance(value, Mapping):
         return build(hint, cast("Mapping[Any, Any]", value), path)
-    if hint is Path and isinstance(value, str):
-        return Path(value)
+    if hint is Path:
+        value = Path(value) if isinstance(value, str) else value
+        check_path(value, path)
     return _convert_scalar(value, origin or hint, hint, path)
 
 
 def _convert_scalar(value: Any, cls: Any, hint: Any, path: str) -> Any:
     if hint is None or hint is type(None):
         return _checked(value, value is None, hint, path)
+    value = bare(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             value = float(value)
         except OverflowError:
-            raise ConfigError(f"{path}: a whole number of {len(str(value))} digits is too large") from None
+            digits = int(value.bit_length() * math.log10(2)) + 1
+            raise ConfigError(f"{path}: a whole number of {digits} digits is too large") from None
+    if hint is int and isinstance(value, int) and abs(value) > LARGEST:
+        raise ConfigError(f"{path}: {shown(value)} is too large; expected a whole number of at most 64 bits")
+    if hint is str and isinstance(value, str) and half_a_character(value):
+        raise ConfigError(f"{path}: {value!r} holds half of a character; expected a text in UTF-8")
     boolean_for_number = isinstance(value, bool) and hint in (int, float)
     infinite = isinstance(value, float) and not math.isfinite(value)  # nan passes every range unnoticed; JSON knows neither
-    return _checked(value, isinstance(value, cls) and not boolean_for_number and not infinite, hint, path)
+    return _checked(value, _is_a(value, cls) and not boolean_for_number and not infinite, hint, path)
+
+
+def _has_options(hint: Any) -> bool:
+    """Whether a type is that of options: a mapping of another library's or of a layout file is no value of the class."""
+    return isinstance(hint, type) and is_dataclass(hint) and any("help" in f.metadata for f in fields(hint))
+
+
+def _is_a(value: object, cls: Any) -> bool:
+    try:
+        return isinstance(value, cls)
+    except TypeError:  # a protocol, or another type that cannot be told at run time
+        return True
 
 
 def _checked(value: Any, fits: bool, hint: Any, path: str) -> Any:
     if not fits:
-        near = nearest(str(value), map(str, get_args(hint))) if get_origin(hint) is Literal else ""
-        raise ConfigError(f"{path}: {value!r} is not {type_text(hint)}{near}")
+        literal = get_origin(hint) is Literal and isinstance(value, str)
+        near = nearest(value, map(str, get_args(hint))) if literal else ""
+        raise ConfigError(f"{path}: {shown(value)} is not {type_text(hint)}{near}")
     return value
 
 
 def _convert_union(value: Any, hint: Any, path: str) -> Any:
+    if Path in get_args(hint) and isinstance(value, str | Path):
+        check_path(value, path)
     faults: list[str] = []
     for each in get_args(hint):
         try:
@@ -216,7 +250,8 @@ def _convert_union(value: Any, hint: Any, path: str) -> Any:
             faults.append(str(error))
     # An item inside the value may be at fault: say which, rather than that the whole is of no accepted type.
     inner = [fault for fault in faults if not fault.startswith(f"{path}: ")]
-    raise ConfigError(inner[0] if inner else f"{path}: {value!r} is not {type_text(hint)}")
+    inner = inner or [fault for fault in faults if " is not " not in fault]
+    raise ConfigError(inner[0] if inner else f"{path}: {shown(value)} is not {type_text(hint)}")
 
 
 def _convert_items(value: Any, hint: Any, path: str) -> Any:
@@ -224,17 +259,26 @@ def _convert_items(value: Any, hint: Any, path: str) -> Any:
     fixed = origin is tuple and args[-1:] != (Ellipsis,)
     if isinstance(value, str | bytes) or not isinstance(value, Sequence):
         meant = f"; write it as [{', '.join(['..'] * len(args))}]" if fixed else _as_list(value, args[0])
-        raise ConfigError(f"{path}: {value!r} is not {type_text(hint)}{meant}")
+        raise ConfigError(f"{path}: {shown(cast('object', value))} is not {type_text(hint)}{meant}")
     values = cast("Sequence[Any]", value)
+    if _longer(values, MOST_ITEMS):
+        raise ConfigError(f"{path}: {shown(cast('object', value))}: more than {MOST_ITEMS:,} items")
     _checked(value, not fixed or len(values) == len(args), hint, path)
     hints = args if fixed else (args[0],) * len(values)
     try:
         made = _each((item, each, f"{path}[{i}]") for i, (item, each) in enumerate(zip(values, hints, strict=True)))
     except ConfigError:
         if not fixed and (meant := _as_list(value, args[0])):
-            raise ConfigError(f"{path}: {plain(value)!r} is not {type_text(hint)}{meant}") from None
+            raise ConfigError(f"{path}: {shown(plain(value))} is not {type_text(hint)}{meant}") from None
         raise
-    return tuple(made) if origin is tuple else made
+    return tuple(made) if origin is tuple or (origin is Sequence and isinstance(value, tuple)) else made
+
+
+def _longer(values: Sequence[Any], most: int) -> bool:
+    try:
+        return len(values) > most
+    except OverflowError:  # a range
+        return True
 
 
 def _as_list(value: Any, item: Any) -> str:
@@ -243,13 +287,16 @@ def _as_list(value: Any, item: Any) -> str:
         convert(value, item, "")
     except ConfigError:
         return ""
-    return f"; write {[plain(value)]!r}"
+    return f"; write {shown([plain(value)])}"
 
 
 def _convert_mapping(value: Any, hint: Any, path: str) -> dict[Any, Any]:
     key_hint, item_hint = get_args(hint)
     _checked(value, isinstance(value, Mapping), hint, path)
-    values = {_key(key, key_hint): item for key, item in cast("Mapping[Any, Any]", value).items()}
+    given = cast("Mapping[Any, Any]", value)
+    values = {_key(key, key_hint): item for key, item in given.items()}
+    if len(values) < len(given):
+        raise ConfigError(f"{path}: {shown(value)}: two of its keys are the same number")
     keys = _each((key, key_hint, f"{path}, key") for key in values)
     items = _each(
         (item, item_hint, join(path, key) if isinstance(key, str) else f"{path}[{key}]") for key, item in values.items()
@@ -306,7 +353,7 @@ def type_text(hint: Any) -> str:
         return f"a list of {len(args)}: {', '.join(type_text(arg) for arg in args)}"
     if origin in (dict, Mapping):
         return f"a mapping from {_plural(args[0])} to {_plural(args[1])}"
-    if is_dataclass(hint) and isinstance(hint, type):
+    if _has_options(hint):
         return f"a mapping with the keys {', '.join(keys_of(hint))}"
     return str(getattr(hint, "__name__", hint))
 

@@ -13,19 +13,20 @@ from typing import Any, TypeAlias, cast
 import torch
 from PIL import Image as PILImage
 
+from .arguments import checked_whole
 from .checking import overshoot, remedies
-from .config import ResolvedConfig, apply_sets, load_guidance, merge, validate
-from .errors import ConfigError, LayoutError, NonFiniteError, told_of
+from .config import KEYS, MOST_STEPS, ResolvedConfig, apply_sets, load_guidance, merge, validate
+from .errors import ConfigError, NonFiniteError, told_of
 from .guidance import Guidance, Term
 from .images import beginning, checked_strength, entered, pictures_of, to_pil
-from .items import SEEDS
 from .layout import Layout
 from .loop import OnStep, sample
 from .masks import check_proportions
 from .model_names import DEFAULT_MODEL, checked_source
 from .options import convert, plain
-from .plugins import Plugins, discover
+from .plugins import Plugins, installed
 from .report import Report, Result, versions
+from .requests import Batch, check_callable, make_batch
 from .sizes import checked_size, rendered_size
 from .taps import select_layers
 from .trace import AttentionTrace
@@ -37,16 +38,6 @@ log = logging.getLogger(__name__)
 GuidanceLike: TypeAlias = "Guidance | Term | Sequence[Term] | Mapping[str, Any] | str | Path | None"
 
 
-@dataclass(frozen=True)
-class Batch:
-    """What a batch is made of: everything has one entry per image."""
-
-    prompts: tuple[str, ...]
-    negatives: tuple[str, ...]
-    layouts: tuple[Layout, ...]
-    seeds: tuple[int, ...]
-
-
 class Pipeline:
     """A loaded model, ready to make images.
 
@@ -55,7 +46,7 @@ class Pipeline:
 
     def __init__(self, model: Model, plugins: Plugins | None = None) -> None:
         self.model = model
-        self.plugins = plugins or discover()
+        self.plugins = installed(plugins)
 
     @classmethod
     def load(
@@ -82,7 +73,7 @@ class Pipeline:
             ConfigError: no such model, device, dtype or option.
             CheckpointError: the files cannot be used.
         """
-        plugins = plugins or discover()
+        plugins = installed(plugins)
         return cls(plugins.load_model(model, device=device, dtype=dtype, **options), plugins)
 
     def __call__(
@@ -127,6 +118,8 @@ class Pipeline:
             NonFiniteError: a value became NaN or infinite.
         """
         clock = _Clock()
+        check_callable(on_step, "on_step")
+        trace = checked_whole(trace, "trace", 0, MOST_STEPS)
         resolved, terms = self.resolve(guidance, steps=steps, cfg=cfg, sampler=sampler, sets=sets)
         batch = make_batch(prompt, negative, layout, resolved.seed if seed is None else seed, count)
         resolved = replace(resolved, seed=batch.seeds[0])  # what the report says makes this image again
@@ -189,12 +182,25 @@ class Pipeline:
         sampler: str | Mapping[str, Any] | None = None,
         sets: Sequence[str] = (),
     ) -> tuple[ResolvedConfig, Guidance]:
-        """The complete configuration of a run, every default filled in, and the guidance it describes."""
+        """The complete configuration of a run, every default filled in, and the guidance it describes.
+
+        Raises:
+            ConfigError: a setting that cannot be used, one that another overrides too; or `sets` of a `Guidance` object's terms.
+        """
+        sets = convert(sets, Sequence[str], "sets")
         if isinstance(guidance, Term | list | tuple):
             guidance = Guidance(cast("Term | Sequence[Term]", guidance))
         given = {"steps": steps, "cfg": cfg, "sampler": sampler}
         overrides = {name: value for name, value in given.items() if value is not None}
-        config = merge({} if isinstance(guidance, Guidance) else load_guidance(cast("Any", guidance)), overrides)
+        if isinstance(guidance, Guidance):
+            for text in sets:
+                if text.partition("=")[0].strip().partition(".")[0] == "guidance":
+                    raise ConfigError(f"sets: {text!r} beside a Guidance object, whose terms are built; build them so instead")
+        base = {} if isinstance(guidance, Guidance) else load_guidance(cast("Any", guidance))
+        for name in overrides:  # what is overridden must be of the right kind too
+            if name in base:
+                convert(base[name], KEYS[name], name)
+        config = merge(base, overrides)
         resolved = validate(apply_sets(config, sets, self.plugins), self.plugins)
         # Which model to load is the caller's affair; what was loaded stands in the report beside the configuration.
         resolved = replace(resolved, cfg=self.model.default_cfg if resolved.cfg is None else resolved.cfg, model=None)
@@ -335,39 +341,3 @@ class _Clock:
         now = time.perf_counter()
         self.laps[name] = now - self._last
         self._last = now
-
-
-def make_batch(
-    prompt: str | Sequence[str],
-    negative: str | Sequence[str],
-    layout: Layout | Sequence[Layout | None] | None,
-    seed: int | Sequence[int],
-    count: int,
-) -> Batch:
-    """Spread single values over the batch, and check that lists are of one length."""
-    if convert(count, int, "count") < 1:
-        raise ConfigError(f"count: {count} is below 1; ask for at least one image")
-    prompts = (prompt,) * count if isinstance(prompt, str) else tuple(prompt)
-    if not isinstance(prompt, str) and count != 1:
-        raise ConfigError(f"count: {count} with a list of prompts; repeat the prompts in the list instead")
-    n = len(prompts)
-    for one in cast("tuple[object, ...]", tuple(layout) if isinstance(layout, list | tuple) else (layout,)):
-        if not isinstance(one, Layout | None):
-            raise LayoutError(
-                f"layout: a {type(one).__name__}; expected a Layout, such as Layout.from_boxes({{'red circle': ...}})"
-            )
-    if n == 0:
-        raise ConfigError("prompts: the list is empty; give at least one prompt")
-    for text in prompts:
-        if not text.strip():
-            raise ConfigError(f"prompt {text!r} is empty; say what the picture should show")
-    seeds = tuple(seed) if isinstance(seed, Sequence) else tuple(seed + i for i in range(n))
-    for value in cast("tuple[object, ...]", seeds):
-        if not isinstance(value, int) or not 0 <= value < SEEDS:
-            raise ConfigError(f"seed {value!r}: expected a whole number from 0 to 2^63 - 1")
-    negatives = (negative,) * n if isinstance(negative, str) else tuple(negative)
-    layouts = (layout or Layout(),) * n if isinstance(layout, Layout | None) else tuple(each or Layout() for each in layout)
-    for name, values in (("negative", negatives), ("layout", layouts), ("seed", seeds)):
-        if len(values) != n:
-            raise ConfigError(f"{name}: {len(values)} given for {n} images; give one for all of them, or one each")
-    return Batch(prompts, negatives, layouts, seeds)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, is_dataclass
+from collections.abc import Iterable, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint, distributions
 from inspect import signature
@@ -16,28 +17,20 @@ from typing import TYPE_CHECKING, Any, cast
 import pluggy
 
 from . import hookspecs
-from .errors import ConfigError, LsregenError, PluginError, nearest
+from .arguments import checked, hints_of
+from .calls import calling, raised
+from .distributions import OWN, entry_points, normalised
+from .errors import ConfigError, LsregenError, PluginError, nearest, shown
 from .files import look
-from .options import describe_options
+from .options import convert
+from .plugin_checks import KINDS, check_plugin
 
 if TYPE_CHECKING:
     from .inspection import Inspection
     from .types import Model
 
-GROUP = "lsregen"
-OWN = "lsregen"
 LIMIT = "LSREGEN_PLUGINS"
-KINDS = ("extractor", "distance", "sampler", "model", "detector")
-FEATURE_KINDS = ("attention", "logits", "probability", "latent", "image")
-MEMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
-    {
-        "extractor": ("kind", "needs", "prepare", "current", "target"),
-        "distance": ("accepts", "needs_target", "raster", "__call__"),
-        "sampler": ("schedule", "step", "stochastic", "invert_step"),
-        "model": ("embedded", "recognises", "load"),
-        "detector": ("load",),
-    }
-)
+REGISTER = "install a package whose entry point registers it, or build the Guidance in Python"
 
 
 @dataclass(frozen=True)
@@ -108,24 +101,36 @@ class Plugins:
         Raises:
             PluginError: there is none; says which there are, and which packages failed to load.
         """
-        table: Table = getattr(self, f"{kind}s")
+        table = self._table(kind)
+        name = convert(name, str, kind)
         if name in table:
             return table[name]
+        for broken in self.broken:
+            if broken.package == OWN:
+                raise PluginError(f"lsregen's own plugins could not be loaded, so {kind} {name!r} is not there: {broken}")
         known = ", ".join(sorted(table)) or "none"
-        raise PluginError(f"no {kind} is called {name!r}{nearest(name, table)}; installed: {known}{self._failed()}")
+        unregistered = f"; {shown(name)} is the path of a class that no package registers: {REGISTER}" if "." in name else ""
+        raise PluginError(
+            f"no {kind} is called {shown(name)}{nearest(name, table)}; installed: {known}{unregistered}{self._failed()}"
+        )
+
+    def _table(self, kind: str) -> Table:
+        if not isinstance(cast("object", kind), str) or kind not in KINDS:
+            raise ConfigError(f"kind {shown(kind)}: expected one of {', '.join(KINDS)}")
+        return getattr(self, f"{kind}s")
 
     def name_of(self, kind: str, cls: type) -> str:
         """The name a class is registered under; its dotted path if it is not."""
-        table: Table = getattr(self, f"{kind}s")
-        for name, registered in table.items():
+        for name, registered in self._table(kind).items():
             if registered.cls is cls:
                 return name
-        return f"{cls.__module__}.{cls.__qualname__}"
+        return f"{convert(cls, type, 'cls').__module__}.{cls.__qualname__}"
 
     def versions_of(self, *instances: object) -> dict[str, str]:
         """The packages other than lsregen that the plugins of these instances come from, and their versions."""
-        classes = {type(instance) for instance in instances}
-        return {one.package: one.version for one in self.all() if one.cls in classes and normalised(one.package) != OWN}
+        classes = [type(instance) for instance in instances]  # compared by identity: a model's loader may have no hash
+        used = [one for one in self.all() if any(one.cls is cls for cls in classes)]
+        return {one.package: one.version for one in used if normalised(one.package) != OWN}
 
     def _failed(self) -> str:
         """What might have had the thing that was not found: a line for each broken package."""
@@ -134,11 +139,7 @@ class Plugins:
 
     def embedded_models(self) -> Mapping[str, tuple[Path, Registered]]:
         """The models that ship with installed packages, by name: their folder and their loader."""
-        return {
-            name: (path, registered)
-            for registered in self.models.values()
-            for name, path in cast("hookspecs.ModelLoader", registered.cls).embedded.items()
-        }
+        return {name: (path, registered) for registered in self.models.values() for name, path in _embedded(registered).items()}
 
     def load_model(
         self, model: str | Path, *, device: str = "auto", dtype: str = "auto", revision: str | None = None, **options: Any
@@ -167,7 +168,8 @@ class Plugins:
         registered, path = self._find_model(model)
         if not hasattr(registered.cls, "inspect"):
             raise ConfigError(f"model {path}: its loader {registered.name!r} of {registered.package} does not inspect models")
-        return cast("hookspecs.InspectingLoader", registered.cls).inspect(path)
+        with _loading(registered, path, "inspect"):
+            return cast("hookspecs.InspectingLoader", registered.cls).inspect(path)
 
     def convert_model(self, path: Path, out: Path, **options: Any) -> tuple[str, ...]:
         """Write the model at a path as a folder of diffusers; returns what is still to be done, in words.
@@ -176,14 +178,20 @@ class Plugins:
             ConfigError: no such model, or its loader has no need to convert it.
             CheckpointError: it cannot be read, or `out` cannot be written.
         """
-        registered, path = self._find_model(Path(path))
+        registered, path = self._find_model(convert(path, Path, "path"))
+        out = convert(out, Path, "out")
         if not hasattr(registered.cls, "convert"):
             raise ConfigError(f"model {path}: the models of its loader {registered.name!r} need no conversion")
         given = {name: value for name, value in options.items() if value is not None}
-        return cast("hookspecs.ConvertingLoader", registered.cls).convert(path, out, **given)
+        with _loading(registered, path, "convert"):
+            return cast("hookspecs.ConvertingLoader", registered.cls).convert(path, out, **given)
 
     def _find_model(self, model: str | Path, revision: str | None = None, variant: str | None = None) -> tuple[Registered, Path]:
         """The loader of a model, and its place. Raises as `load_model`."""
+        model = convert(model, str | Path, "model")
+        revision, variant = (convert(value, str | None, name) for name, value in (("revision", revision), ("variant", variant)))
+        if not str(model).strip():
+            raise ConfigError(f"model {model!r} is empty; give a name or a path")
         embedded = self.embedded_models()
         if str(model) in embedded:
             path, registered = embedded[str(model)]
@@ -199,7 +207,9 @@ class Plugins:
         if not there and isinstance(model, str):
             for registered in self.models.values():
                 loader = cast("hookspecs.FetchingLoader", registered.cls)
-                if hasattr(loader, "fetch") and (fetched := loader.fetch(model, revision=revision, variant=variant)) is not None:
+                with _loading(registered, model, "fetch"):
+                    fetched = loader.fetch(model, revision=revision, variant=variant) if hasattr(loader, "fetch") else None
+                if fetched is not None:
                     return registered, fetched
         if not there:
             known = ", ".join(sorted(embedded)) or "none"
@@ -219,9 +229,11 @@ class Plugins:
 
     def _explained(self, path: Path) -> str:
         """What a path is that no loader recognises, if one of them can tell."""
-        loaders = (registered.cls for registered in self.models.values() if hasattr(registered.cls, "explain"))
-        said = next((text for one in loaders if (text := cast("hookspecs.ExplainingLoader", one).explain(path))), None)
-        return "" if said is None else f": {said}"
+        for registered in self.models.values():
+            with _loading(registered, path, "explain"):
+                if hasattr(registered.cls, "explain") and (said := registered.cls.explain(path)):
+                    return f": {said}"
+        return ""
 
 
 def _local(path: Path, revision: str | None) -> Path:
@@ -238,52 +250,38 @@ def _load_model(loader: Registered, path: Path, device: str, dtype: str, options
             f"model {path}: {unknown[0]} is no option of {loader.name!r}, which loads it{nearest(unknown[0], known)}; options: "
             f"{', '.join(known) or 'none'}"
         )
-    return loader.cls.load(path, device=device, dtype=dtype, **given)
+    hints = {"device": str, "dtype": str, **hints_of(loader.cls.load)}
+    values = {name: convert(value, hints.get(name, Any), name) for name, value in given.items()}
+    device, dtype = convert(device, str, "device"), convert(dtype, str, "dtype")
+    with _loading(loader, path, "load"):
+        return loader.cls.load(path, device=device, dtype=dtype, **values)
 
 
 def _recognises(loader: Registered, path: Path) -> bool:
-    try:
+    with _loading(loader, path, "recognises"):
         return bool(loader.cls.recognises(path))
-    except Exception as error:  # whatever a stranger's loader raises
-        at_fault = f"{loader.package} {loader.version} (model plugin {loader.name})"
-        raise PluginError(f"{at_fault} failed on {path}: {type(error).__name__}: {error}") from error
 
 
-def check_plugin(kind: str, name: str, cls: Any) -> None:
-    """Refuse a plugin that could not work.
+def _embedded(loader: Registered) -> Mapping[str, Path]:
+    with _loading(loader, "", "embedded"):
+        return cast("hookspecs.ModelLoader", loader.cls).embedded
+
+
+def _loading(loader: Registered, model: str | Path, method: str) -> AbstractContextManager[None]:
+    return calling(f"model {model}" if model else "", f"model plugin {loader.name!r}, loader", loader.cls, method)
+
+
+def installed(plugins: Plugins | None) -> Plugins:
+    """The given plugins, or all that are installed.
 
     Raises:
-        PluginError: a bad name, not a frozen dataclass, a missing member, an option called `name`, or an unknown feature kind.
+        ConfigError: something else is given.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise PluginError(f"{kind} {name!r}: a name is lower case letters, digits and _, beginning with a letter")
-    if kind != "model":
-        frozen = is_dataclass(cls) and isinstance(cls, type) and getattr(cls, "__dataclass_params__").frozen  # noqa: B009
-        if not frozen:
-            raise PluginError(
-                f"{kind} {name!r}: {cls!r} is not a frozen dataclass; write @dataclass(frozen=True) above the class"
-            )
-    known = {*dir(cls), *getattr(cls, "__dataclass_fields__", {})}
-    missing = [member for member in MEMBERS[kind] if member not in known]
-    if missing:
-        raise PluginError(f"{kind} {name!r}: {getattr(cls, '__name__', cls)} has no {', '.join(missing)}")
-    if kind == "model":
-        return
-    if any(option.key == "name" for option in describe_options(cast("type", cls))):
-        raise PluginError(f"{kind} {name!r}: an option cannot be called 'name', which names the plugin itself in a configuration")
-    stated = {"extractor": "kind", "distance": "accepts"}.get(kind)
-    if stated is None:
-        return
-    value = getattr(cls, stated, None)
-    items: object = (value,) if kind == "extractor" else value
-    if not isinstance(items, tuple) or not items:
-        raise PluginError(f"{kind} {name!r}: {stated} is {value!r}; expected a tuple of feature kinds, such as ('attention',)")
-    for item in cast("tuple[object, ...]", items):
-        if item not in FEATURE_KINDS:
-            raise PluginError(f"{kind} {name!r}: {stated} {item!r} is not one of {', '.join(FEATURE_KINDS)}")
+    return discover() if plugins is None else convert(plugins, Plugins, "plugins")
 
 
-def discover(only: Iterable[str] | None = None) -> Plugins:
+@checked
+def discover(only: Sequence[str] | Set[str] | None = None) -> Plugins:
     """Load the plugins of every installed distribution.
 
     `only`: names of the distributions whose plugins are loaded, besides lsregen's own; by default those in the environment
@@ -295,14 +293,16 @@ def discover(only: Iterable[str] | None = None) -> Plugins:
     wanted = None if allowed is None else {*allowed, OWN}
     tables: dict[str, dict[str, Registered]] = {kind: {} for kind in KINDS}
     broken = [] if limit is None else _unknown(limit)
-    for package, version, entry_point in _entry_points():
+    for package, version, entry_point in entry_points():
         if wanted is not None and normalised(package) not in wanted:
             continue
         try:
             for registered in _load(entry_point, package, version, tables):
                 tables[registered.kind][registered.name] = registered
-        except (Exception, SystemExit) as error:  # whatever a stranger's module raises
-            text = str(error) if isinstance(error, LsregenError) else f"{type(error).__name__}: {error}"
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever a stranger's module raises
+            text = str(error) if isinstance(error, LsregenError) else raised(error)
             broken.append(Broken(package, version, f"{entry_point.name} = {entry_point.value}", text))
     found = {f"{kind}s": MappingProxyType(table) for kind, table in tables.items()}
     return Plugins(**found, broken=tuple(broken), limit=limit)
@@ -312,7 +312,7 @@ def _unknown(limit: str) -> list[Broken]:
     """The names in `LSREGEN_PLUGINS` that no installed distribution has: each would hide the package that it means."""
     named = [name.strip() for name in limit.split(",") if name.strip()]
     installed = {normalised(distribution.metadata["Name"] or "") for distribution in distributions()} if named else set[str]()
-    offering = sorted({package for package, _, _ in _entry_points()} - {OWN}) if named else []
+    offering = sorted({package for package, _, _ in entry_points()} - {OWN}) if named else []
     return [
         Broken(
             name,
@@ -333,7 +333,7 @@ def _load(entry_point: EntryPoint, package: str, version: str, tables: Mapping[s
     manager.add_hookspecs(hookspecs)
     module = entry_point.load()
     manager.register(module, name=entry_point.value)
-    manager.check_pending()  # a misspelled hook
+    _check_hooks(manager)
     if not manager.get_hookcallers(module):
         raise PluginError("it implements no hook of lsregen; mark its functions with @hookimpl")
     staged: list[Registered] = []
@@ -349,6 +349,21 @@ def _load(entry_point: EntryPoint, package: str, version: str, tables: Mapping[s
     return staged
 
 
+def _check_hooks(manager: pluggy.PluginManager) -> None:
+    """Refuse a misspelled hook.
+
+    Raises:
+        PluginError: there is no hook of this name; says which there are.
+    """
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        hooks = [f"register_{kind}s" for kind in KINDS]
+        unknown = re.search(r"unknown hook '(\w+)'", str(error))
+        near = nearest(unknown[1], hooks) if unknown else ""
+        raise PluginError(f"{str(error).splitlines()[0]}{near}; hooks: {', '.join(hooks)}") from None
+
+
 def _check_free(plugin: Registered, others: Iterable[Registered]) -> None:
     """Refuse a name that another plugin of the same kind has, or whose embedded models have one of this plugin's."""
     for other in others:
@@ -358,24 +373,7 @@ def _check_free(plugin: Registered, others: Iterable[Registered]) -> None:
             raise PluginError(f"a model called {both[0]!r} ships with {other.package} {other.version} already")
 
 
-def _entry_points() -> list[tuple[str, str, EntryPoint]]:
-    """Package, version and entry point of the group's; lsregen's own first, then by name. A package found twice counts once."""
-    found: dict[str, list[tuple[str, str, EntryPoint]]] = {}
-    for distribution in distributions():
-        points = [point for point in distribution.entry_points if point.group == GROUP]
-        if points:  # a package that was half removed has no name
-            package, version = (distribution.metadata[key] or "unknown" for key in ("Name", "Version"))
-            found.setdefault(normalised(package), [(package, version, point) for point in points])
-    order = sorted(found, key=lambda name: (name != OWN, name))
-    return [each for name in order for each in sorted(found[name], key=lambda each: each[2].name)]
-
-
 def allowed_packages() -> frozenset[str] | None:
     """The packages that the environment variable `LSREGEN_PLUGINS` lets in, normalised; None if it is not set: then all are."""
     limit = os.environ.get(LIMIT)
     return None if limit is None else frozenset(map(normalised, limit.split(",")))
-
-
-def normalised(package: str) -> str:
-    """A package's name as the package index compares names."""
-    return re.sub(r"[-_.]+", "-", package.strip()).lower()

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias, cast
 
+from .arguments import checked
 from .errors import ConfigError, LayoutError, nearest
 from .layout import Box, Layout, Region
 
@@ -59,6 +60,7 @@ def check_raster(raster: str) -> None:
         raise ConfigError(f"raster: {raster!r} is not one of {', '.join(RASTERS)}{nearest(raster, RASTERS)}")
 
 
+@checked
 def rasterise(
     place: Box | Region | Layout | Sequence[Region],
     grid: tuple[int, int],

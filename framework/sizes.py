@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from .errors import ConfigError
+from .errors import ConfigError, shown
 from .masks import stretched
 from .options import convert
 
 if TYPE_CHECKING:
     from .types import Model
+
+MOST_SIDE = 16_384
+"""Pixels of an image's side: what a network of one gibibyte an image and more would be needed for is a mistake."""
 
 
 def checked_size(size: object) -> tuple[int, int]:
@@ -19,9 +22,12 @@ def checked_size(size: object) -> tuple[int, int]:
         ConfigError: it is something else.
     """
     try:
-        return convert(size, tuple[int, int], "size")
+        width, height = convert(size, tuple[int, int], "size")
     except ConfigError:
-        raise ConfigError(f"size: {size!r}: expected a width and a height in pixels, such as (64, 64)") from None
+        raise ConfigError(f"size: {shown(size)}: expected a width and a height in pixels, such as (64, 64)") from None
+    if max(width, height) > MOST_SIDE:
+        raise ConfigError(f"size: {shown((width, height))}: a side is longer than {MOST_SIDE:,} pixels")
+    return width, height
 
 
 def rendered_size(model: Model, given: object, wanted: tuple[int, int]) -> tuple[int, int]:

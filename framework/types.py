@@ -163,7 +163,7 @@ class View:
 class Features:
     """One shape for everything that is measured.
 
-    `maps`: tensors `[b n k h w]`, whose grids may differ. `kind`: one of `plugins.FEATURE_KINDS`. `present` `[b k]` bool: which
+    `maps`: tensors `[b n k h w]`, whose grids may differ. `kind`: one of `FEATURE_KINDS`. `present` `[b k]` bool: which
     things exist in which sample (a distance ignores the others; a run refuses a sample that has none). `group` `[b k]` int: the
     phrase a thing belongs to; energies are averaged within a group first. `weight`: a spatial weight for each of the maps, which
     it broadcasts against. `relations`: pairs of phrases, by group, with +1 where they should agree and -1 where they should

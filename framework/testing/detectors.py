@@ -12,7 +12,7 @@ import numpy as np
 from PIL.Image import Image, fromarray
 
 from ..detection import Detected, Detector, LoadedDetector
-from ..plugins import check_plugin
+from ..plugin_checks import check_plugin
 from .checks import OPTIONS_MEND, REPEAT_MEND, Conformance, Property, expect, expect_options, meanings, run_checks
 
 SIZES = ((64, 64), (96, 64), (64, 64))

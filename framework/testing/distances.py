@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..plugins import check_plugin
+from ..plugin_checks import check_plugin
 from ..rasters import check_raster
 from ..types import Distance, Energy
 from .checks import (

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ..layout import Layout
-from ..plugins import FEATURE_KINDS, check_plugin
+from ..plugin_checks import FEATURE_KINDS, check_plugin
 from ..taps import TAP_KINDS
 from ..types import FeatureExtractor, Features, Latents, Model, Run
 from .bench import EVERY, LAYOUTS, Bench, Looks, declared_view, generous_view, needed_points

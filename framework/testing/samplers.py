@@ -9,7 +9,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..plugins import check_plugin
+from ..plugin_checks import check_plugin
 from ..types import Latents, NoiseSchedule, Prediction, Sampler, Step
 from .checks import (
     OPTIONS_MEND,

@@ -228,7 +228,7 @@ INSTALLED = "installed: attribute_binding, box_energy, boxdiff, cross_entropy, l
         ({"steps": 2.5}, "steps: 2.5 is not a whole number"),
         ({"steps": True}, "steps: True is not a whole number"),
         ({"steps": None}, "steps: None is not a whole number"),
-        ({"steps": 0}, "steps: 0 is below 1; at least one sampling step is needed"),
+        ({"steps": 0}, "steps: 0 is below 1; expected from 1 to 10,000"),
         ({"cfg": "high"}, "cfg: 'high' is not a number or nothing"),
         ({"cfg": float("nan")}, "cfg: nan is not a number or nothing"),
         ({"seed": 1.5}, "seed: 1.5 is not a whole number"),

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from lsregen.framework import ConfigError
-from lsregen.framework.config import load_yaml, parse_yaml
+from lsregen.framework.config import apply_sets, load_preset, merge
+from lsregen.framework.yaml_text import load_yaml, parse_value, parse_yaml
 
 
 def test_references_to_other_keys_are_resolved() -> None:
@@ -62,10 +63,10 @@ def test_a_comment_may_say_anything() -> None:
         ("steps: a: b", "not a usable YAML file: line 1, column 9: mapping values are not allowed here"),
         ("steps: 1\nsteps: 2", "not a usable YAML file: line 2, column 1: found duplicate key steps"),
         ("steps: ${nope}", "not a usable YAML file: Interpolation key 'nope' not found"),
-        ("a: ${b}\nb: ${a}", "not a usable YAML file"),
+        ("a: ${b}\nb: ${a}", "a: its reference leads to itself"),
         ("a: !!python/object/apply:os.getcwd []", "not a usable YAML file"),
-        ("layout-guidance", "expected a mapping with keys such as description, source"),
-        ("- 1\n- 2", "expected a mapping with keys such as description, source"),
+        ("layout-guidance", "expected a mapping with keys"),
+        ("- 1\n- 2", "expected a mapping with keys"),
     ],
 )
 def test_yaml_that_is_no_configuration_is_refused(text: str, message: str) -> None:
@@ -81,9 +82,77 @@ def test_files_are_read_or_refused_by_name(tmp_path: Path) -> None:
     assert load_yaml(file) == {"steps": 3}
     file.write_bytes(b"\xff\xfe\xff")
     for path in (file, tmp_path, tmp_path / "missing.yaml"):
-        with pytest.raises(ConfigError, match="cannot be read") as caught:
+        with pytest.raises(ConfigError) as caught:
             load_yaml(path)
         assert str(caught.value).startswith(f"configuration {path}: ")
+
+
+def bomb(lines: int, twice: str) -> str:
+    """Each line has what the line before it has, twice."""
+    first = "k0: 'ha'\n" if "$" in twice else "k0: &k0 [ha, ha]\n"
+    return first + "".join(f"k{i}: {twice.format(last=f'k{i - 1}', here=f'k{i}')}\n" for i in range(1, lines))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        bomb(40, "'${{{last}}}${{{last}}}'"),
+        bomb(40, "{{a: '${{{last}}}', b: '${{{last}}}'}}"),
+        bomb(40, "{{a: '${{{last}}}', b: '${{k0}}', c: '${{.a}}'}}"),
+        bomb(40, "&{here} [*{last}, *{last}]"),
+        bomb(40, "&{here} [*{last}, *{last}]")
+        .replace("k0: &k0 [ha, ha]", "k0: &k0 {ha: 1}")
+        .replace("[*", "{<<: [*")
+        .replace("]", "]}"),
+        "a: &a [*a]",
+        "a: &a {b: *a}",
+        "a: {b: '${a}'}",
+        "a: '${b.x}'\nb: '${a}'",
+        "a: " + "[" * 100 + "]" * 100,
+        "a: " + "[" * 100_000,
+        "a: " + "{b: " * 70 + "1" + "}" * 70,
+    ],
+    ids=range(12),
+)
+def test_a_file_that_grows_without_end_is_refused_at_once(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"^here: "):
+        parse_yaml(text, "here")
+
+
+def test_references_that_share_what_they_lead_to_are_resolved() -> None:
+    text = "a: {x: 1, l: [5, 6]}\nb: '${a}'\nc: '${b.x}'\nd: '${a.l}'\ne: 'n${a.l.1}-${ a.x }'"
+    found = parse_yaml(text, "here")
+    assert found == {"a": {"x": 1, "l": [5, 6]}, "b": {"x": 1, "l": [5, 6]}, "c": 1, "d": [5, 6], "e": "n6-1"}
+    assert parse_yaml("a: &x {b: 1}\nc: *x\nd: {<<: *x, e: 2}", "here") == {"a": {"b": 1}, "c": {"b": 1}, "d": {"b": 1, "e": 2}}
+
+
+def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "large.yaml").write_bytes(b"# " + b"a" * 2**20)
+    for path in (tmp_path / "large.yaml", Path("/dev/zero"), tmp_path / ("x" * 300), "a\0b"):
+        with pytest.raises(ConfigError):
+            load_yaml(path)
+
+
+@pytest.mark.parametrize("text", ["3\nseed: 5", "3\nseed: 5\n", "{a: 1}\nseed: 2", "\nseed: 5", "3\nvalue: 4", "[" * 100])
+def test_a_setting_is_one_value(text: str) -> None:
+    with pytest.raises(ConfigError, match="steps"):
+        apply_sets({}, [f"steps={text}"])
+    with pytest.raises(ConfigError, match="here"):
+        parse_value(text, "here")
+
+
+@pytest.mark.parametrize("parts", [65, 3000])
+def test_a_setting_has_a_key_of_few_parts(parts: int) -> None:
+    with pytest.raises(ConfigError, match="layout"):
+        apply_sets(load_preset("layout-guidance"), [f"guidance{'.layout' * parts}=3"])
+
+
+def test_a_configuration_that_is_nested_deeply_is_refused() -> None:
+    deep: dict[str, object] = {}
+    for _ in range(5000):
+        deep = {"guidance": deep}
+    with pytest.raises(ConfigError, match="nested"):
+        merge(deep)
 
 
 def test_an_empty_file_is_an_empty_configuration(tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ from lsregen.framework import (
     Term,
 )
 from lsregen.framework.config import load_preset, validate
-from lsregen.framework.pipeline import make_batch, to_pil
+from lsregen.framework.pipeline import to_pil
+from lsregen.framework.requests import make_batch
 from lsregen.samplers.ddim import DDIM
 
 pytestmark = pytest.mark.slow
@@ -235,7 +236,7 @@ def test_a_report_is_json_and_its_configuration_makes_the_image_again(pipeline: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"count": 0}, "count: 0 is below 1; ask for at least one image"),
+        ({"count": 0}, "count: 0 is below 1; expected from 1 to 100,000"),
         ({"prompt": ["a", "b"], "count": 2}, "count: 2 with a list of prompts; repeat the prompts in the list instead"),
         ({"prompt": []}, "prompts: the list is empty; give at least one prompt"),
         ({"prompt": " "}, "prompt ' ' is empty; say what the picture should show"),
@@ -243,8 +244,8 @@ def test_a_report_is_json_and_its_configuration_makes_the_image_again(pipeline: 
         ({"seed": -1}, "seed -1: expected a whole number from 0 to 2^63 - 1"),
         ({"seed": 2**63}, f"seed {2**63}: expected a whole number from 0 to 2^63 - 1"),
         ({"seed": 2**63 - 1, "count": 2}, f"seed {2**63}: expected a whole number from 0 to 2^63 - 1"),
-        ({"seed": 1.5}, "seed 1.5: expected a whole number from 0 to 2^63 - 1"),
-        ({"seed": [1, "a"], "count": 2}, "seed 'a': expected a whole number from 0 to 2^63 - 1"),
+        ({"seed": 1.5}, "seed: 1.5 is not a whole number or a list of whole numbers"),
+        ({"seed": [1, "a"], "count": 2}, "seed[1]: 'a' is not a whole number"),
         ({"seed": [1, 2]}, "seed: 2 given for 1 images; give one for all of them, or one each"),
         ({"negative": ["x"], "count": 2}, "negative: 1 given for 2 images; give one for all of them, or one each"),
         ({"layout": [LAYOUT] * 3, "count": 2}, "layout: 3 given for 2 images; give one for all of them, or one each"),
