@@ -19,6 +19,16 @@ def posterior_std(step: Step) -> float:
     return ((1 - end) / (1 - start) * (1 - start / end)) ** 0.5
 
 
+def _share_of_eps(step: Step, eta: float) -> float:
+    """`sqrt(1 - alpha_bar_prev - sigma^2)`, in equation 12 of Song et al. 2020.
+
+    Written without the difference, whose digits are lost where `sigma` takes nearly all: near zero terminal signal, with eta 1.
+    """
+    start, end = step.alpha_bar, step.alpha_bar_prev
+    kept = start * (1 - end) / (end * (1 - start))  # 1 - sigma^2 / (1 - end) at eta 1
+    return ((1 - end) * ((1 - eta) * (1 + eta) + eta**2 * kept)) ** 0.5
+
+
 def require_noise(noise: Latents | None, sampler: str) -> Latents:
     """The noise of a stochastic step, which the caller draws: samplers have no random stream of their own."""
     if noise is None:
@@ -65,11 +75,9 @@ class DDIM:
     def step(self, z: Latents, prediction: Prediction, step: Step, noise: Latents | None) -> Latents:
         """Equation 12 of Song et al. 2020, with the sigma of equation 16; `z` enters through the prediction alone."""
         noisy = self.eta > 0 and step.fraction < self.until - 1e-9
-        end, sigma = step.alpha_bar_prev, self.eta * posterior_std(step) if noisy else 0.0
-        # Rounding may leave the share of eps just below zero when eta is 1.
-        towards_z = max(1 - end - sigma**2, 0.0) ** 0.5
-        moved = end**0.5 * prediction.z0 + towards_z * prediction.eps
-        return moved + sigma * require_noise(noise, "ddim") if noisy else moved
+        eta = self.eta if noisy else 0.0
+        moved = step.alpha_bar_prev**0.5 * prediction.z0 + _share_of_eps(step, eta) * prediction.eps
+        return moved + eta * posterior_std(step) * require_noise(noise, "ddim") if noisy else moved
 
     def invert_step(self, z: Latents, prediction: Prediction, step: Step) -> Latents:
         return invert(z, prediction, step)
