@@ -15,6 +15,8 @@ from ..framework.options import check_options, option
 from ..framework.reduce import max_present, over_groups
 from ..framework.types import Energy, Features
 
+HAIR = 1e-5  # a cell that is half covered is inside, whichever way its share was rounded
+
 
 @dataclass(frozen=True)
 class BoxDiff:
@@ -74,7 +76,7 @@ class BoxDiff:
 
     def _corner(self, maps: Tensor, mask: Tensor) -> Tensor:
         """`|map - mask|` along one axis `[b n k cells]`, near the edges, as a mean over all of the axis `[b n k]`."""
-        inside = F.pad((mask >= 0.5).to(maps.dtype), (1, 1))
+        inside = F.pad((mask >= 0.5 - HAIR).to(maps.dtype), (1, 1))
         edges = (inside[..., 1:] - inside[..., :-1]).abs()  # edge e lies before cell e
         width = 2 * self.reach + 1
         near = F.max_pool1d(edges.flatten(0, 2)[:, None], width, stride=1, padding=self.reach)[:, 0, :-1].reshape(mask.shape)

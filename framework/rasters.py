@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 RasterRule: TypeAlias = Callable[[float, float, int], list[float]]
+HAIR = 1e-5  # a cell that is half covered is taken, whichever way its sum was rounded
 
 
 def _area(low: float, high: float, cells: int) -> list[float]:
@@ -97,4 +98,4 @@ def rasterise(
         for pixels, cells in zip(mask.shape, grid, strict=True)
     )
     covered = (by_row.T @ mask.cpu() @ by_column).clamp(0, 1)
-    return (covered if raster == "area" else (covered >= 0.5).float()).to(device)
+    return (covered if raster == "area" else (covered >= 0.5 - HAIR).float()).to(device)

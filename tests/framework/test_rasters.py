@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lsregen.framework.layout import MIN_SIDE, Box
+from lsregen.framework.layout import MIN_SIDE, Box, Region
 from lsregen.framework.rasters import RASTERS, rasterise
 
 grids = st.tuples(st.integers(1, 96), st.integers(1, 96))
@@ -97,3 +98,13 @@ def test_every_rule_is_known_by_its_name() -> None:
     assert found["truncate"] == [0, 1, 1, 0]
     assert found["round"] == [0, 1, 1, 0]
     assert found["cover"] == [0, 1, 1, 1]
+
+
+@pytest.mark.parametrize("raster", ["truncate", "round", "cover"])
+def test_a_cell_that_a_mask_half_covers_is_taken_however_its_sum_is_rounded(raster: str) -> None:
+    for pixels, cells in product(range(2, 31), range(1, 9)):
+        for filled in range(1, pixels + 1):
+            mask = torch.zeros(pixels, pixels)
+            mask[:, :filled] = 1
+            expected = [2 * (filled * cells - cell * pixels) >= pixels for cell in range(cells)]  # in whole numbers
+            assert rasterise(Region("a", mask=mask), (1, cells), raster)[0].tolist() == expected, (pixels, cells, filled)
