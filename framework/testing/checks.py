@@ -154,6 +154,12 @@ def expect_close(seen: Tensor, wanted: Tensor, expected: str, *, rtol: float = 1
     expect(apart <= atol + rtol * size, expected, f"a difference of {apart:.3g} where values go up to {size:.3g}")
 
 
+def expect_apart(seen: Tensor, other: Tensor, expected: str, found: str, *, rtol: float = 1e-5) -> None:
+    """Raises a Breach unless two tensors differ by more than rounding: by `rtol` of the largest value of the second."""
+    size = float(other.detach().abs().max())
+    expect(float((seen - other).detach().abs().max()) > rtol * size, expected, found)
+
+
 def expect_finite(value: Tensor, what: str, where: str) -> None:
     broken = int((~torch.isfinite(value.detach())).sum())
     expect(broken == 0, f"finite values {where}", f"{broken} of {value.numel()} values of {what} NaN or infinite")

@@ -18,6 +18,7 @@ from .checks import (
     Conformance,
     Property,
     expect,
+    expect_apart,
     expect_close,
     expect_finite,
     expect_options,
@@ -143,8 +144,8 @@ def target_declared(subject: Subject) -> None:
     """A target that it asks for makes a difference."""
     case = subject.case()
     other = replace(case, target=replace(case.target, maps=tuple(aim.flip(-1) for aim in case.target.maps)))
-    same = torch.equal(subject.value(case), subject.value(other))
-    expect(not same, "another value for another target", f"{numbers(subject.value(case))} for both")
+    value = subject.value(case)
+    expect_apart(subject.value(other), value, "another value for another target", f"{numbers(value)} for both")
 
 
 def per_sample_independence(subject: Subject) -> None:
