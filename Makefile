@@ -9,7 +9,7 @@ OLDEST := build/oldest
 FLAGS  := -q -n auto --maxprocesses 4 --durations=25
 PYTEST := $(BIN)/python -m pytest $(FLAGS)
 
-.PHONY: demo test long bad-input kill test-all check oldest lint types wheel-test docs gpu gpu-wheels clean
+.PHONY: demo test long portable portable-all bad-input kill test-all check oldest lint types wheel-test docs gpu gpu-wheels clean
 
 demo: $(VENV)/.installed
 	$(BIN)/lsregen generate \
@@ -33,9 +33,30 @@ kill: export LSREGEN_KILLS = 20
 kill: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -m long tests/apps/test_killed.py
 
+# The tests that compare numbers, with other roundings (docs/explanation/numbers.md): perturbed, and as two other processors round.
+NUMERIC := tests/samplers tests/distances tests/extractors tests/parity \
+	$(addprefix tests/framework/test_,$(addsuffix .py,batches gradients guidance guidance_sites guidance_stops leaving loop \
+	pipeline rasters reduce trace)) \
+	$(addprefix tests/models/test_,$(addsuffix .py,convert gligen guided latent_diffusion memory networks stages taps text tiling))
+
+portable: $(VENV)/.installed-test
+	$(PYTEST) $(NUMERIC) --perturb
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) $(NUMERIC) --threads 2
+	MKL_CBWR=COMPATIBLE $(PYTEST) $(NUMERIC) --odd-offsets
+
+# The whole suite under each of them; with make -k the others are run after a failure.
+VARIANTS := --perturb --perturb_--perturb-seed=1 --odd-offsets --threads=2 ATEN_CPU_CAPABILITY=default ATEN_CPU_CAPABILITY=avx2 \
+	MKL_CBWR=COMPATIBLE ONEDNN_MAX_CPU_ISA=SSE41
+
+portable-all: $(addprefix portable-all/,$(VARIANTS))
+
+# A variant is options of pytest, joined by _, or a variable of the environment.
+portable-all/%: $(VENV)/.installed-test
+	$(if $(filter --%,$*),,$*) $(PYTEST) $(if $(filter --%,$*),$(subst _--, --,$*))
+
 # Where there is a Chromium, tests that need one may not be skipped for want of what drives it.
 test-all: export LSREGEN_REQUIRE_BROWSER ?= $(if $(shell for name in chromium chromium-browser google-chrome chrome; do command -v $$name; done),1,0)
-test-all: test long lint wheel-test docs
+test-all: test long portable lint wheel-test docs
 
 check: lint
 	$(PYTEST) -m "not slow and not long and not parity"

@@ -74,7 +74,7 @@ def test_box_energy_is_zero_with_everything_inside_one_with_nothing_and_never_be
     maps = attention(0, 1, 3, 2, 4, 4)
     energy = BoxEnergy()
     assert energy(features(maps * mask), features(mask)).value.tolist() == [0]
-    assert energy(features(maps * (1 - mask)), features(mask)).value.tolist() == [1]
+    assert energy(features(maps * (1 - mask)), features(mask)).value.tolist() == pytest.approx([1])
     assert energy(features(maps), features(torch.ones_like(mask))).value.tolist() == [0]
     assert 0 < float(energy(features(maps), features(mask)).value) < 1
 
@@ -132,7 +132,7 @@ def test_max_token_pulls_one_cell_of_the_most_neglected_phrase_only() -> None:
     (gradient,) = torch.autograd.grad(MaxToken()(features(maps)).value.sum(), maps)
     worst = int(maps.detach().amax(dim=(-2, -1))[0, 0].argmin())
     assert gradient[0, 0, worst].flatten().nonzero().tolist() == [[int(maps[0, 0, worst].argmax())]]
-    assert float(gradient.sum()) == -1
+    assert float(gradient.sum()) == pytest.approx(-1)
 
 
 def test_max_token_is_not_below_zero() -> None:
@@ -207,7 +207,7 @@ def test_the_gradient_is_that_of_finite_differences(name: str) -> None:
 
     assert value(first, second).dtype == torch.float64
     check: Callable[..., bool] = torch.autograd.gradcheck
-    assert check(value, (first.requires_grad_(), second.requires_grad_()), eps=1e-6, atol=1e-7)
+    assert check(value, (first.requires_grad_(), second.requires_grad_()), eps=1e-6, atol=1e-7, nondet_tol=1e-10)
 
 
 @pytest.mark.parametrize("name", DISTANCES)

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from lsregen.distances.l2 import L2
 from lsregen.extractors.gligen_inversion import FULL_STRENGTH, NOISES, GligenInversion, enlarged
@@ -16,6 +15,8 @@ from lsregen.framework import ConfigError, Guidance, Layout, Pipeline, Schedule,
 from lsregen.framework.images import noised, to_pil
 from lsregen.framework.taps import Taps
 from lsregen.framework.types import Run, View
+
+from ..near import TRAJECTORY, near, relative, same_pictures
 
 pytestmark = pytest.mark.slow
 
@@ -53,28 +54,21 @@ def prepared(pipeline: Pipeline, extractor: GligenInversion, **options: Any) -> 
     return seen[0]
 
 
-def relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).norm() / b.norm())
-
-
-# Guidance magnifies what is rounded: at cfg 4 a difference in the last bit of 28 of 4,608 numbers becomes 1.3e-6 in ten steps.
-@pytest.mark.parametrize(("cfg", "tolerance"), [(1.0, 1e-6), (4.0, 5e-6)])
-def test_a_blend_of_one_is_image_to_image_entered_at_the_last_guided_step(
-    pipeline: Pipeline, cfg: float, tolerance: float
-) -> None:
+@pytest.mark.parametrize("cfg", [1.0, 4.0])
+def test_a_blend_of_one_is_image_to_image_entered_at_the_last_guided_step(pipeline: Pipeline, cfg: float) -> None:
     guided, count = 3, 10
     extractor = GligenInversion(source=SOURCE, noise="shared")
     reports = walk(pipeline, extractor, Schedule(blend=1, until=guided / count), cfg=cfg)
     rendered = pipeline(PROMPT, layout=LAYOUT, seed=3, steps=2, guidance={}).image
     run, state = prepared(pipeline, extractor, cfg=cfg)
-    assert to_pil(run.render(SOURCE))[0].tobytes() == rendered.tobytes()
+    assert same_pictures(to_pil(run.render(SOURCE)), [rendered])
     steps = run.steps[guided - 1 :]
     z = noised(state.z0, run.z_T, steps[0])
-    assert relative(reports[guided - 1].z, z) < 1e-8
+    assert relative(reports[guided - 1].z, z) <= TRAJECTORY
     with torch.no_grad():
         for step in steps:
             z = run.sampler.step(z, run.denoiser.predict(z, step), step, None)
-    assert relative(reports[-1].z_next, z) < tolerance
+    assert relative(reports[-1].z_next, z) <= TRAJECTORY
 
 
 def test_image_to_image_of_the_pipeline_is_the_same_up_to_eight_bits(pipeline: Pipeline) -> None:
@@ -91,13 +85,13 @@ def test_a_blend_goes_that_far_toward_the_target(pipeline: Pipeline, blend: floa
     run, state = prepared(pipeline, extractor := GligenInversion(source=SOURCE, noise="shared"))
     first = walk(pipeline, extractor, Schedule(blend=blend, until=0.1))[0]
     target = state.noised(run.steps[0])
-    torch.testing.assert_close(first.z, (1 - blend) * run.z_T + blend * target)
+    assert relative(first.z, (1 - blend) * run.z_T + blend * target) <= TRAJECTORY
 
 
 def test_gamma_is_half_of_the_blend(pipeline: Pipeline) -> None:
     extractor = GligenInversion(source=SOURCE, noise="shared")
     blended = walk(pipeline, extractor, Schedule(blend=0.4, until=0.1))[0].z
-    assert torch.equal(blended, walk(pipeline, extractor, Schedule(gamma=0.2, until=0.1))[0].z)
+    assert near(blended, walk(pipeline, extractor, Schedule(gamma=0.2, until=0.1))[0].z)
 
 
 def test_a_gamma_that_goes_beyond_the_target_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
@@ -133,7 +127,7 @@ def test_an_inverted_target_is_the_samplers_own_walk_backward(pipeline: Pipeline
     run, state = prepared(pipeline, GligenInversion(source=SOURCE, noise="ddim_inversion"))
     found = run.invert(state.z0)
     for step in run.steps:
-        assert torch.equal(state.noised(step), found[step.index])
+        assert relative(state.noised(step), found[step.index]) <= TRAJECTORY
 
 
 def test_eps_consistent_moves_the_clean_estimate_and_keeps_the_noise(pipeline: Pipeline) -> None:
@@ -141,8 +135,8 @@ def test_eps_consistent_moves_the_clean_estimate_and_keeps_the_noise(pipeline: P
     schedule = Schedule(blend=1, until=0.1, site="z0")
     first = walk(pipeline, extractor, schedule)[0]
     _, state = prepared(pipeline, extractor, schedule=schedule)
-    torch.testing.assert_close(first.prediction.z0, state.z0)
-    assert torch.equal(first.prediction.eps, walk(pipeline, None)[0].prediction.eps)
+    assert relative(first.prediction.z0, state.z0) <= TRAJECTORY
+    assert near(first.prediction.eps, walk(pipeline, None)[0].prediction.eps)
 
 
 def test_boxes_limit_the_pull_and_large_ones_are_pulled_less(pipeline: Pipeline) -> None:
@@ -180,8 +174,8 @@ def test_a_faded_box_that_covers_no_cell_pulls_nothing(pipeline: Pipeline) -> No
     reports: list[StepReport] = []
     pipeline(PROMPT, guidance=term, steps=10, seed=3, size=SIZE, layout=layout, on_step=reports.append)
     plain = walk(pipeline, None, layout=layout)
-    assert torch.equal(reports[0].z[..., :9, :9], plain[0].z[..., :9, :9])
-    assert not torch.equal(reports[0].z, plain[0].z)
+    assert near(reports[0].z[..., :9, :9], plain[0].z[..., :9, :9])
+    assert not near(reports[0].z, plain[0].z)
 
 
 def test_outside_of_the_boxes_nothing_moves(pipeline: Pipeline) -> None:
@@ -190,8 +184,8 @@ def test_outside_of_the_boxes_nothing_moves(pipeline: Pipeline) -> None:
     moved = walk(pipeline, extractor, Schedule(blend=1, until=0.1))[0].z
     inside = state.weight[0, 0, 0] > 0
     target = state.noised(run.steps[0])
-    torch.testing.assert_close(moved[..., inside], target[..., inside])
-    assert torch.equal(moved[..., ~inside], run.z_T[..., ~inside])
+    assert relative(moved[..., inside], target[..., inside]) <= TRAJECTORY
+    assert near(moved[..., ~inside], run.z_T[..., ~inside])
 
 
 def test_a_low_pass_leaves_fine_detail_alone(pipeline: Pipeline) -> None:
@@ -209,7 +203,7 @@ def test_a_run_may_start_from_the_target(pipeline: Pipeline) -> None:
     extractor = GligenInversion(source=SOURCE, noise="ddim_inversion", init_from_target=True)
     run, state = prepared(pipeline, extractor)
     first = walk(pipeline, extractor, Schedule(blend=0, until=0.1))[0]
-    assert torch.equal(first.z, state.noised(run.steps[0]))
+    assert relative(first.z, state.noised(run.steps[0])) <= TRAJECTORY
 
 
 def test_only_one_may_say_what_to_start_from(pipeline: Pipeline) -> None:

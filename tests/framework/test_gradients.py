@@ -14,6 +14,7 @@ from lsregen.framework.guidance import Guidance, Term
 from lsregen.framework.loop import sample
 from lsregen.framework.schedule import Schedule
 
+from ..near import near
 from ..toys import LinearDenoiser, Look, Measure, draw, make_run, square
 
 
@@ -49,7 +50,7 @@ def test_a_scale_that_overflows_is_given_up_for_the_sample_alone() -> None:
         assert torch.allclose(values, torch.full_like(values, slope), rtol=2e-3)
     for i in range(3):
         for together, alone in zip((first, second), gradients([i]), strict=True):
-            assert torch.equal(together[i].nan_to_num(), alone[0].nan_to_num())
+            torch.testing.assert_close(together[i], alone[0], equal_nan=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -98,7 +99,7 @@ def test_a_broken_gradient_is_an_error_or_a_counted_skip(site: str, normalise: s
     assert pull.skipped == 1
     assert [entry.updated for entry in pull.log] == [(True, False, True)]
     plain, _ = sample(make_run(LinearDenoiser(offset=0.0), z, count=2), Guidance())
-    assert torch.equal(guided[1], plain[1])
+    assert near(guided[1], plain[1])
     for i in (0, 2):
         assert not torch.allclose(guided[i], plain[i])
 

@@ -16,25 +16,26 @@ from lsregen.framework.types import Sampler, StepReport
 from lsregen.samplers.ddim import DDIM
 from lsregen.samplers.ddpm import DDPM
 
+from ..near import near
 from ..toys import LinearDenoiser, Look, Measure, draw, make_run, plain_walk, square
 
 
 @pytest.mark.parametrize("sampler", [DDIM(), DDIM(eta=0.7), DDPM()], ids=str)
-def test_without_guidance_the_loop_is_the_plain_sampler_bit_for_bit(sampler: Sampler) -> None:
+def test_without_guidance_the_loop_is_the_plain_sampler(sampler: Sampler) -> None:
     z = draw(0, 2, 3, 4, 4)
     plain = plain_walk(make_run(LinearDenoiser(cfg=3.0), z, sampler=sampler))
     guided, _ = sample(make_run(LinearDenoiser(cfg=3.0), z, sampler=sampler), Guidance())
-    assert torch.equal(guided, plain)
+    assert near(guided, plain)
 
 
 @pytest.mark.parametrize("site", ["before", "after", "noise", "z0"])
-def test_terms_outside_of_their_window_change_no_bit(site: str) -> None:
+def test_terms_outside_of_their_window_change_nothing(site: str) -> None:
     z = draw(0, 2, 3, 4, 4)
     denoiser = LinearDenoiser()
     term = Term(Look("z0"), Measure(square), Schedule(gamma=0.1, from_=0.5, until=0.6, site=site))
     guided, pull = sample(make_run(denoiser, z, count=4), Guidance([term]), lambda report: report.step.index < 1)
     unguided, _ = sample(make_run(LinearDenoiser(), z, count=4), Guidance(), lambda report: report.step.index < 1)
-    assert torch.equal(guided, unguided)
+    assert near(guided, unguided)
     assert denoiser.observed == []
     assert pull.log == []
 
@@ -45,11 +46,11 @@ def test_an_observer_sees_every_step_and_what_was_denoised() -> None:
     term = Term(Look("z"), Measure(square), Schedule(gamma=0.1), name="pull")
     z, pull = sample(run, Guidance([term]), seen.append)
     assert [report.step for report in seen] == list(run.steps)
-    assert torch.equal(seen[0].z, run.z_T - 0.1 * 2 * run.z_T)  # what was denoised: after the pull
+    assert near(seen[0].z, run.z_T - 0.1 * 2 * run.z_T)  # what was denoised: after the pull
     for report, following in pairwise(seen):
-        assert torch.equal(following.z, report.z_next - 0.1 * 2 * report.z_next)
+        assert near(following.z, report.z_next - 0.1 * 2 * report.z_next)
         expected = run.sampler.step(report.z, report.prediction, report.step, None)
-        assert torch.equal(report.z_next, expected)
+        assert near(report.z_next, expected)
     assert torch.equal(seen[-1].z_next, z)
     assert torch.equal(seen[-1].energies["pull"], pull.energies["pull"])
     assert seen[0].energies["pull"].shape == (2,)

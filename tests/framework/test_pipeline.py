@@ -33,6 +33,8 @@ from lsregen.framework.pipeline import to_pil
 from lsregen.framework.requests import make_batch
 from lsregen.samplers.ddim import DDIM
 
+from ..near import TRAJECTORY, near, relative, same_pictures
+
 pytestmark = pytest.mark.slow
 
 PROMPT = "a red circle and a blue square"
@@ -51,21 +53,14 @@ def walk(pipeline: Pipeline) -> Callable[..., tuple[Result, list[StepReport]]]:
     return run
 
 
-def same_picture(a: Result, b: Result) -> bool:
-    return all(x.tobytes() == y.tobytes() for x, y in zip(a.images, b.images, strict=True))
-
-
-def relative(a: Tensor, b: Tensor) -> float:
-    return float((a - b).norm() / b.norm())
-
-
+@pytest.mark.same_request
 def test_the_same_seed_makes_the_same_image_and_another_one_another(pipeline: Pipeline) -> None:
     first, again, other = (pipeline(PROMPT, steps=2, seed=seed) for seed in (3, 3, 4))
-    assert same_picture(first, again)
-    assert not same_picture(first, other)
+    assert first.image.tobytes() == again.image.tobytes()
+    assert not same_pictures(first.images, other.images)
 
 
-def test_without_guidance_a_run_is_the_plain_sampler_bit_for_bit(pipeline: Pipeline, walk: Any) -> None:
+def test_without_guidance_a_run_is_the_plain_sampler(pipeline: Pipeline, walk: Any) -> None:
     model, sampler = pipeline.model, DDIM()
     steps = sampler.schedule(model.noise_schedule, 3)
     denoiser = model.bind([PROMPT], [""], [Layout()], cfg=model.default_cfg, count=3)
@@ -73,9 +68,9 @@ def test_without_guidance_a_run_is_the_plain_sampler_bit_for_bit(pipeline: Pipel
     for step in steps:
         z = sampler.step(z, denoiser.predict(z, step), step, None)
     result, reports = walk(seed=7, layout=LAYOUT)
-    assert torch.equal(reports[-1].z_next, z)
+    assert relative(reports[-1].z_next, z) <= TRAJECTORY
     with torch.no_grad():
-        assert to_pil(model.decode(z))[0].tobytes() == result.image.tobytes()
+        assert same_pictures(to_pil(model.decode(z)), result.images)
 
 
 @pytest.mark.parametrize("guidance", [None, "layout-guidance"])
@@ -92,7 +87,7 @@ def test_an_image_does_not_depend_on_its_batch(walk: Any, guidance: str | None, 
 def test_a_stochastic_sampler_draws_other_noise_for_another_seed(walk: Any) -> None:
     _, plain = walk(seed=1)
     _, noisy = walk(seed=1, sampler={"name": "ddim", "eta": 1})
-    assert torch.equal(plain[0].z, noisy[0].z)
+    assert near(plain[0].z, noisy[0].z)
     assert not torch.allclose(plain[-1].z_next, noisy[-1].z_next)
 
 
@@ -121,9 +116,9 @@ def test_guidance_by_name_file_mapping_or_object_makes_one_and_the_same_image(pi
         pipeline(PROMPT, layout=LAYOUT, guidance=guidance, steps=3, seed=2)
         for guidance in ("layout-guidance", preset, file, str(file), by_hand)
     ]
-    assert all(same_picture(result, results[0]) for result in results)
+    assert all(same_pictures(result.images, results[0].images) for result in results)
     assert all(result.report.config == results[0].report.config for result in results)
-    assert not same_picture(results[0], pipeline(PROMPT, layout=LAYOUT, guidance="none", steps=3, seed=2))
+    assert not same_pictures(results[0].images, pipeline(PROMPT, layout=LAYOUT, guidance="none", steps=3, seed=2).images)
 
 
 def test_guidance_built_by_hand_appears_in_the_report(pipeline: Pipeline) -> None:
@@ -190,7 +185,8 @@ def test_a_trace_holds_a_map_of_every_phrase_at_some_steps(walk: Any) -> None:
 
 def test_tracing_changes_no_picture_and_needs_phrases(pipeline: Pipeline) -> None:
     traced = pipeline(PROMPT, layout=LAYOUT, guidance="layout-guidance", steps=2, seed=0, trace=2)
-    assert same_picture(traced, pipeline(PROMPT, layout=LAYOUT, guidance="layout-guidance", steps=2, seed=0))
+    plain = pipeline(PROMPT, layout=LAYOUT, guidance="layout-guidance", steps=2, seed=0)
+    assert same_pictures(traced.images, plain.images)
     assert not pipeline(PROMPT, steps=1, seed=0, trace=2).attention
 
 
@@ -226,7 +222,7 @@ def test_a_report_is_json_and_its_configuration_makes_the_image_again(pipeline: 
     assert set(saved["seconds"]) == {"prepare", "sample", "decode"}
     assert Layout.from_json(saved["layouts"][0]) == LAYOUT
     again = pipeline(saved["prompts"][0], layout=Layout.from_json(saved["layouts"][0]), guidance=saved["config"])
-    assert same_picture(result, again)
+    assert same_pictures(result.images, again.images)
     assert again.report.config == result.report.config
 
 

@@ -19,6 +19,7 @@ from lsregen.models.inspect import inspect_file, inspect_folder
 from lsregen.models.latent_diffusion import LatentDiffusion
 from lsregen.samplers.ddim import DDIM
 
+from ..near import TRAJECTORY, relative
 from .ldm_layout import State
 from .narrow_files import FAMILIES
 
@@ -50,7 +51,7 @@ def test_ours_from_the_file_and_diffusers_from_the_folder_walk_alike(files: Path
     folder: Any = DiffusersFolder().load(folders / family, device="cpu", dtype="fp32")
     z = torch.randn(1, 4, 8, 8)
     ours = walk(single, z)
-    assert torch.equal(walk(folder, z), ours)
+    assert relative(walk(folder, z), ours) <= TRAJECTORY
     assert (folder.describe()["family"], folder.describe()["prediction"]) == (family, single.describe()["prediction"])
     if family == "gligen-text-image":  # its pipeline asks for the images that stand in the boxes
         return

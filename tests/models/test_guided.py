@@ -23,6 +23,7 @@ LAYOUTS = (
     Layout.from_boxes({"blue": (0.1, 0.4, 0.6, 1.0), "red": (0.6, 0.0, 1.0, 0.4)}),
 )
 SEEDS = (3, 0, 8)
+HALF = {"fp16": 0.01, "bf16": 0.05}  # relative, of a gradient
 ALL = slice(0, 3)
 MAPS = CrossAttention(layers=("all",))
 PULLED: dict[str, Callable[[StepReport], Tensor]] = {  # where the pull of a step shows
@@ -79,15 +80,15 @@ class Faint(BoxEnergy):
 
 
 def pull(pipeline: Pipeline, site: str, memory: str = "fast") -> Tensor:
-    """What one step moves `[b c h w]`, by a faint energy and a gradient of size 1."""
+    """What one step moves `[b c h w]`, by a faint energy and a gradient of size 10: far beyond the rounding of two passes."""
     set_memory(pipeline.model.unet, memory)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
-    term = Term(MAPS, Faint(), Schedule(gamma=1, normalise="rms", site=site))
+    term = Term(MAPS, Faint(), Schedule(gamma=10, normalise="rms", site=site))
     plain, guided = (PULLED[site](walked(pipeline, ALL, each, 1)) for each in (None, term))
     return guided - plain
 
 
 @pytest.mark.parametrize("site", PULLED)
-@pytest.mark.parametrize(("dtype", "tolerance"), [("fp16", 0.01), ("bf16", 0.05)])
+@pytest.mark.parametrize(("dtype", "tolerance"), HALF.items())
 def test_half_precision_pulls_as_full_precision_does(
     load: Callable[[str], Pipeline], monkeypatch: pytest.MonkeyPatch, dtype: str, tolerance: float, site: str
 ) -> None:
@@ -99,10 +100,12 @@ def test_half_precision_pulls_as_full_precision_does(
     assert (lost > 0.1) == (dtype == "fp16")  # bfloat16 needs no scale
 
 
-@pytest.mark.parametrize("dtype", ["fp16", "bf16"])
-def test_the_pull_in_half_precision_is_one_in_every_memory_mode(load: Callable[[str], Pipeline], dtype: str) -> None:
+@pytest.mark.parametrize(("dtype", "tolerance"), HALF.items())
+def test_the_pull_in_half_precision_is_one_in_every_memory_mode(
+    load: Callable[[str], Pipeline], dtype: str, tolerance: float
+) -> None:
     pipeline = load(dtype)
     for site in PULLED:
         first, *others = (pull(pipeline, site, memory) for memory in MEMORY)
-        assert float(first.square().mean()) > 0.1
-        assert all(relative(other, first) < 1e-3 for other in others)
+        assert float(first.square().mean()) > 10
+        assert all(relative(other, first) < tolerance for other in others)

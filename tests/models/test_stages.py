@@ -17,6 +17,8 @@ from lsregen.framework.types import Step
 from lsregen.models.latent_diffusion import LatentDiffusion
 from lsregen.models.stages import Stages
 
+from ..near import TRAJECTORY, near, relative
+
 pytestmark = pytest.mark.slow
 
 PROMPTS = ("a red circle", "a blue circle")
@@ -60,7 +62,7 @@ def test_one_network_at_a_time_and_the_same_numbers(oracles: Any, name: str) -> 
             return eps, view.eps, images, model.encode_image(images), bound.predict(z, STEP).eps
 
     for ours, theirs in zip(run(model), run(plain), strict=True):
-        assert torch.equal(ours, theirs)
+        assert near(ours, theirs)
     assert {name for name, _ in seen} == {"text", "unet", "vae"}
     assert all(there == {name} for name, there in seen)
     model.stages.leave()
@@ -82,7 +84,7 @@ def test_a_gradient_through_two_stages(oracles: Any, memory: str) -> None:
         energy = view.image().square().mean()
         bound.predict(z, STEP)
         grads += torch.autograd.grad(energy, leaf)
-    assert torch.equal(*grads)
+    assert relative(*grads) <= TRAJECTORY
     assert float(grads[0].abs().max()) > 0
     assert model.stages.resident == {"noise", "pictures"}
     model.decode(z)

@@ -15,6 +15,7 @@ from lsregen.models import DiffusersFolder
 from lsregen.models.latent_diffusion import LatentDiffusion
 from lsregen.models.text import load_tokenizer, text_keys
 
+from ..near import near
 from .conftest import STEP
 
 LONG = "a red circle and a blue circle and a red circle and a blue circle"
@@ -113,9 +114,9 @@ def test_an_empty_negative_of_sdxl_stands_for_nothing(models: Any) -> None:
     assert not told.pooled[0].any()
     assert plain.context[0].any()
     for i in (1, 2):
-        assert torch.equal(told.context[i], plain.context[i])
-        assert torch.equal(told.pooled[i], plain.pooled[i])
-    assert torch.equal(plain.context[0], plain.context[2])  # a space: the way to say that the empty text itself is meant
+        assert near(told.context[i], plain.context[i])
+        assert near(told.pooled[i], plain.pooled[i])
+    assert near(plain.context[0], plain.context[2])  # a space: the way to say that the empty text itself is meant
     assert models("sd1").text.encode_negatives([""]).context.any()
 
 

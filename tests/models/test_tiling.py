@@ -14,6 +14,8 @@ from lsregen.framework import ConfigError, Pipeline
 from lsregen.models.latent_diffusion import LatentDiffusion
 from lsregen.models.tiling import LARGE, SIDE, Tiling, make_tiling
 
+from ..near import TRAJECTORY, near, relative
+
 pytestmark = pytest.mark.slow
 
 LEVELS, TILE = 255, 64
@@ -76,7 +78,7 @@ def test_a_gradient_is_taken_through_the_whole(whole: LatentDiffusion, tiled: La
     for model in (whole, tiled):
         leaf = z.clone().requires_grad_()
         grads += torch.autograd.grad((model.autoencoder.decode(leaf) * weight).sum(), leaf)
-    assert torch.equal(*grads)
+    assert relative(*grads) <= TRAJECTORY
 
 
 @torch.no_grad()
@@ -97,7 +99,7 @@ def test_the_most_that_is_computed_at_once(tiled: LatentDiffusion, monkeypatch: 
 @torch.no_grad()
 def test_small_pictures_are_left_whole(whole: LatentDiffusion, tiled: LatentDiffusion) -> None:
     z = torch.randn(2, 8, 16, 16)
-    assert torch.equal(tiled.decode(z), whole.decode(z))
+    assert near(tiled.decode(z), whole.decode(z))
 
 
 def test_what_the_options_mean() -> None:
