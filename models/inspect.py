@@ -26,6 +26,7 @@ from .unpickle import read_pickle
 from .weight_files import find_weights
 
 FOLDER, SINGLE, PICKLED, BARE = "a folder of diffusers", "a single file", "a pickle", "one network alone"
+FORMS: Mapping[str, str] = {"single file": SINGLE, "bare": BARE}
 NAMINGS: Mapping[Naming, str] = {"unet": "LDM", "autoencoder": "LDM", "clip": "CLIP of transformers", "open_clip": "OpenCLIP"}
 DTYPES = {
     torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.int64: "I64",
@@ -76,7 +77,7 @@ def inspect_file(path: Path) -> Inspection:
         refusal = refusal or f"a pickle is never loaded; make a folder of safetensors of it: {convert_command(path)}"
     return Inspection(
         path,
-        f"{PICKLED}, read without running what is in it" if pickle else SINGLE if found.form == "single file" else BARE,
+        f"{PICKLED}, read without running what is in it" if pickle else FORMS.get(found.form, "a file of weights"),
         found.family,
         NAMES.get(found.family, "not supported"),
         tuple(_component(name, found, contents) for name in found.components),
