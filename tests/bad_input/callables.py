@@ -125,7 +125,7 @@ def _hints(function: Any) -> dict[str, Any]:
     for source in ("typing", "collections.abc", "pathlib"):
         known |= vars(importlib.import_module(source))
     known |= {name: getattr(framework, name) for name in framework.__all__ if name != "Image"}
-    home = function.__globals__
+    home = inspect.unwrap(function).__globals__
     known["Image"] = framework.Image if "Image" in home or home["__name__"].endswith((".types", ".loop")) else PIL.Image.Image
     while True:
         try:
