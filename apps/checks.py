@@ -15,7 +15,9 @@ from ..framework.calls import out_of_memory
 from ..framework.errors import ConfigError, LayoutError, nearest
 from ..framework.files import reason
 from ..framework.formats import MASK_FORM
+from ..framework.items import Size
 from ..framework.layout import BOX_FORM, Layout, Region, parse_box
+from ..framework.packing import MOST_PIXELS
 from .output import OutputError
 
 if TYPE_CHECKING:
@@ -57,6 +59,16 @@ def parse_size(text: str, where: str = "--size") -> tuple[int, int]:
     if min(size) < 1:
         raise ConfigError(f"{where} {text!r}: expected WIDTHxHEIGHT in pixels, such as 96x64")
     return size
+
+
+def check_pixels(size: Size | None) -> None:
+    """Whether an image may be so large: a size may come from a stranger's file, and would fill the memory or take for ever.
+
+    Raises:
+        ConfigError: it may not.
+    """
+    if size is not None and size[0] * size[1] > MOST_PIXELS:
+        raise ConfigError(f"size {size[0]}x{size[1]}: more than {MOST_PIXELS:,} pixels, such as 8192x8192; ask for fewer")
 
 
 def read_box(text: str) -> Region:
@@ -133,6 +145,8 @@ def check_model(model: str, plugins: Plugins | None = None) -> None:
     Raises:
         ConfigError: there is none; names the nearest one that ships.
     """
+    if not model.strip():
+        raise ConfigError(f"model {model!r} is empty; expected a model's name or its folder")
     embedded = sorted(plugins.embedded_models()) if plugins is not None else list[str]()
     if model in embedded or (plugins is None and not model.startswith((".", "/", "~"))):
         return

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .option_types import NAME
+from .streams import stdout_kept
 
 if TYPE_CHECKING:
     from ..framework.inspection import Component, Inspection
@@ -26,8 +27,9 @@ def command(model: str, as_json: bool) -> None:
     """
     from ..framework.plugins import discover
 
-    found = discover().inspect_model(model)
-    click.echo(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(listing(found)))
+    with stdout_kept() as echo:
+        found = discover().inspect_model(model)
+        echo(json.dumps(found.as_dict(), indent=2) if as_json else "\n".join(listing(found)))
 
 
 def listing(found: Inspection) -> Iterator[str]:

@@ -16,12 +16,12 @@ from PIL.PngImagePlugin import PngInfo
 from ..framework.errors import LsregenError
 from ..framework.items import SEEDS
 from ..framework.layout import Layout
-from .output import SOFTWARE
+from .output import SOFTWARE, UNREADABLE, png_text
 
 if TYPE_CHECKING:
     from ..framework.report import Report
 
-KEY, PARAMETERS = "lsregen", "parameters"
+KEY, PARAMETERS, ABOUT = "lsregen", "parameters", "lsregen-about"
 VERSION = 1  # of the JSON under `KEY`; a reader refuses a newer one
 LONGEST = 1 << 22  # characters of JSON that are read from a picture
 LARGEST_SIDE = 1 << 15
@@ -102,6 +102,11 @@ class Metadata:
         mappings |= {"initial": dict(self.initial), "models": dict(self.models)}
         return {"version": VERSION, **own, **vars(self), "batch": batch, **mappings}
 
+    def settings(self) -> dict[str, Any]:
+        """What decides about the picture, up to rounding, as JSON has it: all but the batch that it was made in."""
+        found: dict[str, Any] = json.loads(json.dumps(self.to_json()))
+        return {key: value for key, value in found.items() if key not in ("version", "batch", "index")}
+
     @classmethod
     def from_json(cls, data: object) -> Metadata:
         """The inverse of `to_json`, for data from anywhere; keys that are not known are ignored.
@@ -179,10 +184,12 @@ def _sample(found: _Fields, default: Sample | None = None) -> Sample:
     return Sample(prompt, negative, layout, seed)
 
 
-def encode_png(image: Image.Image, metadata: Metadata | None = None) -> bytes:
-    """A picture as a PNG file, with its settings inside."""
+def encode_png(image: Image.Image, metadata: Metadata | None = None, about: str | None = None) -> bytes:
+    """A picture as a PNG file, with its settings inside. `about`: which image it tells of, for a picture about another one."""
     info = PngInfo()
     info.add_text("Software", SOFTWARE)  # by which lsregen knows its own files when it would overwrite one
+    if about is not None:
+        info.add_text(ABOUT, about)
     if metadata is not None:
         info.add_text(PARAMETERS, metadata.parameters())
         info.add_text(KEY, json.dumps(metadata.to_json()))
@@ -198,13 +205,12 @@ def read_metadata(path: Path) -> Metadata:
         MetadataError: no picture, no settings, or settings that are no such thing.
     """
     try:
-        with Image.open(path, formats=["PNG"]) as picture:  # reads the text only: the pixels stay packed
-            text: object = cast("dict[Any, Any]", picture.info).get(KEY)
+        text = png_text(path, KEY)
     except FileNotFoundError:
         raise MetadataError(f"{path}: no such file; expected a picture that lsregen made") from None
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except UNREADABLE as error:
         raise MetadataError(f"{path}: not a PNG picture that can be read ({error})") from None
-    if not isinstance(text, str):
+    if text is None:
         raise MetadataError(f"{path}: no settings of lsregen inside; were they removed, or was it saved by another program?")
     if len(text) > LONGEST:
         raise MetadataError(f"{path}: {len(text):,} characters of settings; at most {LONGEST:,} are read")

@@ -5,17 +5,23 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any, cast
+from warnings import catch_warnings, simplefilter
 
 from ..framework.errors import LsregenError
-from ..framework.files import reason, write_whole
+from ..framework.files import locked, make_folder, reason, write_whole
+from ..framework.packing import MOST_PIXELS
 
 FORMAT = "lsregen-report"
 """The `format` of a report.json, by which lsregen knows its own files."""
 SOFTWARE = "lsregen"
+LOCK = ".lsregen.lock"
+UNREADABLE = (OSError, ValueError, SyntaxError)
+"""What is raised of a picture that cannot be read."""
 NAME_LENGTH = 48  # of a name made from a prompt: with seed and ending it must fit into 255 bytes, four a letter
 LONGEST_NAME = 200  # of a given name, in bytes
 
@@ -49,19 +55,27 @@ def slug(prompt: str) -> str:
     return name or "image"
 
 
-def prepare_folder(folder: Path) -> None:
-    """Make a folder, and make sure that files can be written there.
+@contextmanager
+def sole(folder: Path) -> Generator[None]:
+    """Make a folder, and let no other command of lsregen's write images there; one in which nothing was kept is removed again.
 
     Raises:
-        OutputError: it cannot; says why.
+        OutputError: it cannot be made or written to.
+        ConfigError: another command is at work there.
     """
-    probe = folder / f".lsregen-{os.getpid()}.part"
+    made = [path for path in (folder, *folder.absolute().parents) if not os.path.lexists(path)]
+    taken = f"--out {folder}: another command is making images there; wait until it is done, or choose another --out"
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe.write_bytes(b"")
-        probe.unlink()
-    except OSError as error:
-        raise OutputError(f"--out {str(folder)!r}: cannot write there ({reason(error)}); choose another folder") from None
+        try:
+            make_folder(folder)
+        except OSError as error:
+            raise OutputError(f"--out {str(folder)!r}: cannot write there ({reason(error)}); choose another folder") from None
+        with locked(folder / LOCK, taken, keep=False):
+            yield
+    finally:
+        with suppress(OSError):  # until one has something in it
+            for path in made:
+                path.rmdir()
 
 
 def claim(paths: Iterable[Path], format: str = FORMAT, cure: str = "choose another --out or --name") -> list[Path]:
@@ -84,13 +98,31 @@ def is_own(path: Path, format: str = FORMAT) -> bool:
     """Whether a file was made by lsregen: a picture by its `Software`, a JSON file by its `format`."""
     if path.suffix != ".png":
         return read_own(path, format) is not None
+    try:
+        return (png_text(path, "Software") or "").startswith(SOFTWARE)
+    except UNREADABLE:
+        return False
+
+
+def png_text(path: Path, key: str) -> str | None:
+    """The text that a PNG file holds under a key. Where it stands behind the pixels, these are unpacked; up to `MOST_PIXELS`.
+
+    Raises:
+        OSError, ValueError, SyntaxError: there is no such file, or it cannot be read; all of them are in `UNREADABLE`.
+    """
     from PIL import Image
 
-    try:
-        with Image.open(path, formats=["PNG"]) as picture:
-            return str(cast("dict[Any, Any]", picture.info).get("Software", "")).startswith(SOFTWARE)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return False
+    with catch_warnings():
+        simplefilter("ignore", Image.DecompressionBombWarning)  # it is opened to be read, not to be unpacked
+        try:
+            picture = Image.open(path, formats=["PNG"])
+        except Image.DecompressionBombError as error:
+            raise ValueError(str(error)) from None
+    with picture:
+        if key not in picture.info and picture.width * picture.height <= MOST_PIXELS:
+            picture.load()
+        found: object = cast("dict[Any, Any]", picture.info).get(key)
+    return found if isinstance(found, str) else None
 
 
 def read_own(path: Path, format: str = FORMAT) -> dict[str, Any] | None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from .streams import stdout_kept
+
 if TYPE_CHECKING:
     from ..framework.options import Option
     from ..framework.plugins import Plugins, Registered
@@ -20,8 +22,9 @@ def command(as_json: bool) -> None:
     """List extractors, distances, samplers, models and detectors, with their options."""
     from ..framework.plugins import discover
 
-    plugins = discover()
-    click.echo(json.dumps(as_dict(plugins), indent=2) if as_json else "\n".join(listing(plugins)))
+    with stdout_kept() as echo:
+        plugins = discover()
+        echo(json.dumps(as_dict(plugins), indent=2) if as_json else "\n".join(listing(plugins)))
 
 
 def as_dict(plugins: Plugins) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def find_record(run: Path) -> tuple[Path, str | None]:
         raise RunError(f"{run}: not there; {expected}")
     if run.suffix.lower() != ".png":
         return run, None
-    for report in _reports(run.parent):
+    for report in reports_of(run.parent):
         try:
             images = read_record(report).images
         except RunError:  # an older one, perhaps, that is not the picture's
@@ -185,7 +185,7 @@ def find_record(run: Path) -> tuple[Path, str | None]:
     raise RunError(f"{run}: no report beside it speaks of this picture; {expected}, still in its folder")
 
 
-def _reports(folder: Path) -> list[Path]:
+def reports_of(folder: Path) -> list[Path]:
     """The reports of a folder, the newest first: a picture is of the last run that speaks of it."""
     kept = [
         (int(match[1]), path) for path in folder.glob("report-*.json") if (match := re.fullmatch(r"report-(\d{1,9})", path.stem))

@@ -12,7 +12,7 @@ from ..evaluation.tables import PARTS
 from ..framework.errors import ConfigError, nearest
 from .comparison import check_plot
 from .option_types import PATH
-from .output import prepare_folder, write_file
+from .output import write_file
 from .scoring import RESULT
 from .show import check_page
 
@@ -176,7 +176,6 @@ def plot(
         )
     rows = [row for row in rows if methods is None or row["guidance"] in methods]
     data = draw(rows, metrics, against, kind)
-    prepare_folder(out.parent)
     write_file(out, data)
     click.echo(click.format_filename(out))
 
@@ -186,6 +185,5 @@ def write_page(path: Path, template: str, **values: Any) -> int:
     from .pages import filled
 
     data = filled(template, **values).encode("utf-8", "replace")
-    prepare_folder(path.parent)
     write_file(path, data)
     return len(data)

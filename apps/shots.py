@@ -63,6 +63,7 @@ class Options:
     name: str | None
     trace: int
     metadata: bool
+    again: bool
     as_json: bool
 
 

@@ -8,7 +8,7 @@ import click
 
 from ..framework.files import reason
 from .option_types import PATH
-from .output import OutputError, prepare_folder, write_file
+from .output import OutputError, write_file
 from .records import RunError, find_record, read_record
 
 HEAD = 2000  # characters of a page within which it says who made it
@@ -36,7 +36,6 @@ def command(run: Path, out: Path | None) -> None:
         page = render(read_record(report), report, only)
     except RecursionError:
         raise RunError(f"{report}: a damaged report: its values are nested too deeply") from None
-    prepare_folder(path.parent)
     data = page.encode("utf-8", "replace")  # a prompt may hold half a character
     write_file(path, data)
     click.echo(f"{click.format_filename(path)}  {len(data) / 1e3:.0f} kB")

@@ -5,7 +5,11 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import Any
+from collections.abc import Callable, Generator
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
+
+import click
 
 UNWRITTEN = 1
 """The exit code of a command that did all it was asked for, and could not write what it had to say to stdout."""
@@ -59,3 +63,16 @@ def unwritten(stdout: Lasting | None) -> OSError | None:
         return None
     sys.stdout.flush()
     return None if isinstance(stdout.fault, BrokenPipeError) else stdout.fault
+
+
+@contextmanager
+def stdout_kept() -> Generator[Callable[[str], None]]:
+    """Gives the only function that writes to stdout in the block: what plugins print there goes to stderr."""
+    stdout: TextIO | None = sys.stdout
+
+    def echo(text: str) -> None:
+        if stdout is not None:
+            click.echo(text, file=stdout)
+
+    with redirect_stdout(sys.stderr):
+        yield echo

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from .option_types import NAME
+from .streams import stdout_kept
 
 
 @click.command()
@@ -22,8 +23,9 @@ def command(prompt: str, model: str | None) -> None:
     from ..framework.pipeline import DEFAULT_MODEL, Pipeline
     from ..framework.plugins import discover
 
-    plugins, model = discover(), model or DEFAULT_MODEL
-    check_model(model, plugins)
-    with memory_errors("for the model", "use a smaller --model"):
-        pipeline = Pipeline.load(model, device="cpu", plugins=plugins)
-    click.echo(pipeline.model.tokens(prompt).render())
+    with stdout_kept() as echo:
+        plugins, model = discover(), model or DEFAULT_MODEL
+        check_model(model, plugins)
+        with memory_errors("for the model", "use a smaller --model"):
+            pipeline = Pipeline.load(model, device="cpu", plugins=plugins)
+        echo(pipeline.model.tokens(prompt).render())

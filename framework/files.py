@@ -12,8 +12,9 @@ import stat
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 from .errors import ConfigError, LsregenError
 
@@ -214,28 +215,44 @@ def _sync(folder: Path) -> None:
 
 
 @contextmanager
-def locked(path: Path, taken: str) -> Generator[None]:
+def locked(path: Path, taken: str, *, keep: bool = True) -> Generator[None]:
     """Keep other processes from the same lock; the system ends it with the process, however that ends.
 
     Args:
-        path: the file that is locked; it is made, and stays.
+        path: the file that is locked; it is made.
         taken: the message if another process has the lock: what it does, and how to go on.
+        keep: whether the file stays when the block is done.
 
     Raises:
         ConfigError: another process has it, or the file cannot be written.
     """
+    with _locked_file(path, taken):
+        try:
+            yield
+        finally:
+            if not keep:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def _locked_file(path: Path, taken: str) -> IO[bytes]:
     try:
         import fcntl
     except ImportError:  # a system without it, where nobody watches
-        yield
-        return
-    try:
-        file = path.open("ab")
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be written ({reason(error)})") from None
-    with file:
+        return BytesIO()
+    while True:
+        try:
+            file = path.open("ab")
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be written ({reason(error)})") from None
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
+            file.close()
             raise ConfigError(taken) from None
-        yield
+        except OSError:  # a file system without locks
+            return file
+        with suppress(OSError):
+            if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
+                return file
+        file.close()  # whoever had the lock removed the file after it was opened here

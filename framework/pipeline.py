@@ -25,7 +25,7 @@ from .masks import check_proportions
 from .model_names import DEFAULT_MODEL, checked_source
 from .options import convert, plain
 from .plugins import Plugins, installed
-from .report import Report, Result, versions
+from .report import Report, Result, described
 from .requests import Batch, check_callable, make_batch
 from .sizes import checked_size, rendered_size
 from .taps import select_layers
@@ -154,21 +154,16 @@ class Pipeline:
         clock.lap("sample")
         images = to_pil(self._decode(z, batch.seeds))
         clock.lap("decode")
-        parts = [part for term in resolved.terms for part in (term.extractor, term.distance)]
         report = Report(
             **vars(batch),
+            **described(self.model, self.plugins, resolved),
             size=run.size,
-            config=resolved.as_dict(),
-            model=self.model.describe(),
             models=models,
             energies=tuple(pull.log),
             seconds=clock.laps,
             guided_passes=pull.passes,
             skipped_updates=pull.skipped,
             steps_made=watch.steps,
-            device=str(self.model.device),
-            dtype=str(self.model.dtype).removeprefix("torch."),
-            versions={**versions(), **self.plugins.versions_of(resolved.sampler, *parts)},
             initial=beginning(pictures, strength) if pictures is not None else {},
         )
         return Result(images, report, tracer.maps if tracer is not None else {}, tuple(renders))

@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
 
+    from .config import ResolvedConfig
+    from .plugins import Plugins
+    from .types import Model
+
 
 DECIDING = ("lsregen", "torch", "transformers", "safetensors")
 """The packages that decide the numbers of a run."""
@@ -29,6 +33,18 @@ def versions(packages: Iterable[str] = DECIDING) -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def described(model: Model, plugins: Plugins, resolved: ResolvedConfig) -> dict[str, Any]:
+    """What a report says of a run besides its prompts and its course: configuration, model, device, dtype and versions."""
+    parts = [part for term in resolved.terms for part in (term.extractor, term.distance)]
+    return {
+        "config": resolved.as_dict(),
+        "model": model.describe(),
+        "device": str(model.device),
+        "dtype": str(model.dtype).removeprefix("torch."),
+        "versions": {**versions(), **plugins.versions_of(resolved.sampler, *parts)},
+    }
 
 
 def weights(model: Mapping[str, Any]) -> Mapping[str, Any]:

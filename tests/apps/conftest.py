@@ -16,12 +16,13 @@ from lsregen.apps.cli import cli
 from lsregen.evaluation.protocol import weights
 from lsregen.evaluation.shapeworld import render, sample_scene
 from lsregen.framework import report as reports
+from lsregen.framework.config import apply_sets, load_guidance, merge, validate
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.guidance import LogEntry
 from lsregen.framework.images import beginning
 from lsregen.framework.layout import Layout
 from lsregen.framework.pipeline import Pipeline
-from lsregen.framework.plugins import discover
+from lsregen.framework.plugins import Plugins, discover
 from lsregen.framework.tokens import Piece, TokenTable
 from lsregen.framework.types import Prediction, Step, StepReport
 
@@ -30,7 +31,7 @@ BOXES = ("--box", "red circle=0.05,0.1,0.45,0.6", "--box", "blue square=0.55,0.4
 
 
 class StandInModel:
-    name, device, default_size, factor = "stand-in", torch.device("cpu"), (24, 16), 8
+    name, device, default_size, factor, dtype = "stand-in", torch.device("cpu"), (24, 16), 8, torch.float32
 
     def describe(self) -> dict[str, Any]:
         return {"name": "stand-in", "components": {"unet": {"sha256": {"a.safetensors": "0" * 64}}}}
@@ -56,11 +57,19 @@ class StandIn:
     model: StandInModel = field(default_factory=StandInModel)
     loaded: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
     calls: list[dict[str, Any]] = field(default_factory=list[dict[str, Any]])
+    plugins: Plugins = field(default_factory=discover)
     before_batch: Callable[[int], None] = lambda _: None
 
     def load(self, model: Any, **options: Any) -> StandIn:
         self.loaded.append({"model": model, **options})
         return self
+
+    def resolve(self, guidance: Any, *, steps: Any, cfg: Any, sampler: Any, sets: Sequence[str]) -> tuple[Any, Any]:
+        flags = {"cfg": cfg, "sampler": sampler}
+        config = merge(load_guidance(guidance), {key: value for key, value in flags.items() if value is not None})
+        resolved = validate(apply_sets(config, sets, self.plugins), self.plugins)
+        config = {**resolved.as_dict(), "steps": steps or 4, "cfg": cfg or 4.0}
+        return SimpleNamespace(as_dict=lambda: config, terms=resolved.terms, sampler=resolved.sampler), None
 
     def __call__(self, prompt: Sequence[str], *, layout: Sequence[Layout], seed: Sequence[int], **options: Any) -> reports.Result:
         self.calls.append({"prompt": prompt, "layout": layout, "seed": seed, **options})
@@ -71,21 +80,19 @@ class StandIn:
         for i in range(steps):
             options["on_step"](StepReport(Step(i, steps, i, 0.5, 0.6), zero, zero, Prediction(zero, zero), {}))
         rendered = "gligen_inversion" in str(options["guidance"])
+        resolved, _ = self.resolve(**{key: options[key] for key in ("guidance", "steps", "cfg", "sampler", "sets")})
         report = reports.Report(
             prompts=tuple(prompt),
             negatives=tuple(options["negative"]),
             layouts=tuple(layout),
             seeds=tuple(seed),
             size=size,
-            config={"steps": steps, "cfg": 4.0, "sampler": {"name": "ddim", "eta": 0.0}, "seed": 0, "guidance": {}},
-            model=self.model.describe(),
+            **reports.described(self.model, self.plugins, resolved),
             energies=tuple(LogEntry(i, "layout", tuple(s + i / 10 for s in seed), (True,) * n, 30.0) for i in range(steps)),
             seconds={"prepare": 0.01, "sample": 0.2, "decode": 0.01},
             guided_passes=steps,
             skipped_updates=0,
             steps_made=steps,
-            device="cpu",
-            dtype="float32",
             initial=beginning([options["init_image"]] * n, options["strength"]) if "init_image" in options else {},
             models={"small": self.model.describe()} if rendered else {},
         )

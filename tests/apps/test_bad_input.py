@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from click.testing import Result
+from PIL import Image
+
+from lsregen.apps.metadata import encode_png, read_metadata
+from lsregen.framework.plugins import Broken, Plugins
 
 from .conftest import BOXES, StandIn
 
@@ -66,6 +71,8 @@ EARLY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "cfg nan": (("--cfg", "nan"), ("--cfg", "nan")),
     "size in words": (("--size", "big"), ("--size 'big'", "WIDTHxHEIGHT")),
     "size of one side": (("--size", "64"), ("--size '64'", "such as 96x64")),
+    "size beyond all": (("--size", "32768x32768"), ("size 32768x32768", "67,108,864 pixels")),
+    "size of many digits": (("--size", "1000000000x1000000000"), ("--size '1000000000x1000000000'",)),
     "size of nothing": (("--size", "0x64"), ("--size '0x64'",)),
     "name with a folder": (("--name", "../x"), ("--name '../x'", "--out")),
     "empty name": (("--name", ""), ("--name", "''")),
@@ -101,6 +108,8 @@ PLACES = "--box PHRASE=LEFT,TOP,RIGHT,BOTTOM, --mask PHRASE=FILE.png or --layout
 PLACED = f"give a phrase its place: {PLACES}"
 SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sampler": (("--sampler", "dddim"), ("sampler", "'dddim'", "did you mean 'ddim'?", "ddpm")),
+    "set to nothing": (("--set", "model="), ("--set 'model='", "nothing stands behind the =")),
+    "set to no name": (("--set", "model=''"), ("model ''", "empty")),
     "set without value": (("--set", "steps"), ("--set 'steps'", "key=value")),
     "set of no setting": (("--set", "stepps=3"), ("stepps", "did you mean 'steps'?")),
     "set of no term": ((*BOXES, "--set", "guidance.layuot.gamma=3"), ("'layuot'", "did you mean 'layout'?")),
@@ -186,3 +195,22 @@ def test_a_message_names_what_was_given_once(run: Call) -> None:
         "Error: --box 'red circle=0.5,0.1,0.2,0.6', of the form PHRASE=LEFT,TOP,RIGHT,BOTTOM: left=0.5 > right=0.2; "
         "expected left < right: are the corners swapped?"
     ]
+
+
+def test_a_size_beyond_all_is_refused_wherever_it_comes_from(run: Call, stand_in: StandIn) -> None:
+    assert run("generate", "--name", "x", "--size", "24x16").exit_code == 0
+    made = read_metadata(Path("outputs/x-0.png"))
+    Path("huge.png").write_bytes(encode_png(Image.new("RGB", (8, 8)), replace(made, size=(32768, 32768))))
+    Path("huge.jsonl").write_text('{"prompt": "a circle", "size": [32768, 32768]}')
+    Path("here").mkdir()
+    check(run("--", "generate", "--from-image", "huge.png", "--model", "here"), "size 32768x32768")
+    check(run("--", "generate", "--prompts", "huge.jsonl", "--guidance", "none"), "size 32768x32768")
+    assert len(stand_in.loaded) == 1
+
+
+def test_own_plugins_that_cannot_be_loaded_are_the_first_thing_said(run: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    lacking = Plugins(broken=(Broken("lsregen", "0.1.0", "samplers = lsregen.samplers", "MemoryError: "),))
+    monkeypatch.setattr("lsregen.framework.plugins.discover", lambda *_, **__: lacking)
+    result = run("generate")
+    check(result, "MemoryError", "lsregen.samplers")
+    assert len(result.stderr.splitlines()) == 1

@@ -14,12 +14,12 @@ import torch
 from click.testing import Result
 from PIL import Image
 
-from lsregen.apps import job
-from lsregen.apps.generate import Progress
+from lsregen.apps import run_report, work
 from lsregen.apps.metadata import read_metadata
 from lsregen.apps.model_options import LOADED
 from lsregen.apps.output import OutputError, write_file
-from lsregen.framework.errors import NonFiniteError
+from lsregen.apps.progress import Progress
+from lsregen.framework.errors import ConfigError, NonFiniteError
 
 from .conftest import BOXES, PROMPT, StandIn
 
@@ -175,7 +175,8 @@ def test_no_metadata(run: Call, stand_in: StandIn) -> None:
 def test_own_files_are_replaced_and_said_so(run: Call, stand_in: StandIn) -> None:
     run("generate", *BOXES)
     assert "replaced" not in run("generate", *BOXES, "--seed", "1").stderr
-    assert "4 files of an earlier run were replaced" in run("generate", *BOXES, "--seed", "1").stderr
+    assert "4 files of an earlier run were replaced" in run("generate", *BOXES, "--seed", "1", "--again").stderr
+    assert "3 files of an earlier run were replaced" in run("generate", *BOXES, "--seed", "0", "--steps", "3").stderr
     assert Path(f"outputs/{STEM}-0.png").exists()
 
 
@@ -201,7 +202,7 @@ def test_no_report_is_lost(run: Call, stand_in: StandIn) -> None:
     result = run("generate", "--name", "x", "--seed", "1", "--count", "2")
     assert reports() == {"report.json": [1, 2], "report-1.json": [0, 1]}
     assert "The report.json of an earlier run is kept as report-1.json." in result.stderr
-    assert "1 file of an earlier run was replaced" in result.stderr  # the image of seed 1
+    assert "replaced" not in result.stderr  # the image of seed 1 was finished
     assert "kept as" not in run("generate", "--name", "x", "--seed", "1", "--count", "3").stderr  # the same images and one more
     assert reports() == {"report.json": [1, 2, 3], "report-1.json": [0, 1]}
     run("generate", "--name", "y")
@@ -215,7 +216,7 @@ def test_a_report_that_cannot_be_written_is_not_spoken_of(run: Call, stand_in: S
     def full(path: Path, data: object) -> None:
         raise OutputError(f"{path}: cannot be written (No space left on device)")
 
-    monkeypatch.setattr(job, "write_json", full)
+    monkeypatch.setattr(run_report, "write_file", full)
     result = run("generate", *BOXES)
     assert result.exit_code == 2
     assert "Failed; 1 of 1 images were finished and are kept in outputs, without a report.json." in result.stderr
@@ -232,7 +233,7 @@ def test_an_interrupt_while_an_image_is_written_does_not_lose_its_note(
         if path.name == "x-1.png":
             signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr(job, "write_file", interrupted)
+    monkeypatch.setattr(work, "write_file", interrupted)
     result = run("generate", "--count", "3", "--name", "x")
     assert result.exit_code == 130
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["outputs/x-0.png", "outputs/x-1.png"]
@@ -244,7 +245,7 @@ def test_an_interrupt_while_an_image_is_written_does_not_lose_its_note(
 def test_images_are_named_as_they_are_finished(run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
     lines: list[str] = []
     shown: list[int] = []
-    monkeypatch.setattr(Progress, "line", lambda _, text: lines.append(text))
+    monkeypatch.setattr(Progress, "line", lambda _, echo, text: lines.append(text))
     stand_in.before_batch = lambda _: shown.append(len(lines))
     run("generate", "--count", "3", "--name", "x")
     assert shown == [0, 1, 2]
@@ -299,20 +300,85 @@ def test_an_interrupt_before_the_first_image(run: Call, stand_in: StandIn) -> No
     result = run("generate", *BOXES)
     assert (result.exit_code, result.stdout) == (130, "")
     assert "Interrupted; no image was finished" in result.stderr
-    assert list(Path("outputs").iterdir()) == []
+    assert not Path("outputs").exists()
 
 
-def test_an_error_keeps_what_is_finished(run: Call, stand_in: StandIn) -> None:
+def test_an_error_of_one_image_leaves_the_others_alone(run: Call, stand_in: StandIn) -> None:
     def fail(batch: int) -> None:
         if batch == 1:
             raise NonFiniteError("term 'layout' at step 3: nan")
 
     stand_in.before_batch = fail
+    result = run("generate", *BOXES, "--count", "3", "--name", "x")
+    assert result.exit_code == 1
+    assert "Failed: outputs/x-1.png: term 'layout' at step 3: nan\n" in result.stderr
+    assert "Failed; 2 of 3 images were finished" in result.stderr
+    report = report_in()
+    assert (report["seeds"], report["interrupted"]) == ([0, 2], False)
+    failure = {"seed": 1, "path": "x-1.png", "prompt": PROMPT, "error": "term 'layout' at step 3: nan"}
+    assert report["failed"] == [failure]
+    stand_in.before_batch = lambda _: None
+    result = run("generate", *BOXES, "--count", "3", "--name", "x")
+    assert result.exit_code == 0
+    assert "2 were finished before, 1 made" in result.stderr
+    assert (report_in()["seeds"], report_in()["failed"]) == ([0, 1, 2], [])
+
+
+def test_a_batch_that_fails_is_made_one_by_one(run: Call, stand_in: StandIn) -> None:
+    def fail(_: int) -> None:
+        if 2 in stand_in.calls[-1]["seed"]:
+            raise ZeroDivisionError("a plugin's own")
+
+    stand_in.before_batch = fail
+    result = run("generate", "--count", "6", "--batch", "3", "--name", "x")
+    assert result.exit_code == 1
+    assert [list(call["seed"]) for call in stand_in.calls] == [[0, 1, 2], [0], [1], [2], [3, 4, 5]]
+    assert "Failed: outputs/x-2.png: ZeroDivisionError: a plugin's own\n" in result.stderr
+    assert report_in()["seeds"] == [0, 1, 3, 4, 5]
+
+
+@pytest.mark.parametrize("error", [ConfigError("not so"), OSError(28, "No space left on device", "/there"), MemoryError()])
+def test_an_error_that_the_others_would_meet_too_ends_the_run(run: Call, stand_in: StandIn, error: Exception) -> None:
+    def fail(batch: int) -> None:
+        if batch == 1:
+            raise error
+
+    stand_in.before_batch = fail
     result = run("generate", *BOXES, "--count", "3")
     assert result.exit_code == 2
-    assert "Failed; 1 of 3 images were finished" in result.stderr
-    assert result.stderr.endswith("Error: term 'layout' at step 3: nan\n")
-    assert report_in()["seeds"] == [0]
+    assert len(stand_in.calls) == 2
+    assert "Failed; 1 of 3 images were finished and are kept in outputs, with report.json." in result.stderr
+    assert "Error: " in result.stderr.splitlines()[-1]
+    assert (report_in()["seeds"], report_in()["interrupted"]) == ([0], False)
+
+
+def test_an_error_of_the_only_image_is_the_error_of_the_command(run: Call, stand_in: StandIn) -> None:
+    def fail(_: int) -> None:
+        raise NonFiniteError("term 'layout' at step 3: nan")
+
+    stand_in.before_batch = fail
+    result = run("generate", *BOXES)
+    assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: term 'layout' at step 3: nan")
+    assert not Path("outputs").exists()
+
+
+@pytest.mark.parametrize(("count", "code"), [("1", 2), ("2", 1)])
+def test_a_plugin_that_exits_is_an_error(run: Call, stand_in: StandIn, count: str, code: int) -> None:
+    def leave(_: int) -> None:
+        raise SystemExit(0)
+
+    stand_in.before_batch = leave
+    result = run("generate", "--count", count)
+    assert result.exit_code == code
+    assert "sys.exit(0)" in result.stderr
+
+
+def test_what_plugins_print_is_not_on_stdout(run: Call, stand_in: StandIn) -> None:
+    stand_in.before_batch = lambda _: print("noise")
+    result = run("generate", *BOXES, "--json")
+    assert json.loads(result.stdout) == report_in()
+    assert "noise" in result.stderr
+    assert run("generate", "--name", "x").stdout == "outputs/x-0.png  0.2 s\n"
 
 
 @pytest.mark.parametrize(

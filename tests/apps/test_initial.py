@@ -66,12 +66,20 @@ def refused(result: Result, said: str) -> None:
     assert said in result.stderr
 
 
+def test_pictures_of_other_formats_are_not_opened(run: Call, stand_in: StandIn) -> None:
+    for format in ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "EPS"):
+        Image.new("RGB", (48, 32)).save("start", format)
+        result = run("generate", "--init-image", "start", "--again")
+        assert result.exit_code == (2 if format in ("GIF", "PPM", "EPS") else 0), format
+        assert ("--init-image start" in result.stderr) == (result.exit_code == 2)
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
         (("--strength", "0.5"), "--strength 0.5: of what?"),
         (("--init-image", "absent.png"), "--init-image absent.png: no such file"),
-        (("--init-image", "text.png"), "--init-image text.png: cannot be read as a picture"),
+        (("--init-image", "text.png"), "--init-image text.png: cannot be read as an image"),
         (("--init-image", "start.png", "--strength", "1.5"), "strength: 1.5 is not above 0 and at most 1"),
         (("--init-image", "start.png", "--strength", "0.1", "--steps", "4"), "strength: 0.1 of 4 steps is less than one"),
     ],

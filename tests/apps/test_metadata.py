@@ -19,6 +19,8 @@ from lsregen.apps.metadata import LONGEST, Metadata, MetadataError, Sample, enco
 from lsregen.framework.errors import LsregenError
 from lsregen.framework.layout import Layout, Region, parse_box
 
+from .test_output import behind
+
 LAYOUT = Layout((parse_box("red circle=0.05,0.1,0.45,0.6"), Region("red")))
 METADATA = Metadata(
     batch=(Sample("a red circle", "", LAYOUT, 3), Sample("a red circle", "", LAYOUT, 4)),
@@ -176,3 +178,18 @@ def test_a_picture_whose_plugin_is_missing_names_its_package(run: Any, tmp_path:
     assert result.exit_code == 2
     assert "sampler: no sampler is called 'walk'" in result.stderr
     assert f"--from-image {picture}: made with plugins of 'acme-walk' '1.2', not loaded here; install them" in result.stderr
+
+
+def test_settings_behind_the_pixels_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    path.write_bytes(encode_png(Image.new("RGB", (3, 2)), METADATA))
+    with Image.open(behind(path)) as picture:
+        assert "lsregen" not in picture.info
+    assert read_metadata(path) == METADATA
+
+
+def test_settings_leave_out_only_the_batch() -> None:
+    alone = replace(METADATA, batch=(METADATA.own,), index=0)
+    assert alone.settings() == METADATA.settings()
+    for changed in (with_own(seed=9), with_own(negative="rain"), replace(METADATA, config={}), replace(METADATA, device="cuda")):
+        assert changed.settings() != METADATA.settings()

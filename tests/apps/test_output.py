@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from lsregen.apps.metadata import encode_png
-from lsregen.apps.output import OutputError, check_name, claim, keep_aside, prepare_folder, read_own, slug, write_file, write_json
+from lsregen.apps.output import OutputError, check_name, claim, keep_aside, png_text, read_own, slug, sole, write_file, write_json
+from lsregen.framework.errors import ConfigError
 
 
 @pytest.mark.parametrize(
@@ -35,13 +36,51 @@ def test_bad_names(name: str) -> None:
         check_name(name)
 
 
-def test_folder(tmp_path: Path) -> None:
-    prepare_folder(tmp_path / "a" / "b")
-    prepare_folder(tmp_path / "a" / "b")
-    assert list((tmp_path / "a" / "b").iterdir()) == []
+def test_one_command_at_a_time_writes_to_a_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "a" / "b"
+    with sole(folder):
+        with pytest.raises(ConfigError, match="another command is making images there"), sole(folder):
+            pass
+        (folder / "x").touch()
+    with sole(folder):
+        pass
+    assert [path.name for path in folder.iterdir()] == ["x"]
+
+
+def test_a_folder_in_which_nothing_was_kept_is_removed_again(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    for folder in (tmp_path / "a" / "b", tmp_path / "mine" / "c", tmp_path / "mine"):
+        with sole(folder):
+            assert folder.is_dir()
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine"]
     (tmp_path / "file").touch()
-    with pytest.raises(OutputError, match="cannot write there"):
-        prepare_folder(tmp_path / "file" / "b")
+    with pytest.raises(OutputError, match="cannot write there"), sole(tmp_path / "file" / "b"):
+        pass
+
+
+def behind(path: Path) -> Path:
+    """The same PNG file with its texts behind the pixels, as other programs write them."""
+    data, chunks, at = path.read_bytes(), list[bytes](), 8
+    while at < len(data):
+        length = int.from_bytes(data[at : at + 4], "big") + 12
+        chunks.append(data[at : at + length])
+        at += length
+    texts = [chunk for chunk in chunks if chunk[4:8] in (b"tEXt", b"zTXt", b"iTXt")]
+    assert texts
+    rest = [chunk for chunk in chunks if chunk not in texts]
+    path.write_bytes(data[:8] + b"".join([*rest[:-1], *texts, rest[-1]]))
+    return path
+
+
+def test_texts_behind_the_pixels_are_seen(tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    write_file(path, encode_png(Image.new("RGB", (2, 2)), about="another"))
+    before = {key: png_text(path, key) for key in ("Software", "lsregen-about", "nothing")}
+    assert before == {"Software": "lsregen", "lsregen-about": "another", "nothing": None}
+    with Image.open(behind(path)) as picture:
+        assert "Software" not in picture.info
+    assert {key: png_text(path, key) for key in before} == before
+    assert claim([path]) == [path]
 
 
 def test_a_file_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

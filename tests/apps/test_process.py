@@ -1,4 +1,4 @@
-"""The command as a process, on the embedded model: pictures on disk, the same again from the same seed, and Ctrl-C."""
+"""The command as a process, on the embedded model: the same again from the same seed, and what ends or cannot end it."""
 
 from __future__ import annotations
 
@@ -38,13 +38,14 @@ def test_pictures_on_disk_twice_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
-def test_ctrl_c_keeps_finished_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_sigterm_keep_finished_images(tmp_path: Path, number: signal.Signals) -> None:
     args = [*COMMAND, "--steps", "2", "--count", "1000", "--out", "kept"]
     process = subprocess.Popen(args, cwd=tmp_path, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 300
     while not (tmp_path / "kept" / "x-1.png").exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.05)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     stdout, stderr = process.communicate(timeout=120)
     assert process.returncode == 130, stderr
     assert "Traceback" not in stderr
@@ -68,3 +69,54 @@ def test_a_picture_made_again_is_the_same_to_the_last_pixel(tmp_path: Path) -> N
     with Image.open(tmp_path / "kept" / "x-1.png") as before, Image.open(tmp_path / "again" / "y-1.png") as after:
         assert before.tobytes() == after.tobytes()
     assert read_metadata(tmp_path / "again" / "y-1.png") == read_metadata(tmp_path / "kept" / "x-1.png")
+
+
+@pytest.mark.long
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
+def test_a_command_that_is_killed_and_given_again_makes_only_what_is_missing(tmp_path: Path) -> None:
+    args, out = [*COMMAND, "--steps", "2", "--count", "5"], tmp_path / "killed"
+
+    def made() -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in out.glob("x-?.png")}
+
+    def kill_after(images: int) -> None:
+        process = subprocess.Popen([*args, "--out", out], env=ENVIRONMENT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 300
+        while len(made()) < images and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.01)
+        process.kill()
+        process.wait()
+
+    before: dict[str, int] = {}
+    for images in (1, 3):
+        kill_after(images)
+        assert before.items() <= made().items()  # nothing is made twice
+        before = made()
+        assert {int(name[2]) for name in before} <= set(json.loads((out / "report.json").read_text())["seeds"])
+    done = subprocess.run([*args, "--out", out], env=ENVIRONMENT, capture_output=True, text=True, check=True)
+    assert before.items() <= made().items()
+    assert f"{len(before)} were finished before, {5 - len(before)} made" in done.stderr
+    subprocess.run([*args, "--out", tmp_path / "whole"], env=ENVIRONMENT, capture_output=True, check=True)
+    assert {path.name: path.read_bytes() for path in out.glob("*.png")} == {
+        path.name: path.read_bytes() for path in (tmp_path / "whole").glob("*.png")
+    }
+    report, whole = (json.loads((folder / "report.json").read_text()) for folder in (out, tmp_path / "whole"))
+    timed = ("seconds", "folder", "images")
+    assert {key: report[key] for key in report if key not in timed} == {key: whole[key] for key in whole if key not in timed}
+    assert {path.name for path in out.iterdir()} == {path.name for path in (tmp_path / "whole").iterdir()}
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no pipes that close so, nor a device that is full")
+@pytest.mark.parametrize(("stdout", "code"), [("closed", 0), ("/dev/full", 1)])
+def test_a_stdout_that_takes_no_more_does_not_end_the_images(tmp_path: Path, stdout: str, code: int) -> None:
+    args = [*COMMAND, "--steps", "1", "--trace", "0", "--count", "3", "--out", tmp_path / "out"]
+    reading, writing = os.pipe()
+    os.close(reading)
+    if stdout != "closed":
+        os.close(writing)
+        writing = os.open(stdout, os.O_WRONLY)
+    done = subprocess.run(args, env=ENVIRONMENT, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
+    os.close(writing)
+    assert (done.returncode, "Traceback" in done.stderr) == (code, False), done.stderr
+    assert ("Error: stdout" in done.stderr) == bool(code)
+    assert json.loads((tmp_path / "out" / "report.json").read_text())["seeds"] == [0, 1, 2]

@@ -1,0 +1,160 @@
+"""Which images of a job an earlier command has finished: the same settings, and every picture about them there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from ..framework.errors import LsregenError
+from ..framework.files import is_file
+from ..framework.images import beginning
+from ..framework.options import plain
+from ..framework.report import described
+from .job import Files, Job, Made
+from .metadata import ABOUT, Metadata, MetadataError, Sample, read_metadata
+from .output import UNREADABLE, png_text, read_own
+from .records import RunError, read_record, reports_of
+
+if TYPE_CHECKING:
+    from ..framework.pipeline import Pipeline
+    from .shots import Shot
+
+SHARED = ("prompt", "negative", "layout", "size", "config", "model", "models", "device", "dtype", "versions", "initial")
+"""What a report says of all its images at once, where it is the same for all."""
+
+
+class Finished:
+    """Finds finished images of a job; nothing is changed.
+
+    An image is finished if the settings in its file (or, of one without, those in a report that has the hash of its file) are
+    those that this job would give it: prompt, layout, seed, size, the whole configuration, the hashes of all weights, device,
+    dtype and versions. The batch that it was made in may be another, for it decides about rounding only; unless an image is made
+    again, for which it counts too. And every picture about it must be there, made of this very file.
+    """
+
+    def __init__(self, job: Job, pipeline: Pipeline, batch: Any = None) -> None:
+        """`batch`: that of the image to be made again."""
+        resolved, _ = pipeline.resolve(job.guidance, **job.options)
+        self.job, self.pipeline, self.batch = job, pipeline, batch
+        self.described = described(pipeline.model, pipeline.plugins, resolved)
+
+    def all(self) -> list[Made]:
+        return [made for shot in self.job.kept if (made := self.find(shot)) is not None]
+
+    def find(self, shot: Shot) -> Made | None:
+        """The image, if it is finished."""
+        files = self.job.files(shot)
+        if not is_file(files.image) or self.job.stale(shot):
+            return None
+        try:
+            digest = sha256(files.image.read_bytes()).hexdigest()
+            entry = self._entries.get((files.image.name, digest))
+            inside = _inside(files.image)
+            if (inside is not None) != self.job.with_metadata or not (inside or entry):
+                return None
+            settings = inside.settings() if inside is not None else _settings(entry or {})
+            if not self._same(settings, shot) or (self.batch is not None and (inside is None or inside.batch != self.batch)):
+                return None
+            there = self._pictures(files, digest, entry)
+            if there is None or (entry is None and not _whole(files.image)):
+                return None
+        except UNREADABLE:
+            return None
+        seeds = [sample.seed for sample in inside.batch] if inside is not None else (entry or {})["batch_seeds"]
+        index = inside.index if inside is not None else (entry or {}).get("index", 0)
+        said = entry or {"energies": [], "seconds": None}
+        return Made(there, settings, seeds, index, said["energies"], said["seconds"], digest, earlier=True)
+
+    def _same(self, settings: Mapping[str, Any], shot: Shot) -> bool:
+        expected = self._expected(shot).settings()
+        names = [key for key in {*settings, *expected} if settings.get(key) != expected.get(key)]
+        if names != ["models"]:
+            return not names
+        return settings["models"] == self._models
+
+    def _expected(self, shot: Shot) -> Metadata:
+        """What an image will say of itself, but for the models that render for it."""
+        job, found = self.job, self.described
+        settings: dict[str, Any] = {**found, "config": {**found["config"], "seed": shot.seed}}
+        settings["config"].pop("model", None)
+        initial = {} if job.initial is None else beginning([job.initial.picture], job.initial.strength)
+        return Metadata(
+            batch=(Sample(shot.prompt, shot.negative, shot.layout, shot.seed),),
+            index=0,
+            size=shot.size or self.pipeline.model.default_size,
+            **settings,
+            initial={**initial, "sha256": initial["sha256"][0]} if initial else {},
+        )
+
+    @cached_property
+    def _models(self) -> dict[str, Any] | None:
+        """The models that render, described: loaded for a moment each, since only their weights tell; None if one cannot be."""
+        from ..framework.model_names import with_models
+        from ..framework.pipeline import Pipeline
+
+        names: list[str] = []
+
+        def note(name: str, find: Any) -> str:
+            if find is None:
+                names.append(name)
+            return name
+
+        where: dict[str, Any] = {
+            "device": self.described["device"],
+            "dtype": self.described["dtype"],
+            "plugins": self.pipeline.plugins,
+        }
+        try:
+            with_models(self.described["config"], self.pipeline.plugins, note)
+            return {name: plain(Pipeline.load(name, **where).model.describe()) for name in names}
+        except LsregenError:  # making the image tells why
+            return None
+
+    def _pictures(self, files: Files, digest: str, entry: Mapping[str, Any] | None) -> Files | None:
+        """The files of an image that is finished; None if a picture about it is not there, or is of another file."""
+        said = {entry.get(f"{kind}_path") for kind in ("layout", "attention", "source")} if entry is not None else set[Any]()
+        there = [path for path in files.about if is_file(path) and png_text(path, ABOUT) == self.job.about(digest)]
+        lacking = [path for path in files.about if path not in there]
+        if lacking and (entry is None or any(path.name in said or is_file(path) for path in lacking)):
+            return None
+        return files.only(there)
+
+    @cached_property
+    def _entries(self) -> dict[tuple[str, str], dict[str, Any]]:
+        """What the reports of the folder say of images, by the name and the hash of their files; the newest wins."""
+        found: dict[tuple[str, str], dict[str, Any]] = {}
+        for path in reports_of(self.job.folder):
+            try:
+                read_record(path)
+            except RunError:  # not there, or damaged
+                continue
+            report = read_own(path) or {}
+            shared = {key: report[key] for key in SHARED if key in report}
+            for image in cast("list[dict[str, Any]]", report["images"]):
+                found.setdefault((image["path"], str(image.get("sha256"))), {**shared, **image})
+        return found
+
+
+def _settings(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings of an image as a report has them, in the form of `Metadata.settings`."""
+    found = {key: entry[key] for key in (*SHARED, "seed") if key in entry}
+    return {**found, "config": {**entry.get("config", {}), "seed": entry["seed"]}}
+
+
+def _inside(path: Path) -> Metadata | None:
+    try:
+        return read_metadata(path)
+    except MetadataError:
+        return None
+
+
+def _whole(path: Path) -> bool:
+    """Whether a picture can be unpacked; no report says that it is whole."""
+    from PIL import Image
+
+    with Image.open(path) as picture:
+        picture.load()
+    return True
