@@ -9,10 +9,10 @@ from typing import cast
 import torch
 from torch import Tensor
 
-from .errors import ConfigError, shown
+from .errors import ConfigError, PluginError, shown
 from .options import convert
 from .schedule import Schedule, first_step
-from .types import Distance, Energy, FeatureExtractor, Features, Model, Step
+from .types import Distance, Energy, FeatureExtractor, Features, Model, Step, View
 
 LOOKS = ("kind",)
 MEASURES = ("accepts",)
@@ -132,19 +132,88 @@ def _without(present: Tensor, seeds: Sequence[int]) -> str:
     return f"the {'image of seed' if len(bare) == 1 else 'images of the seeds'} {', '.join(bare)}" if bare else ""
 
 
-def checked_features(found: object, term: str, extractor: object, method: str) -> Features:
-    """What an extractor's method gave.
+def checked_features(found: object, term: str, extractor: FeatureExtractor, method: str, samples: int) -> Features:
+    """What an extractor's method gave for so many samples.
 
     Raises:
-        ConfigError: it is no `Features`.
+        ConfigError: it is no `Features`, of another kind than the extractor says, or of other shapes.
     """
+    wrong = described(found)
     if isinstance(found, Features):
-        return found
+        fault = _misshapen(found, extractor.kind, samples)
+        if not fault:
+            return found
+        wrong = f"a Features whose {fault}"
     name = type(extractor).__name__
     raise ConfigError(
-        f"term {term!r}: {method} of extractor {name} returned {described(found)}; expected a Features; "
+        f"term {term!r}: {method} of extractor {name} returned {wrong}; expected a Features of kind {extractor.kind!r} with maps "
+        f"[b n k h w], and present and group [b k], b here {samples}; "
         f"lsregen.framework.testing.check_extractor({name}(...)) finds this"
     )
+
+
+def _misshapen(found: Features, kind: str, samples: int) -> str:
+    """What is wrong with features; empty if nothing is."""
+    if found.kind != kind:
+        return f"kind is {shown(found.kind)}"
+    maps = cast("tuple[object, ...]", tuple(found.maps) if isinstance(cast("object", found.maps), tuple | list) else ())
+    if not maps:
+        return f"maps are {described(found.maps)}, without any"
+    for i, each in enumerate(maps):
+        if not (isinstance(each, Tensor) and each.ndim == 5 and len(each) == samples):
+            return f"maps[{i}] is {described(each)}"
+    things = found.maps[0].shape[2]
+    parts: dict[str, object] = {"present": found.present, "group": found.group}
+    for name, part in parts.items():
+        if not isinstance(part, Tensor):
+            return f"{name} is {described(part)}"
+        numbers = part.dtype == torch.bool if name == "present" else not (part.is_floating_point() or part.is_complex())
+        if part.shape != (samples, things) or not numbers:
+            dtype = str(part.dtype).removeprefix("torch.")
+            return f"{name} is {described(part)} of {dtype}, beside maps of {things} things"
+    return ""
+
+
+def check_attached(view: View, model: Model) -> View:
+    """A pass whose values depend on the latent, as every pull needs.
+
+    Raises:
+        PluginError: they do not: the model is at fault, whatever the terms make of them.
+    """
+    loose = view.loose
+    if not loose:
+        return view
+    raise PluginError(
+        f"model {model.name!r}: {loose} of its pass does not depend on the latent, so nothing can be pulled: observe detaches "
+        "it, or runs without gradient; lsregen.framework.testing.check_model finds this"
+    )
+
+
+def check_steps(steps: object, sampler: object) -> tuple[Step, ...]:
+    """The steps that a sampler's schedule gave.
+
+    Raises:
+        ConfigError: they are no steps, or none.
+    """
+    given = cast("tuple[object, ...]", tuple(cast("Sequence[object]", steps)) if isinstance(steps, tuple | list) else ())
+    if not given or not all(isinstance(step, Step) for step in given):
+        raise ConfigError(
+            f"sampler {type(sampler).__name__}: schedule returned {described(cast('object', steps))}; expected a tuple of steps"
+        )
+    return cast("tuple[Step, ...]", given)
+
+
+def check_latent(found: object, z: Tensor, sampler: object) -> Tensor:
+    """What a sampler's step gave.
+
+    Raises:
+        ConfigError: it is no latent of the same shape.
+    """
+    if not (isinstance(found, Tensor) and found.shape == z.shape):
+        raise ConfigError(
+            f"sampler {type(sampler).__name__}: step returned {described(found)}; expected a latent of shape {list(z.shape)}"
+        )
+    return found
 
 
 def checked_energy(found: object, term: str, distance: object, samples: int) -> Energy:

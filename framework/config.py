@@ -134,7 +134,7 @@ def load_guidance(given: Mapping[str, Any] | str | Path | None) -> Config:
     Raises:
         ConfigError: as `load_preset` and `load_yaml`.
     """
-    if given is None or given == "none":
+    if given is None or (isinstance(given, str) and given == "none"):
         return {}
     if isinstance(given, Mapping):
         return dict(given)
@@ -230,11 +230,13 @@ def validate(config: Mapping[str, Any], plugins: Plugins, depth: int = 0) -> Res
             check_within(checked.get(key, least), key, least, most)
         except ConfigError as error:
             problems.append(str(error))
+    if (cfg := checked.get("cfg")) is not None and cfg < 0:
+        problems.append(f"cfg {cfg}: expected a number of at least 0")
     sampler_name, sampler = _plugin("sampler", checked.get("sampler"), "sampler", plugins, problems, depth)
     guidance = checked["guidance"]
     terms: list[ResolvedTerm] = []
     if not isinstance(guidance, dict):
-        problems.append(f"guidance: {guidance!r} is not a mapping from term names to terms")
+        problems.append(f"guidance: {shown(guidance)} is not a mapping from term names to terms")
     else:
         for name, term in cast("dict[Any, Any]", guidance).items():
             if (resolved := _term(str(name), term, plugins, problems, depth)) is not None:
@@ -253,7 +255,7 @@ def _term(name: str, given: Any, plugins: Plugins, problems: list[str], depth: i
 
     path = f"guidance.{name}"
     if not isinstance(given, dict):
-        problems.append(f"{path}: {given!r} is not a mapping with extractor, distance and a schedule")
+        problems.append(f"{path}: {shown(given)} is not a mapping with extractor, distance and a schedule")
         return None
     term = cast("Config", given)
     before = len(problems)
@@ -297,7 +299,7 @@ def _plugin(kind: str, given: Any, path: str, plugins: Plugins, problems: list[s
     name = options.pop("name", None)
     if not isinstance(name, str):
         known = ", ".join(sorted(getattr(plugins, f"{kind}s"))) or "none"
-        problems.append(f"{path}: {given!r} does not name a {kind}; installed: {known}")
+        problems.append(f"{path}: {shown(given)} does not name a {kind}; installed: {known}")
         return "", None
     try:
         registered = plugins.find(kind, name)
@@ -319,6 +321,10 @@ def _named(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _empty(value: object) -> bool:
+    return isinstance(value, dict) and not value
+
+
 def _over(base: Any, override: Any) -> Any:
     """`override` laid over `base`. A mapping that names another plugin replaces it: its options belong to the old one."""
     if not isinstance(base, dict) or not isinstance(override, dict):
@@ -326,7 +332,10 @@ def _over(base: Any, override: Any) -> Any:
     under, above = cast("Config", base), cast("Config", override)
     if "name" in above and "name" in under and above["name"] != under["name"]:
         return above
-    return {**under, **{key: _over(under[key], value) if key in under and value != {} else value for key, value in above.items()}}
+    return {
+        **under,
+        **{key: _over(under[key], value) if key in under and not _empty(value) else value for key, value in above.items()},
+    }
 
 
 __all__ = [

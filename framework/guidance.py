@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, TypeAlias, cast
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from .checking import check_parts, check_pull, check_samples, check_window, checked_energy, checked_features, remedies
-from .errors import ConfigError, NonFiniteError, shown
+from .calls import calling
+from .checking import check_attached, check_window, remedies
+from .errors import ConfigError, NonFiniteError
 from .gradients import Backward, broken_samples, normalised
 from .progress import TermStep
-from .rasters import check_raster
 from .schedule import Schedule
-from .taps import TapPoint, Taps, select_layers
-from .types import Distance, Energy, FeatureExtractor, Latents, Needs, Prediction, Run, Step, View
-
-
-@dataclass(frozen=True)
-class Term:
-    """One pull: what to look at, how far it is, and when to pull how hard."""
-
-    extractor: FeatureExtractor
-    distance: Distance
-    schedule: Schedule = field(default_factory=Schedule)
-    name: str = ""
-
-    def __post_init__(self) -> None:
-        check_parts(self.name, self.extractor, self.distance, self.schedule)
-        if self.extractor.kind not in self.distance.accepts:
-            extractor, distance = type(self.extractor).__name__, type(self.distance).__name__
-            raise ConfigError(
-                f"term {self.name or '?'}: distance {distance} accepts features of kind {', '.join(self.distance.accepts)}, "
-                f"but extractor {extractor} gives {self.extractor.kind}"
-            )
-        check_pull(self.name, self.extractor, self.distance, self.schedule)
-        try:
-            check_raster(self.distance.raster)
-        except ConfigError as error:
-            raise ConfigError(f"term {self.name or '?'}: distance {type(self.distance).__name__}: {error}") from None
+from .taps import TapPoint, Taps
+from .terms import ActiveTerm, Term, named, terms_of
+from .types import Energy, Latents, Prediction, Run, Step, View
 
 
 @dataclass(frozen=True)
@@ -51,43 +28,14 @@ class Guidance:
     terms: tuple[Term, ...] = ()
 
     def __init__(self, terms: Term | Sequence[Term] = ()) -> None:
-        object.__setattr__(self, "terms", tuple(_named(_terms(terms))))
+        object.__setattr__(self, "terms", tuple(named(terms_of(terms))))
 
     def __add__(self, other: Guidance | Term) -> Guidance:
-        return Guidance((*self.terms, *(other.terms if isinstance(other, Guidance) else _terms(other))))
+        return Guidance((*self.terms, *(other.terms if isinstance(other, Guidance) else terms_of(other))))
 
     def start(self, run: Run) -> GuidanceRun:
         with torch.no_grad():
             return GuidanceRun(self, run)
-
-
-def _terms(given: object) -> tuple[Term, ...]:
-    """One term, or several.
-
-    Raises:
-        ConfigError: something else is among them.
-    """
-    terms = tuple(cast("Sequence[object]", given)) if isinstance(given, list | tuple) else (given,)
-    for term in terms:
-        if not isinstance(term, Term):
-            by_name = "; a preset's: pipeline.resolve(name)[1]" if isinstance(term, str) else ""
-            raise ConfigError(
-                f"guidance: {shown(term)} is no term; expected Term(extractor, distance), or a list of them{by_name}"
-            )
-    return cast("tuple[Term, ...]", terms)
-
-
-def _named(terms: Sequence[Term]) -> Iterator[Term]:
-    """Every term under a name of its own: the given one, else its distance's, numbered where names meet."""
-    taken: set[str] = set()
-    for term in terms:
-        given = term.name or type(term.distance).__name__
-        name, number = given, 1
-        while name in taken:
-            number += 1
-            name = f"{given}#{number}"
-        taken.add(name)
-        yield replace(term, name=name)
 
 
 @dataclass(frozen=True)
@@ -104,50 +52,7 @@ class LogEntry:
     strength: float
 
 
-class _ActiveTerm:
-    """A term within a run: its prepared state, its tap points, and the samples that have stopped for good."""
-
-    def __init__(self, term: Term, run: Run) -> None:
-        self.term, self.seeds = term, run.seeds
-        self.looked = False
-        self.state: Any = term.extractor.prepare(run, term.distance.raster)
-        self.needs: Needs = term.extractor.needs
-        self.stopped = torch.zeros(len(run.z_T), dtype=torch.bool, device=run.z_T.device)
-        self.points = frozenset(
-            TapPoint(layer.name, request.kind)
-            for request in self.needs.taps
-            for layer in select_layers(run.denoiser.layers, request.layers)
-        )
-        if self.shares_pass and (term.schedule.repeats > 1 or term.schedule.refine):
-            raise ConfigError(
-                f"term {term.name!r}: it looks at attention layers, so at site {term.schedule.site!r} it shares its pass with "
-                "denoising: repeats and refine need site 'before'"
-            )
-
-    @property
-    def shares_pass(self) -> bool:
-        """Whether it reuses the pass that denoising makes. A z0 term that looks at the prediction alone needs no pass at all."""
-        return self.term.schedule.site in ("after", "noise") or (self.term.schedule.site == "z0" and bool(self.points))
-
-    def energy(self, view: View) -> Energy:
-        name, extractor, distance = self.term.name, self.term.extractor, self.term.distance
-        current = checked_features(extractor.current(view, self.state), name, extractor, "current")
-        target = None
-        if distance.needs_target:
-            target = extractor.target(view, self.state)
-            if target is None:
-                raise ConfigError(
-                    f"term {name!r}: distance {type(distance).__name__} needs a target, and extractor "
-                    f"{type(extractor).__name__} has none for this run; give boxes, masks or a reference"
-                )
-            target = checked_features(target, name, extractor, "target")
-        if not self.looked:
-            check_samples(name, extractor, distance, self.seeds, current, target)
-            self.looked = True
-        return checked_energy(distance(current, target), name, distance, len(view.z))
-
-
-_Pending: TypeAlias = tuple[_ActiveTerm, TermStep]
+_Pending: TypeAlias = tuple[ActiveTerm, TermStep]
 
 
 @dataclass(frozen=True)
@@ -163,7 +68,7 @@ class _Pull:
     """One term at one latent: its energy, the part of it that is minimised now `[b]`, zero for samples that are done; and which
     samples were `seen`."""
 
-    active: _ActiveTerm
+    active: ActiveTerm
     progress: TermStep
     energy: Energy
     minimised: Tensor
@@ -193,7 +98,7 @@ class GuidanceRun:
         self.run = run
         for term in guidance.terms:  # first: what prepares may render for a minute
             check_window(term.name, term.schedule, run.steps)
-        self.terms = [_ActiveTerm(term, run) for term in guidance.terms]
+        self.terms = [ActiveTerm(term, run) for term in guidance.terms]
         self.log: list[LogEntry] = []
         self.energies: dict[str, Tensor] = {}
         self.passes = 0
@@ -210,8 +115,7 @@ class GuidanceRun:
         """
         proposals: dict[str, Latents] = {}
         for active in self.terms:
-            propose = getattr(active.term.extractor, "initial", None)
-            if propose is not None and (z := propose(self.run, active.state)) is not None:
+            if (z := active.initial(self.run)) is not None:
                 proposals[active.term.name] = z
         if len(proposals) > 1 or (proposals and self.run.eps_T is not None):
             also = ["the image that the run starts from"] if self.run.eps_T is not None else []
@@ -240,7 +144,7 @@ class GuidanceRun:
         z, self._shift_after = z - self._shift_after, None
         return z
 
-    def _due(self, step: Step, *sites: str) -> list[_ActiveTerm]:
+    def _due(self, step: Step, *sites: str) -> list[ActiveTerm]:
         return [
             t for t in self.terms if t.term.schedule.site in sites and t.term.schedule.active(step) and not bool(t.stopped.all())
         ]
@@ -259,9 +163,9 @@ class GuidanceRun:
             return _Look(View(leaf, step, taps, self.run.denoiser.layers), everyone)
         self.passes += 1
         if shared or 2 * int(live.sum()) > len(leaf):
-            return _Look(self.run.denoiser.observe(leaf, step, taps), everyone)
+            return _Look(check_attached(self.run.denoiser.observe(leaf, step, taps), self.run.model), everyone)
         chosen = [i for i in range(len(leaf)) if bool(live[i])]
-        some = self.run.denoiser.select(chosen).observe(leaf[chosen], step, taps)
+        some = check_attached(self.run.denoiser.select(chosen).observe(leaf[chosen], step, taps), self.run.model)
         return _Look(some.spread(leaf, partial(_taken, live=live)), live)
 
     def _look_at(self, z: Latents, step: Step, prediction: Prediction) -> _Look:
@@ -269,7 +173,7 @@ class GuidanceRun:
         return _Look(view, torch.ones(len(z), dtype=torch.bool, device=z.device))
 
     def _descend(
-        self, variable: Tensor, step: Step, terms: list[_ActiveTerm], look: Callable[[Tensor, list[_Pending]], _Look]
+        self, variable: Tensor, step: Step, terms: list[ActiveTerm], look: Callable[[Tensor, list[_Pending]], _Look]
     ) -> Tensor:
         """Repeat `variable -= sum_i gamma_i * g_i` until every term is done with every sample."""
         pending = [(t, TermStep(t.term.schedule, step, t.stopped)) for t in terms]
@@ -282,7 +186,7 @@ class GuidanceRun:
             del pulls  # one graph at a time
         return variable
 
-    def _predict_with(self, z: Latents, step: Step, terms: list[_ActiveTerm]) -> Prediction:
+    def _predict_with(self, z: Latents, step: Step, terms: list[ActiveTerm]) -> Prediction:
         """The prediction, and the pulls of terms that share its pass."""
         conditional, shifts, pulls = self._shared_pass(z, step, terms)  # its graph is gone before the other branch runs
         prediction = self.run.denoiser.predict(z, step, conditional)
@@ -294,7 +198,7 @@ class GuidanceRun:
         self._shift_after = shifts.get("after")
         return prediction
 
-    def _shared_pass(self, z: Latents, step: Step, terms: list[_ActiveTerm]) -> tuple[Prediction, dict[str, Tensor], list[_Pull]]:
+    def _shared_pass(self, z: Latents, step: Step, terms: list[ActiveTerm]) -> tuple[Prediction, dict[str, Tensor], list[_Pull]]:
         """One differentiable pass gives the conditional prediction and the shifts of all the terms, by site."""
         leaf = z.detach().requires_grad_()
         with torch.enable_grad():
@@ -307,14 +211,15 @@ class GuidanceRun:
         return Prediction(seen.view.eps.detach(), seen.view.z0.detach()), shifts, [pull.settled() for pull in pulls]
 
     def _pulls(self, seen: _Look, pending: Sequence[_Pending], step: Step) -> list[_Pull]:
-        energies = [self._energy(active, seen, step, seen.samples & progress.updated) for active, progress in pending]
+        energies = [self._energy(active, seen, step, progress.updated) for active, progress in pending]
         return [
             _Pull(active, progress, energy, progress.minimised(energy), seen.samples)
             for (active, progress), energy in zip(pending, energies, strict=True)
         ]
 
-    def _energy(self, term: _ActiveTerm, seen: _Look, step: Step, counted: Tensor) -> Energy:
-        energy = term.energy(seen.view)
+    def _energy(self, term: ActiveTerm, seen: _Look, step: Step, updated: Tensor) -> Energy:
+        counted = seen.samples & updated
+        energy = term.energy(seen.view, updated)
         if not bool((torch.isfinite(energy.value) & torch.isfinite(energy.watch))[counted].all()):
             values = [float(value) for value in energy.value.detach()]
             raise NonFiniteError(
@@ -341,7 +246,8 @@ class GuidanceRun:
             energies = torch.stack(scaled).sum(dim=0)  # [b]
         names = ", ".join(repr(pull.name) for pull in group)
         constant = ", ".join(repr(p.name) for p, energy in zip(group, scaled, strict=True) if not energy.requires_grad)
-        gradient = None if constant else self._backward(energies, leaf, keep_graph=keep_graph)
+        with calling(f"term {names} at step {step.index}", "gradient, by distance", group[0].active.term.distance):
+            gradient = None if constant else self._backward(energies, leaf, keep_graph=keep_graph)
         if gradient is None:
             raise ConfigError(f"term {constant or names}: its energy does not depend on the latent, so there is nothing to pull")
         # Zero times an infinite slope is not zero: the gradient of a sample that is done may be anything.

@@ -7,7 +7,8 @@ from typing import TypeAlias
 
 import torch
 
-from .checking import remedies
+from .calls import calling
+from .checking import check_latent, remedies
 from .errors import NonFiniteError
 from .guidance import Guidance, GuidanceRun
 from .types import Latents, Run, Step, StepReport
@@ -24,8 +25,10 @@ def sample(run: Run, guidance: Guidance, on_step: OnStep | None = None) -> tuple
     for step in run.steps:
         z = pull.before(z, step)
         prediction = pull.predict(z, step)
-        z_next = run.sampler.step(z, prediction, step, run.noise(step))
-        z_next = _checked(pull.after(z_next, step), run, step, pulled=bool(pull.log))
+        noise = run.noise(step)
+        with calling(f"step {step.index}", "sampler", run.sampler, "step"):
+            z_next = run.sampler.step(z, prediction, step, noise)
+        z_next = _checked(pull.after(check_latent(z_next, z, run.sampler), step), run, step, pulled=bool(pull.log))
         if on_step is not None and on_step(StepReport(step, z, z_next, prediction, dict(pull.energies))) is False:
             return z_next, pull
         z = z_next

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
+from .calls import calling
 from .errors import ConfigError, LsregenError, nearest, shown
 from .values import bare, check_path, half_a_character
 
@@ -145,6 +146,9 @@ def _construct(
             problems.append(join(path, error))
             del built[at.name]
             whole = False
+        except (Exception, SystemExit):
+            with calling(path, "options of", cls):
+                raise
     return None
 
 

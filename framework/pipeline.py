@@ -14,7 +14,8 @@ import torch
 from PIL import Image as PILImage
 
 from .arguments import checked_whole
-from .checking import overshoot, remedies
+from .calls import calling
+from .checking import check_steps, overshoot, remedies
 from .config import KEYS, MOST_STEPS, ResolvedConfig, apply_sets, load_guidance, merge, validate
 from .errors import ConfigError, NonFiniteError, told_of
 from .guidance import Guidance, Term
@@ -210,7 +211,8 @@ class Pipeline:
         """
         shape = self.model.latent_shape(size)
         cfg = self.model.default_cfg if config.cfg is None else config.cfg
-        steps = config.sampler.schedule(self.model.noise_schedule, config.steps)
+        with calling("", "sampler", config.sampler, "schedule"):
+            steps = check_steps(config.sampler.schedule(self.model.noise_schedule, config.steps), config.sampler)
         generators = tuple(torch.Generator().manual_seed(seed) for seed in batch.seeds)
         z_T = torch.stack([torch.randn(shape, generator=generator) for generator in generators])
         return Run(

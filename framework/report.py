@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
+from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
+from .errors import shown
 from .guidance import LogEntry
 from .layout import Layout
 from .options import plain
@@ -67,6 +69,17 @@ def _hashes(part: object) -> object:
     return sorted(map(str, cast("Mapping[str, object]", found).values()))
 
 
+def as_json(value: Any) -> Any:
+    """Plain values (`options.plain`) as JSON has them: None for what is not finite, and whatever else an option holds as text."""
+    if isinstance(value, dict):
+        return {key: as_json(item) for key, item in cast("dict[Any, Any]", value).items()}
+    if isinstance(value, list):
+        return [as_json(item) for item in cast("list[Any]", value)]
+    if isinstance(value, float):
+        return value if isfinite(value) else None
+    return value if isinstance(value, str | int | None) else shown(value)
+
+
 @dataclass(frozen=True)
 class Report:
     """Everything that is needed to understand a batch of images, and to make it again.
@@ -97,24 +110,24 @@ class Report:
     versions: Mapping[str, str] = field(default_factory=versions)
 
     def as_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Plain JSON types. None stands for a number that is not finite, such as the energy of a sample that was not measured."""
         return {
             "prompts": list(self.prompts),
             "negatives": list(self.negatives),
             "layouts": [layout.to_json() for layout in self.layouts],
             "seeds": list(self.seeds),
             "size": list(self.size),
-            "config": plain(self.config),
-            "model": plain(self.model),
-            "models": plain(self.models),
-            "energies": plain(self.energies),
+            "config": as_json(plain(self.config)),
+            "model": as_json(plain(self.model)),
+            "models": as_json(plain(self.models)),
+            "energies": as_json(plain(self.energies)),
             "seconds": {name: round(value, 4) for name, value in self.seconds.items()},
             "guided_passes": self.guided_passes,
             "skipped_updates": self.skipped_updates,
             "steps_made": self.steps_made,
             "device": self.device,
             "dtype": self.dtype,
-            "initial": plain(self.initial),
+            "initial": as_json(plain(self.initial)),
             "versions": dict(self.versions),
         }
 

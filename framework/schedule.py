@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from math import ceil
 from types import MappingProxyType
 
+from .arguments import check_within
 from .errors import ConfigError, nearest
 from .options import check_options, option
 from .types import Step
 
+MOST_UPDATES = 10_000
+"""Of one term within one step."""
 SITES = ("before", "after", "noise", "z0")
 NORMALISATIONS = ("none", "linf", "rms")
 NON_FINITE = ("error", "skip")
@@ -32,6 +35,10 @@ DECAYS: Mapping[str, Callable[[Step], float]] = MappingProxyType(
 class Schedule:
     """The schedule of one term.
 
+    A negative `gamma` raises the energy: it pushes away from what the distance asks for, and nothing ends that by itself.
+    `normalise` keeps its sign; `stop_below` and `refine`, which wait for a low energy, are refused beside it, and `blend` is
+    never negative.
+
     A step of fraction `f` (0 is the noisiest) is guided when `from_ <= f < until`. Its strength is `gamma` times the decay.
     Within a step the pull is repeated up to `repeats` times; a sample whose watched energy was at most `stop_below` when its last
     update was computed is left alone for the rest of the step, or of the run (`stop_forever`).
@@ -44,7 +51,9 @@ class Schedule:
         ConfigError: a value is out of its range, or repeats are asked for at a site that shares its pass with denoising.
     """
 
-    gamma: float = option(1.0, "strength: what the gradient is multiplied by; its scale depends on the site")
+    gamma: float = option(
+        1.0, "strength: what the gradient is multiplied by; its scale depends on the site; a negative one pushes away"
+    )
     decay: str = option("constant", f"how the strength falls: {', '.join(DECAYS)}")
     blend: float | None = option(
         None, "for l2 on latents, instead of gamma: how far a pull goes toward the target, from 0 (not at all) to 1 (onto it)"
@@ -82,12 +91,18 @@ class Schedule:
             raise ConfigError(f"from {self.from_} is not before until {self.until}: no step would be guided")
         if self.repeats < 1:
             raise ConfigError(f"repeats: {self.repeats} is below 1; leave the term out to switch it off")
+        check_within(self.repeats, "repeats", 1, MOST_UPDATES)
         for fraction, (_, most) in self.refine.items():
-            if not self.from_ <= fraction < self.until or most < 1:
+            if not self.from_ <= fraction < self.until or not 1 <= most <= MOST_UPDATES:
                 raise ConfigError(
                     f"refine: {fraction}: (.., {most}): expected a fraction from {self.from_} to below {self.until}, the "
-                    "guided part of the run, and at least one update"
+                    f"guided part of the run, and from 1 to {MOST_UPDATES:,} updates"
                 )
+        if self.gamma < 0 and (self.stop_below is not None or self.refine):
+            waits = "refine" if self.refine else "stop_below"
+            raise ConfigError(
+                f"gamma: {self.gamma} pushes the energy up, and {waits} waits until it is low; leave one of them out"
+            )
         if self.site in ("after", "noise") and (self.repeats > 1 or self.refine):
             raise ConfigError(f"site {self.site!r} shares its pass with denoising: repeats and refine need site 'before' or 'z0'")
 

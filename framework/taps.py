@@ -91,6 +91,11 @@ class Taps:
             raise ConfigError(f"tap point {point} was not recorded in this pass (recorded: {known}); declare it in `needs`")
         return self._recorded[point]
 
+    @property
+    def loose(self) -> tuple[TapPoint, ...]:
+        """What was recorded so that no gradient goes through it."""
+        return tuple(point for point, value in self._recorded.items() if not value.requires_grad)
+
     def within(self, layer: str) -> Taps:
         """A recorder for one layer of a pass, empty: of what is wanted there, ending early only if the pass ends there."""
         wanted = {point for point in self.wanted if point.layer == layer}

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
+from .calls import calling
 from .errors import ConfigError
 from .taps import TapLayer, TapPoint, Taps
 
@@ -146,6 +147,14 @@ class View:
         if self._image is None:
             self._image = self._decode(self.z0)
         return self._image
+
+    @property
+    def loose(self) -> str:
+        """A part of the pass through which no gradient goes, in words; empty if there is none."""
+        if self.taps.loose:
+            return f"the tap point {self.taps.loose[0]}"
+        known = self._prediction
+        return "the prediction" if known is not None and not (known.eps.requires_grad or known.z0.requires_grad) else ""
 
     def spread(self, z: Latents, taken: Callable[[Tensor], Tensor]) -> View:
         """This look at some samples as one at the whole batch `z`: `taken` gives each what it takes of a tensor `[b ...]`."""
@@ -340,8 +349,9 @@ class Run:
 
     def noise(self, step: Step) -> Latents | None:
         """Fresh standard normal noise `[b c h w]` for a stochastic step; each sample draws from its own stream, on the CPU."""
-        if not self.sampler.stochastic:
-            return None
+        with calling("", "sampler", self.sampler, "stochastic"):
+            if not self.sampler.stochastic:
+                return None
         shape = self.z_T.shape[1:]
         drawn = [torch.randn(shape, generator=generator) for generator in self.generators]
         return torch.stack(drawn).to(self.z_T)
@@ -369,7 +379,8 @@ class Run:
         for step in reversed(self.steps):
             cleaner = replace(step, alpha_bar=step.alpha_bar_prev)  # the level that z is at while the model is asked
             prediction = self.denoiser.observe(z, cleaner, Taps((), full=True)).prediction
-            z = found[step.index] = self.sampler.invert_step(z, prediction, step)
+            with calling(f"step {step.index}", "sampler", self.sampler, "invert_step"):
+                z = found[step.index] = self.sampler.invert_step(z, prediction, step)
         return found
 
 

@@ -18,7 +18,7 @@ import torch
 import lsregen.framework as public
 from lsregen.distances.max_token import MaxToken
 from lsregen.extractors.cross_attention import CrossAttention
-from lsregen.framework import Box, Guidance, Layout, LsregenError, Region, Schedule, Term, discover
+from lsregen.framework import Box, Guidance, Layout, LsregenError, Pipeline, Region, Schedule, Term, discover
 from lsregen.framework.arguments import hints_of
 
 PROMPT = "a red circle and a blue square"
@@ -199,3 +199,97 @@ def tried(call: Callable[[Any], object], legal: Callable[[object], bool], values
             if not legal(value):
                 problems.append(f"{what}: taken")
     return problems
+
+
+# The methods of a pipeline
+
+
+@pytest.fixture(scope="module")
+def pipeline() -> Pipeline:
+    return Pipeline.load("shapeworld-base", device="cpu", dtype="fp32")
+
+
+def called(pipeline: Pipeline, **changed: Any) -> object:
+    return pipeline(**{"prompt": PROMPT, "layout": Layout.from_boxes(BOXES), "steps": 1, "guidance": {}, **changed})
+
+
+LEGAL: dict[str, Callable[[Any], bool]] = {
+    "prompt": lambda value: isinstance(value, str) or value == ["a"],
+    "negative": lambda value: isinstance(value, str) or value == ["a"],
+    "layout": lambda value: value is None or value == [None],
+    "guidance": lambda value: value is None or value in ({}, (), []),
+    "steps": lambda value: value is None or value == 3,
+    "cfg": lambda value: value is None or value in (3, 1.5),
+    "sampler": lambda value: value is None,
+    "seed": lambda value: value is None or value in (3, [3]),
+    "count": lambda value: value == 3,
+    "size": lambda value: value is None,
+    "init_image": lambda value: value is None,
+    "strength": lambda value: value is None,
+    "sets": lambda value: value == (),
+    "on_step": lambda value: value is None or callable(value),
+    "trace": lambda value: value == 3,
+    "model": lambda value: False,
+    "device": lambda value: False,
+    "dtype": lambda value: False,
+    "plugins": lambda value: value is None,
+    "vae": lambda value: value is None,
+    "memory": lambda value: value is None,
+    "tiling": lambda value: value is None,
+    "tile": lambda value: value is None,
+    "offload": lambda value: value is None or value is True,
+    "grounding": lambda value: value is None,
+    "variant": lambda value: value in (None, ""),  # the plain one
+    "revision": lambda value: value is None,
+    "prediction_type": lambda value: value is None,
+}
+OF_A_CALL = [name for name in inspect.signature(Pipeline.__call__).parameters if name != "self"]
+
+
+def test_every_argument_of_a_pipeline_is_tried() -> None:
+    assert {name for name in OF_A_CALL if name != "float"} <= LEGAL.keys()
+    assert set(inspect.signature(Pipeline.load).parameters) - {"options"} <= LEGAL.keys()
+
+
+@pytest.mark.parametrize("argument", OF_A_CALL)
+def test_a_pipeline_refuses_foreign_values(pipeline: Pipeline, argument: str) -> None:
+    values = {
+        name: value for name, value in FOREIGN.items() if value is not True and not (name == "class" and argument == "on_step")
+    }
+    problems = tried(lambda value: called(pipeline, **{argument: value}), LEGAL[argument], values)
+    assert not "\n".join(problems)
+
+
+@pytest.mark.parametrize("argument", ["guidance", "steps", "cfg", "sampler", "sets"])
+def test_resolving_refuses_foreign_values(pipeline: Pipeline, argument: str) -> None:
+    given = {"guidance": "layout-guidance"}
+    problems = tried(lambda value: pipeline.resolve(**{**given, argument: value}), LEGAL[argument])
+    assert not "\n".join(problems)
+
+
+@pytest.mark.parametrize("argument", [name for name in LEGAL if name not in OF_A_CALL])
+def test_loading_refuses_foreign_values(argument: str) -> None:
+    given = {"model": "shapeworld-base", "device": "cpu"}
+    problems = tried(lambda value: Pipeline.load(**{**given, argument: value}), LEGAL[argument])
+    assert not "\n".join(problems)
+
+
+def test_numbers_of_other_libraries_are_numbers(pipeline: Pipeline) -> None:
+    result = called(pipeline, seed=np.int64(3), steps=torch.tensor(1), cfg=np.float32(2), count=np.array(2), trace=np.int8(0))
+    assert isinstance(result, public.Result)
+    assert result.report.seeds == (3, 4)
+    assert type(result.report.config["cfg"]) is float
+    assert Schedule(gamma=np.float32(2), repeats=np.int64(3)) == Schedule(gamma=2.0, repeats=3)
+
+
+@pytest.mark.parametrize("guidance", [{"steps": None}, {"steps": "many"}, {"cfg": "high"}, {"sampler": "ddim", "cfg": []}])
+def test_what_is_overridden_must_be_of_the_right_kind_too(pipeline: Pipeline, guidance: dict[str, Any]) -> None:
+    with pytest.raises(LsregenError, match=r"steps|cfg"):
+        pipeline.resolve(guidance, steps=2, cfg=2.0)
+
+
+def test_sets_beside_a_guidance_object_are_told_apart(pipeline: Pipeline) -> None:
+    guidance = Guidance(TERM)
+    with pytest.raises(LsregenError, match=r"guidance\.MaxToken\.gamma=3.*Guidance object"):
+        pipeline.resolve(guidance, sets=["guidance.MaxToken.gamma=3"])
+    assert pipeline.resolve(guidance, sets=["steps=3"])[0].steps == 3

@@ -157,3 +157,16 @@ def test_guidances_add_up_and_every_term_keeps_a_name_of_its_own() -> None:
     names = [term.name for term in three.terms]
     assert len(set(names)) == 4
     assert names[:2] == ["L2", "L2#2"]
+
+
+@pytest.mark.parametrize("normalise", ["none", "rms"])
+def test_a_negative_gamma_pushes_away(normalise: str) -> None:
+    z = draw(0, 2, 4, 3, 3)
+    run = make_run(LinearDenoiser(), z)
+    pull, push = (
+        start(Term(Look(), Measure(square), Schedule(gamma=gamma, normalise=normalise)), run).before(z, run.steps[0])
+        for gamma in (0.1, -0.1)
+    )
+    assert torch.allclose(pull - z, z - push)
+    assert bool((square(pull[:, None]) < square(z[:, None])).all())
+    assert bool((square(push[:, None]) > square(z[:, None])).all())

@@ -68,7 +68,7 @@ def test_an_extractor_that_returns_no_features_is_refused() -> None:
 
     run = make_run(LinearDenoiser(), draw(1, 2, 3, 4, 4))
     expected = (
-        r"^term 'mine': current of extractor Mine returned a Tensor of shape \[2, 3, 4, 4\]; expected a Features; .*finds this$"
+        r"^term 'mine': current of extractor Mine returned a Tensor of shape \[2, 3, 4, 4\]; expected a Features .*finds this$"
     )
     with pytest.raises(ConfigError, match=expected):
         start(Term(Mine("z"), Measure(square), name="mine"), run).before(run.z_T, run.steps[0])

@@ -225,6 +225,8 @@ SCHEDULES = st.builds(
         "until": window[1],
         "refine": {fraction: due for fraction, due in refine.items() if window[0] <= fraction < window[1]},
         **rest,
+        "stop_below": None if rest["gamma"] < 0 else rest["stop_below"],  # they wait for a low energy
+        **({"refine": {}} if rest["gamma"] < 0 else {}),
         "blend": blend,
         **({} if blend is None else {"gamma": 1.0, "normalise": "none"}),  # it stands in for them
     },

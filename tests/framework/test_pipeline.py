@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,7 @@ from lsregen.framework import (
     Term,
 )
 from lsregen.framework.config import load_preset, validate
+from lsregen.framework.guidance import LogEntry
 from lsregen.framework.pipeline import to_pil
 from lsregen.framework.requests import make_batch
 from lsregen.samplers.ddim import DDIM
@@ -224,6 +226,29 @@ def test_a_report_is_json_and_its_configuration_makes_the_image_again(pipeline: 
     again = pipeline(saved["prompts"][0], layout=Layout.from_json(saved["layouts"][0]), guidance=saved["config"])
     assert same_pictures(result.images, again.images)
     assert again.report.config == result.report.config
+
+
+def test_a_sample_that_was_not_measured_is_none_in_json(pipeline: Pipeline) -> None:
+    first = pipeline.resolve("layout-guidance")[1].terms[0]
+    term = replace(first, schedule=replace(first.schedule, stop_below=0.5, repeats=4))
+    result = pipeline(PROMPT, layout=LAYOUT, guidance=term, steps=4, count=6, seed=0)
+    measured = [value for entry in result.report.energies for value in entry.energy]
+    saved = json.loads(json.dumps(result.report.as_dict(), allow_nan=False))
+    assert [value for entry in saved["energies"] for value in entry["energy"]] == [
+        None if isnan(value) else value for value in measured
+    ]
+    odd = replace(
+        result.report,
+        energies=(LogEntry(0, "a", (float("nan"), float("inf"), 1.0), (False, False, True), 1.0),),
+        config={"limits": {0.5: (float("inf"), Path("x"))}, "rule": isnan},
+        model={"scale": float("nan")},
+        models={"other": {"scale": -float("inf")}},
+    )
+    saved = json.loads(json.dumps(odd.as_dict(), allow_nan=False))
+    assert saved["energies"][0]["energy"] == [None, None, 1.0]
+    assert saved["config"]["limits"] == {"0.5": [None, "x"]}
+    assert "isnan" in saved["config"]["rule"]
+    assert (saved["model"], saved["models"]["other"]) == ({"scale": None}, {"scale": None})
 
 
 # What is wrong

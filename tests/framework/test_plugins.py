@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import FrozenInstanceError, replace
+from dataclasses import FrozenInstanceError, dataclass, field, replace
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
@@ -13,6 +13,8 @@ import pytest
 
 from lsregen.framework import ConfigError, PluginError, Plugins, discover
 from lsregen.framework.config import validate
+from lsregen.framework.plugin_checks import check_plugin
+from lsregen.framework.plugins import Registered
 
 HEAD = """
 from dataclasses import dataclass
@@ -333,3 +335,62 @@ def test_an_embedded_model_cannot_be_replaced_by_another_package(install: Instal
 def test_a_plugins_value_can_be_narrowed_for_a_test() -> None:
     plugins = discover(only=())
     assert replace(plugins, distances={}).samplers == plugins.samplers
+
+
+@dataclass
+class PlainLoader:
+    """A plain dataclass has no hash."""
+
+    embedded: dict[str, Path] = field(default_factory=dict[str, Path])
+
+    def recognises(self, path: Path) -> bool:
+        return path.suffix == ".plain"
+
+    def load(self, path: Path, *, device: str, dtype: str) -> str:
+        return f"{path.name} on {device}"
+
+    def inspect(self, path: Path) -> str:
+        return path.name
+
+    def convert(self, path: Path, out: Path) -> tuple[str, ...]:
+        return (out.name,)
+
+
+def test_a_loader_without_a_hash_works_in_every_method(tmp_path: Path) -> None:
+    loader, path = PlainLoader(), tmp_path / "a.plain"
+    path.touch()
+    check_plugin("model", "plain", loader)
+    with pytest.raises(TypeError):
+        hash(loader)
+    registered = Registered("plain", "model", loader, "acme", "1.2")
+    found = Plugins(models={"plain": registered}, samplers=discover(only=()).samplers)
+    assert found.versions_of(loader, found.sampler("ddim").cls()) == {}
+    assert found.all()[-1] is registered
+    assert found.find("model", "plain") is registered
+    assert found.name_of("sampler", found.sampler("ddim").cls) == "ddim"
+    assert found.embedded_models() == {}
+    assert found.load_model(path, device="cpu") == "a.plain on cpu"  # type: ignore[comparison-overlap]
+    assert found.inspect_model(path) == "a.plain"  # type: ignore[comparison-overlap]
+    assert found.convert_model(path, tmp_path / "out") == ("out",)
+
+
+def test_a_misspelt_hook_is_told_which_there_are(install: Install) -> None:
+    install("acme", "from lsregen.framework import hookimpl\n\n@hookimpl\ndef register_distance(register): ...\n")
+    (broken,) = discover(only=["acme"]).broken
+    for said in ("register_distance", "did you mean 'register_distances'", "register_detectors"):
+        assert said in broken.error
+
+
+def test_whatever_a_module_raises_is_one_broken_package_and_an_interruption_passes(install: Install) -> None:
+    install("acme", "class Stop(BaseException): pass\n\nraise Stop('here')\n")
+    (broken,) = discover(only=["acme"]).broken
+    assert "Stop: here" in broken.error
+    install("interrupted", "raise KeyboardInterrupt\n")
+    with pytest.raises(KeyboardInterrupt):
+        discover(only=["interrupted"])
+
+
+def test_a_class_that_no_package_registers_is_said_to_be_one() -> None:
+    with pytest.raises(PluginError, match="entry point") as caught:
+        discover(only=()).find("extractor", "my_package.looks.Mine")
+    assert "my_package.looks.Mine" in str(caught.value)

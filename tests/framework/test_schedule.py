@@ -95,7 +95,7 @@ def test_where_few_steps_bring_refinements_together_the_latest_wins() -> None:
         ({"from_": 0.5, "until": 0.5}, r"no step would be guided"),
         ({"repeats": 0}, r"repeats: 0"),
         ({"refine": {1.0: (0.5, 3)}}, r"refine: 1.0"),
-        ({"refine": {0.0: (0.5, 0)}}, r"at least one update"),
+        ({"refine": {0.0: (0.5, 0)}}, r"from 1 to"),
         ({"refine": {0.5: (0.5, 3)}, "until": 0.5}, r"refine: 0.5: .* from 0.0 to below 0.5"),
         ({"refine": {0.1: (0.5, 3)}, "from_": 0.2}, r"refine: 0.1: .* from 0.2 to below 1.0"),
         ({"site": "after", "repeats": 2}, r"shares its pass"),
@@ -134,3 +134,24 @@ def test_types_are_checked_in_python_too(options: Any, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         Schedule(**options)
     assert str(caught.value) == said
+
+
+@pytest.mark.parametrize("values", [{"stop_below": 0.1}, {"refine": {0.0: (0.1, 3)}}])
+def test_a_push_waits_for_no_low_energy(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="gamma: -2"):
+        Schedule(gamma=-2.0, **values)
+    assert Schedule(gamma=2.0, **values).gamma == 2
+
+
+@pytest.mark.parametrize("normalise", ["none", "linf", "rms"])
+def test_a_negative_gamma_is_the_strength_with_its_sign(normalise: str) -> None:
+    schedule, step = Schedule(gamma=-2.0, normalise=normalise, decay="linear"), Step(1, 4, 0, 0.5, 0.6)
+    assert schedule.strength(step) == -Schedule(gamma=2.0, decay="linear").strength(step) == -1.5
+
+
+@pytest.mark.parametrize(
+    "values", [{"repeats": 10_001}, {"repeats": 10**30}, {"refine": {0.0: (0.1, 10_001)}}, {"refine": {0.0: (0.1, 10**30)}}]
+)
+def test_no_step_has_endless_updates(values: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(values))):
+        Schedule(**values)
