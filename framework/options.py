@@ -224,8 +224,14 @@ def _convert_scalar(value: Any, cls: Any, hint: Any, path: str) -> Any:
 
 
 def _has_options(hint: Any) -> bool:
-    """Whether a type is that of options: a mapping of another library's or of a layout file is no value of the class."""
-    return isinstance(hint, type) and is_dataclass(hint) and any("help" in f.metadata for f in fields(hint))
+    """Whether a type is made of a mapping by its fields: a dataclass whose types are known, and that has no form of its own."""
+    if not (isinstance(hint, type) and is_dataclass(hint)) or hasattr(hint, "from_json"):
+        return False
+    try:
+        _type_hints(hint)
+    except NameError:
+        return False
+    return True
 
 
 def _is_a(value: object, cls: Any) -> bool:

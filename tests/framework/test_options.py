@@ -268,3 +268,17 @@ def test_whatever_is_given_is_converted_or_refused_and_converting_again_changes_
         return
     assert convert(converted, hint, "here") == converted
     assert convert(plain(converted), hint, "here") == converted
+
+
+@dataclass(frozen=True)
+class Bare:
+    """Without a line of help, as what a file holds is read."""
+
+    count: int
+    inner: Mapping[str, Sample] | None = None
+
+
+def test_any_dataclass_is_made_of_a_mapping() -> None:
+    assert convert([{"count": 2, "inner": {"a": {"must": 1}}}], list[Bare], "here") == [Bare(2, {"a": Sample(1)})]
+    with pytest.raises(ConfigError, match=r"here\[0\]\.count"):
+        convert([{"count": "two"}], list[Bare], "here")
