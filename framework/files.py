@@ -23,6 +23,8 @@ MOST_BYTES = 2**29
 MOST_LEVELS = 64
 """Data that is nested deeper is refused: what follows its levels by recursion would fail."""
 
+ABSENT = "no such file or folder"
+
 
 @dataclass(frozen=True)
 class Place:
@@ -36,6 +38,11 @@ class Place:
         """Whether it can be read from beginning to end: a file, or a pipe."""
         return self.kind in ("file", "pipe")
 
+    @property
+    def free(self) -> bool:
+        """Whether nothing is there, and a file or folder could be: as far as the folders above it allow that."""
+        return self.kind == "nothing" and self.said == ABSENT
+
 
 def look(path: str | Path) -> Place:
     """What is at a path, whatever the path is; nothing is opened and nothing raised."""
@@ -44,7 +51,7 @@ def look(path: str | Path) -> Place:
     except FileNotFoundError:
         if os.path.islink(path):
             return Place("nothing", f"a link to {os.readlink(path)}, which is not there")
-        return Place("nothing", "no such file or folder")
+        return Place("nothing", ABSENT)
     except (OSError, ValueError) as error:  # too long, no permission, a file where a folder should be, a NUL
         return Place("nothing", reason(error))
     if stat.S_ISDIR(mode):

@@ -10,14 +10,17 @@ from .plan import Plan
 
 
 def make(plan: Plan, batches: Iterable[range], workshop: Workshop) -> Iterator[list[Made]]:
-    """The jobs of each batch, batch after batch.
+    """The jobs of each batch, batch after batch; before the first an empty list, once its model is loaded.
 
     Raises:
         ConfigError: a job broke the device, which only another process can use again; its batch has been given before.
         LsregenError: as `Maker.make`.
     """
     maker = Maker.of(plan, workshop)
-    for numbers in batches:
+    for i, numbers in enumerate(batches):
+        if i == 0:
+            maker.prepare(plan.jobs[numbers.start].method)
+            yield []
         made = maker.make([plan.jobs[number] for number in numbers])
         yield made
         if made[-1].broken and (error := made[-1].record.error):

@@ -13,7 +13,8 @@ from ...framework.errors import ConfigError
 from ...framework.images import fingerprint
 from ...framework.report import weights
 from .detectors import shown
-from .plan import Job, Method
+from .jobs import Job
+from .plan import Method
 from .run_folder import RunFolder
 
 APART = "use these runs one by one"

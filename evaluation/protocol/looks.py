@@ -16,8 +16,8 @@ from .clip import Clip
 from .detectors import labels_for
 from .entrants import Entrant
 from .features import FeatureNetwork
+from .jobs import Job
 from .measures import Seen
-from .plan import Job
 
 
 @dataclass(frozen=True)

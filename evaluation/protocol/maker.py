@@ -12,7 +12,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from ...framework.errors import ConfigError, told_of
-from .plan import Job, Method, Plan
+from .jobs import Job
+from .plan import Method, Plan
 from .run_folder import Fault, Record
 from .weights import check_same, moving, settings_at
 
@@ -72,8 +73,7 @@ class Maker:
         Raises:
             LsregenError: this is another version of lsregen, or the model cannot be loaded or is not the plan's.
         """
-        self._check(jobs[0].method)
-        pipeline = self._pipeline(self.methods[jobs[0].method])
+        pipeline = self.prepare(jobs[0].method)
         made = self._made(jobs, pipeline)
         if len(jobs) == 1 or made[0].record.error is None or made[0].broken:
             return made
@@ -85,6 +85,11 @@ class Maker:
                 made += [replace(made[-1], record=replace(made[-1].record, **_named(each))) for each in jobs[i + 1 :]]
                 break
         return made
+
+    def prepare(self, method: str) -> Pipeline:
+        """Load the model of a method, unless it is loaded. Raises as `make`."""
+        self._check(method)
+        return self._pipeline(self.methods[method])
 
     def _made(self, jobs: Sequence[Job], pipeline: Pipeline, *, alone: bool = False) -> list[Made]:
         from ...framework.report import versions
@@ -104,8 +109,10 @@ class Maker:
             )
             images += result.images
             used = dict(result.report.versions)
-        except Exception as error:  # whatever it is, it is theirs: the rest of the plan goes on
-            fault = Fault(type(error).__name__, str(error) or "no message")
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:  # whatever it is, it is theirs, sys.exit() too: the rest of the plan goes on
+            fault = fault_of(error)
         measured = {
             "seconds": round((time.perf_counter() - start) / len(jobs), 4),
             "peak_bytes": peak(),
@@ -132,6 +139,17 @@ class Maker:
             gc.collect()
             self._loaded = key, load(method, self.workshop)
         return self._loaded[1]
+
+
+def fault_of(error: BaseException) -> Fault:
+    """An error as a record tells of it. Whatever a plugin raised, its name and its message are read with care."""
+    try:
+        said = str(error)
+    except Exception:  # an error whose own text fails
+        said = ""
+    if isinstance(error, SystemExit):
+        said = f"a plugin, or something that it uses, ended the program (exit code {error.code})"
+    return Fault(type(error).__name__, said or "no message")
 
 
 def load(method: Method, workshop: Workshop) -> Pipeline:

@@ -19,7 +19,7 @@ from ...framework.detection import Corners, Detected
 from .. import metrics
 from ..metrics import Draws, Floats, FoundBox, ImageResult, Statistic
 from .expects import Relation
-from .plan import Job
+from .jobs import Job
 
 SIDES: Mapping[str, Callable[[float, float], bool]] = {
     "left of": lambda x, y: x < 0,

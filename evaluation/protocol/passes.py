@@ -19,8 +19,8 @@ from .clip import Clip, crop
 from .entrants import Entry, read_picture
 from .features import FeatureNetwork
 from .hashes import file_hash
+from .jobs import Job
 from .measures import Seen
-from .plan import Job
 
 Done: TypeAlias = Callable[[int], None]
 Look: TypeAlias = Callable[[Sequence[int], Sequence[Image.Image]], Sequence[Any]]
@@ -56,24 +56,25 @@ def looked(
     runs = {id(each.run): each.run for each in entries}
     for key, run in runs.items():
         kept = Records(run.path / FOLDER, kind, {**settings, "versions": versions(LIBRARIES)}, key="job")
-        known = kept.read()
-        waiting: list[int] = []
-        for place in (i for i, each in enumerate(entries) if id(each.run) == key):
-            found = known.get(entries[place].job.number)
-            if found is not None and (found["image"], found["given"]) == (entries[place].image, beside[place]):
-                said[place] = found["said"]
-                on_done(1)
-            else:
-                waiting.append(place)
-        for first in range(0, len(waiting), batch):
-            chosen = waiting[first : first + batch]
-            answers = look(chosen, [entries[place].picture() for place in chosen])
-            rows: list[dict[str, Any]] = []
-            for place, answer in zip(chosen, answers, strict=True):
-                each, said[place] = entries[place], answer
-                rows.append({"job": each.job.number, "image": each.image, "given": beside[place], "said": answer})
-            kept.append(rows)
-            on_done(len(chosen))
+        with kept.held():
+            known = kept.read()
+            waiting: list[int] = []
+            for place in (i for i, each in enumerate(entries) if id(each.run) == key):
+                found = known.get(entries[place].job.number)
+                if found is not None and (found["image"], found["given"]) == (entries[place].image, beside[place]):
+                    said[place] = found["said"]
+                    on_done(1)
+                else:
+                    waiting.append(place)
+            for first in range(0, len(waiting), batch):
+                chosen = waiting[first : first + batch]
+                answers = look(chosen, [entries[place].picture() for place in chosen])
+                rows: list[dict[str, Any]] = []
+                for place, answer in zip(chosen, answers, strict=True):
+                    each, said[place] = entries[place], answer
+                    rows.append({"job": each.job.number, "image": each.image, "given": beside[place], "said": answer})
+                kept.append(rows)
+                on_done(len(chosen))
     return said
 
 
@@ -195,17 +196,18 @@ def reference_features(folder: Path, network: FeatureNetwork, keep: Path, *, bat
         "versions": versions(LIBRARIES),
     }
     kept = Records(keep, "reference", settings, key="file")
-    known = {number: _unpacked(each["said"]) for number, each in kept.read().items()}
-    waiting = [i for i in range(len(paths)) if i not in known]
-    mend = "remove it from --reference, or put one there that can"
-    on_done(len(paths) - len(waiting))
-    for first in range(0, len(waiting), batch):
-        chosen = waiting[first : first + batch]
-        rows = network([read_picture(paths[i], mend) for i in chosen])
-        packed = [_packed(row) for row in rows]
-        kept.append([{"file": i, "said": text} for i, text in zip(chosen, packed, strict=True)])
-        known.update(zip(chosen, map(_unpacked, packed), strict=True))
-        on_done(len(chosen))
+    with kept.held():
+        known = {number: _unpacked(each["said"]) for number, each in kept.read().items()}
+        waiting = [i for i in range(len(paths)) if i not in known]
+        mend = "remove it from --reference, or put one there that can"
+        on_done(len(paths) - len(waiting))
+        for first in range(0, len(waiting), batch):
+            chosen = waiting[first : first + batch]
+            rows = network([read_picture(paths[i], mend) for i in chosen])
+            packed = [_packed(row) for row in rows]
+            kept.append([{"file": i, "said": text} for i, text in zip(chosen, packed, strict=True)])
+            known.update(zip(chosen, map(_unpacked, packed), strict=True))
+            on_done(len(chosen))
     return np.array([known[i] for i in range(len(paths))])
 
 

@@ -17,28 +17,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-import mmap
-import re
-from abc import abstractmethod
-from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
-from typing import Any, cast, overload
+from typing import Any, cast
 
 from ...framework.errors import ConfigError
-from ...framework.files import write_whole
-from ...framework.items import SEEDS
-from ...framework.layout import Layout
+from ...framework.files import parse_json, write_whole
 from ...framework.options import build, plain
-from .expects import Expects
+from .jobs import NOT_ONE, Job, JobLines, Lines, Order, check_names
 
 FORMAT = "lsregen-plan"
 VERSION = 2
-NAME = re.compile(r"[\w@+-][\w@+. -]{0,59}")
-"""What a method may be called: it is the name of a folder."""
-NOT_ONE = "expected a plan that `lsregen evaluate plan` made"
 
 
 @dataclass(frozen=True)
@@ -76,57 +67,6 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Job:
-    """One image to be made. `number`: its place in the plan; `size`: width and height in pixels.
-
-    Raises:
-        ConfigError: the seed is out of range, or a side of the size below 1.
-    """
-
-    number: int
-    batch: int
-    method: str
-    item: str
-    seed: int
-    prompt: str
-    negative: str
-    layout: Layout
-    size: tuple[int, int]
-    expects: Expects = field(default_factory=Expects)
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.seed < SEEDS:
-            raise ConfigError(f"seed: {self.seed} is not in [0, 2^63)")
-        if min(self.size) < 1:
-            raise ConfigError(f"size: {self.size}; expected (width, height) in pixels, both at least 1")
-
-    def to_json(self) -> dict[str, Any]:
-        """Plain JSON types, as a line of a plan holds them."""
-        return {
-            "job": self.number,
-            "batch": self.batch,
-            "method": self.method,
-            "item": self.item,
-            "seed": self.seed,
-            "prompt": self.prompt,
-            "negative": self.negative,
-            **self.layout.to_json(),
-            "size": list(self.size),
-            "expects": self.expects.to_json(),
-        }
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Job:
-        """The inverse of `to_json`.
-
-        Raises:
-            ConfigError, LayoutError: a key is missing or unknown, or a value wrong.
-        """
-        values = {**data, "number": data.get("job"), "layout": Layout.from_json({"regions": data.get("regions", [])})}
-        return build(cls, {key: value for key, value in values.items() if key not in ("job", "regions")}, "", "a job")
-
-
-@dataclass(frozen=True)
 class Plan:
     """The jobs of a comparison and what they need; see the beginning of this file.
 
@@ -160,12 +100,11 @@ class Plan:
             raise ConfigError("a plan without jobs: there is no item, or no method")
         check_names(methods)
         head = _head(origin, methods, batch, seeds, seed, len(jobs), versions()["lsregen"])
-        starts, digest = array("Q"), hashlib.sha256(_dumped(head))
-        for job in _checked(jobs, methods, batch):
-            if job.batch == len(starts):
-                starts.append(job.number)
-            digest.update(_line(job))
-        return cls(origin, dict(methods), batch, seeds, seed, jobs, head["lsregen"], digest.hexdigest(), starts)
+        order, digest = Order(methods, batch), hashlib.sha256(_dumped(head))
+        for job in jobs:
+            order.add(job.number, job.batch, job.method, job.size)
+            digest.update(_dumped(job.to_json()))
+        return cls(origin, dict(methods), batch, seeds, seed, jobs, head["lsregen"], digest.hexdigest(), order.starts)
 
     def batches(self) -> Iterator[range]:
         """The numbers of the jobs of each batch, in order."""
@@ -175,7 +114,7 @@ class Plan:
     def named(self, number: int) -> tuple[str, str, int]:
         """The method, the item and the seed of a job; quicker than the whole job."""
         jobs = self.jobs
-        if isinstance(jobs, _JobLines):
+        if isinstance(jobs, JobLines):
             line = jobs.line(number)
             return line["method"], line["item"], line["seed"]
         return jobs[number].method, jobs[number].item, jobs[number].seed
@@ -191,36 +130,28 @@ class Plan:
         Raises:
             OSError: it cannot be written.
         """
-        lines = self.jobs.encoded() if isinstance(self.jobs, _JobLines) else map(_line, self.jobs)
+        lines = self.jobs.encoded() if isinstance(self.jobs, JobLines) else (_dumped(job.to_json()) for job in self.jobs)
         write_whole(path, chain([_dumped(self.head())], lines))
 
     @classmethod
     def read(cls, path: Path) -> Plan:
-        """The plan of a file, which must be as it was written.
+        """The plan of a file, which must be as it was written, and one that `of` would have made.
 
         Raises:
-            ConfigError: it cannot be read, is no plan, is of another version of this format, or was changed.
+            ConfigError: it cannot be read, is no plan, is of another version of this format, or was changed; or as `of`.
         """
-        lines = _Lines(path)
-        head = _header(lines.bytes_of(0), path)
-        kept = {key: value for key, value in head.items() if key != "digest"}
-        if _digest(kept, map(lines.bytes_of, range(1, len(lines)))) != head["digest"] or head["jobs"] != len(lines) - 1:
+        lines = Lines(path)
+        values = _header(lines.bytes_of(0), path)
+        head, jobs = build(_Head, values, f"{path}: header", "a plan"), JobLines(lines)
+        check_names(head.methods)
+        kept = {key: value for key, value in values.items() if key != "digest"}
+        if _digest({"format": FORMAT, "version": VERSION, **kept}, jobs.encoded()) != head.digest or head.jobs != len(jobs):
             raise ConfigError(
                 f"{path}: changed or cut off since it was made (its digest is another); make the plan again with "
                 "`lsregen evaluate plan`, and put changes into its source or its methods"
             )
-        batches = (json.loads(lines.bytes_of(i))["batch"] for i in range(1, len(lines)))
-        return cls(
-            build(Origin, head["source"], f"{path}: source", "a source"),
-            {name: build(Method, method, f"{path}: methods.{name}", "a method") for name, method in head["methods"].items()},
-            head["batch"],
-            head["seeds"],
-            head["seed"],
-            _JobLines(lines),
-            head["lsregen"],
-            head["digest"],
-            _changes(batches),
-        )
+        starts = jobs.checked(head.methods, head.batch, str(path))
+        return cls(head.source, head.methods, head.batch, head.seeds, head.seed, jobs, head.lsregen, head.digest, starts)
 
     def differences(self, other: Plan) -> list[str]:
         """In what another plan differs, in words; empty if it is the same plan."""
@@ -234,79 +165,6 @@ class Plan:
         for key in ("source", "methods"):
             found += _differing(key, mine[key], theirs[key])
         return found or ["their jobs"]
-
-
-class _Lines:
-    """The lines of a file, each read when it is asked for: a plan may have a million."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            with path.open("rb") as file:
-                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read ({error.strerror or type(error).__name__}); {NOT_ONE}") from None
-        except ValueError:
-            raise ConfigError(f"{path}: an empty file; {NOT_ONE}") from None
-        self._ends = array("Q")
-        end = 0
-        while (found := self._data.find(b"\n", end)) >= 0:
-            end = found + 1
-            self._ends.append(end)
-        if end < len(self._data):
-            self._ends.append(len(self._data))
-
-    def __len__(self) -> int:
-        return len(self._ends)
-
-    def bytes_of(self, number: int) -> bytes:
-        return self._data[self._ends[number - 1] if number else 0 : self._ends[number]]
-
-
-class LazyJobs(Sequence[Job]):
-    """Jobs that are made when they are asked for."""
-
-    @abstractmethod
-    def job(self, number: int) -> Job: ...
-
-    @overload
-    def __getitem__(self, index: int) -> Job: ...
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Job]: ...
-    def __getitem__(self, index: int | slice) -> Job | Sequence[Job]:
-        numbers = range(len(self))[index]
-        return list(map(self.job, numbers)) if isinstance(numbers, range) else self.job(numbers)
-
-
-class _JobLines(LazyJobs):
-    """The jobs of a plan's file."""
-
-    def __init__(self, lines: _Lines) -> None:
-        self._lines = lines
-
-    def __len__(self) -> int:
-        return len(self._lines) - 1
-
-    def job(self, number: int) -> Job:
-        return Job.from_json(self.line(number))
-
-    def line(self, number: int) -> dict[str, Any]:
-        """A job as plain JSON types."""
-        return json.loads(self._lines.bytes_of(number + 1))
-
-    def encoded(self) -> Iterator[bytes]:
-        """The lines as they stand in the file."""
-        return map(self._lines.bytes_of, range(1, len(self._lines)))
-
-
-def check_names(methods: Iterable[str]) -> None:
-    """Whether methods can be called that.
-
-    Raises:
-        ConfigError: one cannot be a folder's name.
-    """
-    for name in methods:
-        if not NAME.fullmatch(name):
-            raise ConfigError(f"method {name!r}: expected a name that a folder may have: letters, digits, @ + - . and spaces")
 
 
 def _head(
@@ -325,22 +183,39 @@ def _head(
     }
 
 
+@dataclass(frozen=True)
+class _Head:
+    """The first line of a plan, less `format` and `version`."""
+
+    lsregen: str
+    source: Origin
+    methods: dict[str, Method]
+    batch: int
+    seeds: int
+    seed: int
+    jobs: int
+    digest: str
+
+    def __post_init__(self) -> None:
+        for name, least in {"batch": 1, "seeds": 1, "seed": 0, "jobs": 1}.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"{name}: {getattr(self, name)}; expected at least {least}")
+
+
 def _header(line: bytes, path: Path) -> dict[str, Any]:
+    """What the first line says, less its format and version, which are those of today."""
     try:
-        found: object = json.loads(line)
-    except (ValueError, RecursionError):
+        found: object = parse_json(line.decode(), str(path))
+    except (UnicodeDecodeError, ConfigError):
         found = None
     head = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
-    if head.get("format") != FORMAT:
+    if head.pop("format", None) != FORMAT:
         raise ConfigError(f"{path}: not a plan (its first line has no format {FORMAT!r}); {NOT_ONE}")
-    if head.get("version") != VERSION:
+    if (version := head.pop("version", None)) != VERSION:
         raise ConfigError(
-            f"{path}: a plan of version {head.get('version')!r}, made by lsregen {head.get('lsregen')}; this one reads version "
+            f"{path}: a plan of version {version!r}, made by lsregen {head.get('lsregen')}; this one reads version "
             f"{VERSION}: make the plan again, or use that lsregen"
         )
-    missing = [key for key in _head(Origin(""), {}, 0, 0, 0, 0, "") if key not in head] + ["digest"] * ("digest" not in head)
-    if missing:
-        raise ConfigError(f"{path}: its header has no {missing[0]!r}; {NOT_ONE}")
     return head
 
 
@@ -353,36 +228,6 @@ def _digest(head: Mapping[str, Any], lines: Iterable[bytes]) -> str:
 
 def _dumped(value: Mapping[str, Any]) -> bytes:
     return (json.dumps(value, ensure_ascii=False) + "\n").encode()
-
-
-def _line(job: Job) -> bytes:
-    return _dumped(job.to_json())
-
-
-def _changes(batches: Iterable[int]) -> Sequence[int]:
-    """Where a number other than the one before begins."""
-    starts, last = array("Q"), None
-    for i, batch in enumerate(batches):
-        if batch != last:
-            starts.append(i)
-            last = batch
-    return starts
-
-
-def _checked(jobs: Iterable[Job], methods: Mapping[str, Method], most: int) -> Iterator[Job]:
-    """The jobs as they are, if they are numbered in order, and their batches are of one piece."""
-    first, batches = None, 0
-    for i, job in enumerate(jobs):
-        if job.number != i:
-            raise ConfigError(f"job {job.number} in place {i}: expected jobs in order, numbered from 0")
-        if first is None or job.batch != first.batch:
-            if job.batch != batches:
-                raise ConfigError(f"job {i}: batch {job.batch}; expected {batches}: batches are numbered in order")
-            first, batches = job, batches + 1
-        one_piece = (job.method, job.size) == (first.method, first.size) and i - first.number < most
-        if not one_piece or job.method not in methods:
-            raise ConfigError(f"batch {job.batch}: expected at most {most} jobs, of one size and of one method of the plan's")
-        yield job
 
 
 def _differing(where: str, first: object, second: object) -> list[str]:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, cast
 from ...framework.errors import ConfigError, LayoutError, PhraseError, told_of
 from ...framework.items import LEAVE_OUT, Dropped, Item, Size
 from ...framework.options import build, option, plain
-from .plan import Job, LazyJobs, Method, Plan, check_names
+from .jobs import Job, LazyJobs, check_names
+from .plan import Method, Plan
 from .sources import Entry, Source
 
 if TYPE_CHECKING:

@@ -16,16 +16,17 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
 from ...framework.errors import ConfigError
-from ...framework.files import locked, make_folder, reason, write_whole
+from ...framework.files import is_file, is_there, locked, look, make_folder, read_json, reason, shortened, write_whole
 from ...framework.options import build, plain
-from .plan import Job, Plan
+from .jobs import Job
+from .plan import Plan
 
 PLAN, IMAGES, RECORDS, LOCK = "plan.jsonl", "images", "records", ".lock"
 ENDINGS = {IMAGES: "png", RECORDS: "json"}
@@ -83,6 +84,7 @@ class RunFolder:
     def __init__(self, path: Path, plan: Plan) -> None:
         self.path = path
         self.plan = plan
+        self._absent = False  # when it was begun
         self.remedy = f"`{shlex.join(['lsregen', 'evaluate', 'run', str(path / PLAN), '--out', str(path)])}` makes it again"
 
     @classmethod
@@ -92,34 +94,56 @@ class RunFolder:
         Raises:
             ConfigError: there is none.
         """
-        if not (path / PLAN).is_file():
-            raise ConfigError(f"{path}: no {PLAN} in it; expected the folder of a run (`lsregen evaluate run PLAN --out FOLDER`)")
+        if not is_file(path / PLAN):
+            raise ConfigError(
+                f"{shortened(path)}: no {PLAN} in it; expected the folder of a run (`lsregen evaluate run PLAN --out FOLDER`)"
+            )
         return cls(path, Plan.read(path / PLAN))
 
     @classmethod
     def begin(cls, path: Path, plan: Plan) -> RunFolder:
-        """The folder for a run of this plan, made if it is not there; what an interrupted run of it finished is kept.
+        """The folder for a run of this plan; what an interrupted run of it finished is kept. Nothing is made yet: see `make`.
 
         Raises:
-            ConfigError: it holds the run of another plan, or something else, or cannot be written to.
+            ConfigError: it holds the run of another plan, or something else, or cannot be one.
         """
-        try:
-            make_folder(path)
-            if (path / PLAN).exists():
-                if other := plan.differences(Plan.read(path / PLAN)):
-                    raise ConfigError(
-                        f"folder {path}: it is the run of another plan, other in {', '.join(other)}; choose another folder"
-                    )
-            elif (path / IMAGES).exists() or (path / RECORDS).exists():
-                raise ConfigError(f"folder {path}: it has {IMAGES} or {RECORDS} and no {PLAN}; choose another folder")
-            else:
-                plan.write(path / PLAN)
-        except OSError as error:
-            raise ConfigError(f"folder {path}: a run cannot be kept there ({reason(error)}); choose another folder") from None
         begun = cls(path, plan)
+        if (place := look(path)).kind != "folder" and not place.free:
+            raise ConfigError(f"folder {shortened(path)}: a run cannot be kept there ({place.said}); choose another folder")
+        begun._absent = not begun.made
+        if begun.made:
+            if other := plan.differences(Plan.read(path / PLAN)):
+                raise ConfigError(
+                    f"folder {path}: it is the run of another plan, other in {', '.join(other)}; choose another folder"
+                )
+        elif is_there(path / IMAGES) or is_there(path / RECORDS):
+            raise ConfigError(f"folder {path}: it has {IMAGES} or {RECORDS} and no {PLAN}; choose another folder")
         for method in plan.methods:  # one record of each: to read all of a million takes minutes
             any(begun.intact(number) is not None for number in begun._numbers(RECORDS, method))
         return begun
+
+    @property
+    def made(self) -> bool:
+        """Whether the folder is there, with its plan."""
+        return is_file(self.path / PLAN)
+
+    def make(self) -> RunFolder:
+        """Make the folder and its plan, if they are not there; returns itself.
+
+        Raises:
+            ConfigError: it cannot be written to.
+        """
+        if not self.made:
+            self._in_place(lambda: self.plan.write(self.path / PLAN))
+        return self
+
+    def _in_place(self, make: Callable[[], None]) -> None:
+        try:
+            make()
+        except OSError as error:
+            raise ConfigError(
+                f"folder {self.path}: a run cannot be kept there ({reason(error)}); choose another folder"
+            ) from None
 
     def image_path(self, job: Job | int) -> Path:
         """Where the picture of a job is, once it is finished without an error."""
@@ -177,9 +201,11 @@ class RunFolder:
             return DamagedRecord(f"{path}: {why}; {self.remedy}")
 
         try:
-            found: object = json.loads(path.read_bytes())
-        except (OSError, ValueError, RecursionError) as error:
-            raise damaged(f"cannot be read ({error})") from None
+            found: object = read_json(path, "a record")
+        except ConfigError as error:
+            raise damaged(
+                f"cannot be read ({str(error).removeprefix(f'{path}: ').removesuffix('; expected a record')})"
+            ) from None
         values = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
         digest = values.pop("plan", None)
         if not isinstance(digest, str):
@@ -211,12 +237,16 @@ class RunFolder:
 
     @contextmanager
     def held(self) -> Generator[None]:
-        """Keep others from writing to the folder. The system ends this with the process, however that ends.
+        """Make the folder if it is not there, and keep others from writing to it. The system ends this with the process.
 
         Raises:
-            ConfigError: another process is writing to it.
+            ConfigError: another process is writing to it, or has made it of another plan, or it cannot be written to.
         """
+        self._in_place(lambda: make_folder(self.path))
         with locked(self.path / LOCK, f"folder {self.path}: another run is at work in it; wait for it, or end it first"):
+            if self._absent and self.made:  # by another run, since
+                RunFolder.begin(self.path, self.plan)
+            self.make()
             yield
 
     def keep(self, record: Record, image: bytes | None) -> None:
@@ -231,7 +261,8 @@ class RunFolder:
             if image is not None:
                 write_whole(self.image_path(record.job), [image])
             values = {"plan": self.plan.digest, **plain(record)}
-            write_whole(self.record_path(record.job), [(json.dumps(values, ensure_ascii=False) + "\n").encode()])
+            text = json.dumps(values, ensure_ascii=False, allow_nan=False) + "\n"
+            write_whole(self.record_path(record.job), [text.encode("utf-8", "replace")])  # an error may say half a character
         except OSError as error:
             raise ConfigError(
                 f"folder {self.path}: job {record.job} cannot be written ({reason(error)}); what was finished before is kept: "

@@ -6,16 +6,20 @@ One process writes to the folder, whatever the engine: no machine but the driver
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
+from ...framework.errors import ConfigError
 from .maker import Made, check_version
 from .plan import Plan
 from .run_folder import Record, RunFolder
 
 Engine: TypeAlias = Callable[[Plan, Sequence[range]], Iterator[list[Made]]]
-"""Makes batches, given by the numbers of their jobs, in any order; yields all jobs of a batch at once."""
+"""Makes batches, given by the numbers of their jobs, in any order; yields all jobs of a batch at once.
+
+It may yield an empty list before the first: it can work, and nothing will be refused any more."""
 
 
 @dataclass
@@ -44,6 +48,8 @@ def run(
 ) -> Outcome:
     """Make and keep every job that is not finished. However this ends, what was finished stays.
 
+    A new folder is made as soon as the engine can work: what is refused before leaves nothing.
+
     A batch of which some jobs are finished is made whole, as the plan says, and only the others are kept. Jobs whose picture is
     lost are among them. Those whose record is damaged follow at the end: to read all records of a million jobs takes minutes.
 
@@ -57,7 +63,15 @@ def run(
         LsregenError: the engine cannot work at all.
     """
     check_version(folder.plan.lsregen)
-    with folder.held():
+    with ExitStack() as held:
+
+        def hold() -> None:
+            held.enter_context(folder.held())
+            if folder.recorded() - done:
+                raise ConfigError(f"folder {folder.path}: another run began in it meanwhile; the same command goes on from there")
+
+        if there := folder.made:
+            held.enter_context(folder.held())
         done = folder.finished()
         if lost := folder.recorded() - done:
             say(f"made again, since the picture is lost: {_named(map(folder.image_path, sorted(lost)))}")
@@ -65,7 +79,7 @@ def run(
             done -= {record.job for record in folder.failed()}
         outcome = Outcome(found=len(done))
         on_done(len(done))
-        _make(folder, engine, done, outcome, on_done)
+        _make(folder, engine, done, outcome, on_done, hold if not there else lambda: None)
         if damaged := _read(folder, done, outcome):
             say(f"made again, since the record is damaged: {_named(map(folder.record_path, sorted(damaged)))}")
             outcome.found -= len(damaged)
@@ -92,10 +106,19 @@ def _named(paths: Iterable[Path]) -> str:
     return f"{first}{f' and {len(others)} more' if others else ''}"
 
 
-def _make(folder: RunFolder, engine: Engine, done: set[int], outcome: Outcome, on_done: Callable[[int], None]) -> None:
-    """Make and keep what is not done."""
+def _make(
+    folder: RunFolder,
+    engine: Engine,
+    done: set[int],
+    outcome: Outcome,
+    on_done: Callable[[int], None],
+    hold: Callable[[], None] = lambda: None,
+) -> None:
+    """Make and keep what is not done. `hold` is called once, before anything is kept."""
     batches = [numbers for numbers in folder.plan.batches() if not done.issuperset(numbers)]
-    for made in engine(folder.plan, batches) if batches else ():
+    for i, made in enumerate(engine(folder.plan, batches) if batches else ()):
+        if i == 0:
+            hold()
         _keep(folder, made, done, outcome)
         on_done(sum(each.record.job not in done for each in made))
 

@@ -16,9 +16,9 @@ from ..metrics import Floats, Resampled, Statistic
 from ..records import digest
 from ..tables import FORMAT
 from . import frechet, measures, passes
+from .jobs import Job
 from .looks import Instruments, Looked, by_crops
 from .measures import SIDES
-from .plan import Job
 from .run_folder import RunFolder
 
 SCORING = ("torchmetrics", "faster-coco-eval", "numpy", "scipy", "pillow")

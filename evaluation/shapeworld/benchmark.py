@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -13,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from ...framework.errors import ConfigError
+from ...framework.files import is_file, reason, write_whole
 from ...framework.layout import Layout
 from ...framework.report import versions
 from .. import metrics
@@ -166,18 +168,20 @@ def run(
     settings["classifier"] = weights_hash()  # another one sees other features: nothing is mixed
     records = Records(folder, contender.guidance, {**settings, **contender.settings}, shared=True)
     pictures = folder / "images" / records.name
-    kept = records.read()
-    missing = [seed for seed in scenes.seeds if seed not in kept or (images and not image_path(pictures, seed).exists())]
-    on_done(scenes.count - len(missing))
-    for first in range(0, len(missing), batch):
-        chosen = [scenes.scene(seed) for seed in missing[first : first + batch]]
-        made, cost = _watched(contender, chosen)
-        if images:
-            _save(made, [image_path(pictures, scene.seed) for scene in chosen])
-        seen = [{"features": features} for features in image_features(made).round(DECIMALS).tolist()]
-        records.append([{**score(scene, image), **more, **cost} for scene, image, more in zip(chosen, made, seen, strict=True)])
-        on_done(len(chosen))
-    found = records.read()
+    with records.held():
+        kept = records.read()
+        missing = [seed for seed in scenes.seeds if seed not in kept or (images and not is_file(image_path(pictures, seed)))]
+        on_done(scenes.count - len(missing))
+        for first in range(0, len(missing), batch):
+            chosen = [scenes.scene(seed) for seed in missing[first : first + batch]]
+            made, cost = _watched(contender, chosen)
+            if images:
+                _save(made, [image_path(pictures, scene.seed) for scene in chosen])
+            seen = [{"features": features} for features in image_features(made).round(DECIMALS).tolist()]
+            scored = zip(chosen, made, seen, strict=True)
+            records.append([{**score(scene, image), **more, **cost} for scene, image, more in scored])
+            on_done(len(chosen))
+        found = records.read()
     return Row(contender, scenes, tuple(found[seed] for seed in scenes.seeds), records.name)
 
 
@@ -199,12 +203,11 @@ def _watched(contender: Contender, scenes: Sequence[Scene]) -> tuple[Sequence[Im
 def _save(images: Sequence[Image.Image], paths: Sequence[Path]) -> None:
     try:
         for image, path in zip(images, paths, strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            part = path.with_suffix(".part")
-            image.save(part, format="PNG")
-            part.replace(path)  # a picture appears whole or not at all
+            data = BytesIO()
+            image.save(data, "PNG")
+            write_whole(path, [data.getvalue()])
     except OSError as error:
-        raise ConfigError(f"folder {paths[0].parent}: images cannot be written there ({error.strerror})") from None
+        raise ConfigError(f"folder {paths[0].parent}: images cannot be written there ({reason(error)})") from None
 
 
 def score(scene: Scene, image: Image.Image) -> Record:

@@ -212,13 +212,22 @@ def test_plans_that_cannot_be_made(run: Run, case: str) -> None:
         (("--model", "base"), "--model 'base': expected PLANNED=PLACE"),
         (("--model", "shapeworld=/there"), "the plan's models are shapeworld-base (did you mean 'shapeworld-base'?)"),
         (("--engine", "ray", "--ray-address", "127.0.0.1:1"), "Ray at '127.0.0.1:1' cannot be reached"),
+        (("--device", "nope"), "nope"),
+        (("--device", "cpu", "--model", "shapeworld-base=/nowhere/at/all"), "/nowhere/at/all"),
+        (("--device", "cpu", "--model", "shapeworld-base=shapeworld-large"), "shapeworld-large"),
+        (("--engine", "ray", "--cpus", "nan"), "nan"),
+        (("--engine", "ray", "--cpus", "inf"), "inf"),
+        (("--engine", "ray", "--gpus", "nan"), "nan"),
+        (("--engine", "ray", "--workers", "1000000000000"), "1000000000000"),
+        (("--threads", "1000000000000"), "1000000000000"),
     ],
 )
-def test_runs_that_cannot_begin(run: Run, planned: Path, options: tuple[str, ...], why: str) -> None:
+def test_runs_that_cannot_begin_leave_nothing(run: Run, planned: Path, options: tuple[str, ...], why: str) -> None:
     pytest.importorskip("ray")
     result = run("evaluate", "run", str(planned), "--out", "run", *options)
     assert result.exit_code == 2
     assert why in result.output
+    assert not Path("run").exists()
 
 
 def test_a_model_that_renders_is_of_the_plan(run: Run) -> None:
@@ -231,7 +240,7 @@ def test_a_model_that_renders_is_of_the_plan(run: Run) -> None:
     gone = run("evaluate", "run", "plan.jsonl", "--out", "run", "--device", "cpu", "--model", "shapeworld-gligen=/there")
     moved = "method 'lsregen': guidance.small.extractor.source: --model shapeworld-gligen=/there"
     assert (gone.exit_code, f"{moved}: model '/there' is neither" in gone.output) == (2, True)
-    assert RunFolder.open(Path("run")).finished() == set()
+    assert not Path("run").exists()
 
 
 def test_without_ray(run: Run, planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:

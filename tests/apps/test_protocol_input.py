@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
+from lsregen.evaluation.protocol.jobs import Job
 from lsregen.evaluation.protocol.maker import Made, Maker
-from lsregen.evaluation.protocol.plan import Job, Plan
+from lsregen.evaluation.protocol.plan import Plan
 from lsregen.evaluation.protocol.run_folder import Record, RunFolder
 
 Run = Callable[..., Result]
@@ -136,6 +137,15 @@ def of_another_lsregen(head: dict[str, Any]) -> str:
     return json.dumps({**kept, "digest": digest}, ensure_ascii=False)
 
 
+def of_another_method(head: dict[str, Any], name: str) -> str:
+    """Under another name, in the jobs too, and with the digest of that."""
+    _, *jobs = Path("plan.jsonl").read_text().splitlines()
+    jobs = [json.dumps({**json.loads(job), "method": name}, ensure_ascii=False) + "\n" for job in jobs]
+    kept = {key: value for key, value in head.items() if key != "digest"} | {"methods": {name: head["methods"]["none"]}}
+    digest = hashlib.sha256((json.dumps(kept, ensure_ascii=False) + "\n" + "".join(jobs)).encode()).hexdigest()
+    return json.dumps({**kept, "digest": digest}, ensure_ascii=False) + "\n" + "".join(jobs).rstrip("\n")
+
+
 def of_another_config(head: dict[str, Any]) -> str:
     head["methods"]["none"]["config"]["steps"] = 3
     return json.dumps(head, ensure_ascii=False)
@@ -146,6 +156,8 @@ PLANS: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
     "lsregen": (of_another_lsregen, "the plan was made by lsregen 0.0.1, and this is "),
     "config": (of_another_config, "plan.jsonl: changed or cut off since it was made"),
     "something else": (lambda head: "{}", "plan.jsonl: not a plan"),
+    "a method above": (lambda head: of_another_method(head, "../../evil"), "'../../evil'"),
+    "a method elsewhere": (lambda head: of_another_method(head, f"{Path.cwd()}/evil"), "/evil'"),
 }
 
 
@@ -153,9 +165,12 @@ PLANS: dict[str, tuple[Callable[[dict[str, Any]], str], str]] = {
 def test_plans_that_are_not_run(run: Run, planned: Path, case: str) -> None:
     write, why = PLANS[case]
     first, *rest = planned.read_text().splitlines(keepends=True)
-    planned.write_text(write(json.loads(first)) + "\n" + "".join(rest))
+    text = write(json.loads(first)) + "\n"
+    planned.write_text(text if text.count("\n") > 1 else text + "".join(rest))
+    before = sorted(Path("..").rglob("*"))
     refused(run("evaluate", "run", str(planned), "--out", "run", "--device", "cpu"), why)
-    assert not list(Path().glob("run/records/*"))
+    assert sorted(Path("..").rglob("*")) == before
+    assert not Path("run").exists()
 
 
 def made(self: Maker, jobs: Sequence[Job]) -> list[Made]:

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from lsregen.evaluation.protocol.expects import Attribute, Expects, Relation
-from lsregen.evaluation.protocol.plan import Job, Method, Origin, Plan
+from lsregen.evaluation.protocol.jobs import Job
+from lsregen.evaluation.protocol.plan import Method, Origin, Plan
 from lsregen.framework.layout import Layout
 
 LAYOUT = Layout.from_boxes({"red circle": (0.05, 0.1, 0.45, 0.5), "blue square": (0.55, 0.5, 0.95, 0.9)})

@@ -11,7 +11,8 @@ import numpy as np
 from PIL import Image
 
 from lsregen.evaluation.protocol.expects import Attribute, Expects, Relation
-from lsregen.evaluation.protocol.plan import Job, Method, Origin, Plan
+from lsregen.evaluation.protocol.jobs import Job
+from lsregen.evaluation.protocol.plan import Method, Origin, Plan
 from lsregen.evaluation.protocol.run_folder import Fault, Record, RunFolder
 from lsregen.evaluation.shapeworld import Scene, render, sample_scene
 from lsregen.framework.images import fingerprint
@@ -73,7 +74,7 @@ def plan(
 
 def run(folder: Path, plan: Plan, draws: Mapping[str, Draw], but: Sequence[int] = (), broken: Sequence[int] = ()) -> RunFolder:
     """The run of a plan. `but`: jobs that are not made; `broken`: such as end with an error."""
-    made = RunFolder.begin(folder, plan)
+    made = RunFolder.begin(folder, plan).make()
     for job in plan.jobs:
         if job.number in but:
             continue

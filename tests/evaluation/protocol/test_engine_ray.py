@@ -209,7 +209,7 @@ FATES = {
 @pytest.mark.parametrize("fate", FATES)
 def test_workers_that_come_to_harm(small: Callable[..., Plan], tmp_path: Path, fate: str) -> None:
     born, make, told, finished = FATES[fate]
-    RunFolder.begin(tmp_path, small(items=6))
+    RunFolder.begin(tmp_path, small(items=6)).make()
     script = STAND_IN.format(born=born, make=make)
     done = subprocess.run(
         [sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=PATIENCE, check=False, env=EAGER

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -103,7 +104,7 @@ def spoilt(plan: Plan, *numbers: int) -> Plan:
 
 
 def test_one_job_that_fails_does_not_take_its_batch_with_it(plan: Plan, whole: RunFolder, tmp_path: Path) -> None:
-    folder = RunFolder.begin(tmp_path, plan)
+    folder = RunFolder.begin(tmp_path, plan).make()
     made = [
         each
         for numbers in plan.batches()
@@ -121,6 +122,61 @@ def test_one_job_that_fails_does_not_take_its_batch_with_it(plan: Plan, whole: R
     assert folder.record(4).image == alone.record.image
     assert folder.record(4).alone
     assert not alone.record.alone
+
+
+class Unspeakable(Exception):
+    """An error whose own text fails."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+class Theirs(BaseException):
+    """As some libraries end their threads."""
+
+
+RAISED = {
+    "exit": (lambda: sys.exit(0), "SystemExit", "exit code 0"),
+    "exit without a code": (lambda: sys.exit(), "SystemExit", "exit code None"),
+    "exit with a text": (lambda: sys.exit("good bye"), "SystemExit", "good bye"),
+    "not an Exception": (lambda: throw(Theirs("a thread")), "Theirs", "a thread"),
+    "without words": (lambda: throw(Unspeakable()), "Unspeakable", "no message"),
+    "a generator's end": (lambda: throw(GeneratorExit()), "GeneratorExit", "no message"),
+}
+
+
+def throw(error: BaseException) -> None:
+    raise error
+
+
+@pytest.mark.parametrize("case", RAISED)
+def test_what_a_plugin_raises_is_the_error_of_its_job(
+    plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    """Whatever it is; the others of its batch, and the rest of the plan, are made."""
+    raised, kind, said = RAISED[case]
+    call = Pipeline.__call__
+
+    def spoilt_by_a_plugin(self: Pipeline, *given: Any, **more: Any) -> Any:
+        if plan.jobs[1].seed in more["seed"]:
+            raised()
+        return call(self, *given, **more)
+
+    monkeypatch.setattr(Pipeline, "__call__", spoilt_by_a_plugin)
+    folder = RunFolder.begin(tmp_path / "run", plan)
+    outcome = run(folder, partial(engine_local.make, workshop=CPU))
+    assert (outcome.made, folder.missing()) == (6, [])
+    errors = [record.error for record in folder.failed()]
+    assert [record.job for record in folder.failed()] == [1, 4]  # of both methods
+    assert all(error is not None and error.type == kind and said in error.message for error in errors)
+
+
+def test_ctrl_c_is_nobodys_error(plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Pipeline, "__call__", lambda *_, **__: throw(KeyboardInterrupt()))
+    folder = RunFolder.begin(tmp_path / "run", plan)
+    with pytest.raises(KeyboardInterrupt):
+        run(folder, partial(engine_local.make, workshop=CPU))
+    assert folder.finished() == set()
 
 
 def test_which_jobs_are_made_alone_is_the_same_in_every_run(plan: Plan, tmp_path: Path) -> None:
@@ -263,11 +319,11 @@ def test_a_model_may_be_elsewhere(plan: Plan, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_model_that_is_not_there_stops_the_run(plan: Plan, tmp_path: Path) -> None:
-    folder = RunFolder.begin(tmp_path, plan)
+    folder = RunFolder.begin(tmp_path / "run", plan)
     workshop = Workshop("cpu", models={"shapeworld-base": str(tmp_path / "nothing")})
     with pytest.raises(ConfigError, match="nothing"):
         run(folder, partial(engine_local.make, workshop=workshop))
-    assert folder.finished() == set()
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_pictures_are_small_files(whole: RunFolder) -> None:

@@ -24,8 +24,8 @@ from lsregen.evaluation.metrics import (
 )
 from lsregen.evaluation.protocol import frechet, measures
 from lsregen.evaluation.protocol.expects import Expects, Relation
+from lsregen.evaluation.protocol.jobs import Job
 from lsregen.evaluation.protocol.measures import Seen
-from lsregen.evaluation.protocol.plan import Job
 from lsregen.framework.detection import Detected
 from lsregen.framework.layout import Layout
 

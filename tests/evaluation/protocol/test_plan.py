@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,8 @@ from typing import Any
 import pytest
 
 from lsregen.evaluation.protocol.expects import Expects, Relation
-from lsregen.evaluation.protocol.plan import Job, Origin, Plan
+from lsregen.evaluation.protocol.jobs import Job
+from lsregen.evaluation.protocol.plan import Origin, Plan
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.layout import Layout
 
@@ -129,7 +132,7 @@ def test_a_file_that_is_no_plan(tmp_path: Path, content: str, why: str) -> None:
 def test_a_header_that_lacks_a_key(tmp_path: Path, small: Small) -> None:
     small().write(tmp_path / "plan.jsonl")
     edited(tmp_path / "plan.jsonl", lambda head: head.pop("batch"))
-    with pytest.raises(ConfigError, match="its header has no 'batch'"):
+    with pytest.raises(ConfigError, match=r"header\.batch: missing"):
         Plan.read(tmp_path / "plan.jsonl")
 
 
@@ -198,3 +201,132 @@ def test_layouts_with_masks_survive(tmp_path: Path, small: Small) -> None:
     masked = Plan.of(plan.origin, plan.methods, 2, [replace(job, layout=layout) for job in plan.jobs])
     masked.write(tmp_path / "plan.jsonl")
     assert Plan.read(tmp_path / "plan.jsonl").jobs[0].layout == layout
+
+
+def forged(path: Path, edit: Callable[[list[Any]], Any]) -> Path:
+    """Change the lines of a plan, the head and its jobs, and give it the digest that it then has."""
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    edit(lines)
+    head = {key: value for key, value in lines[0].items() if key != "digest"}
+    texts = [json.dumps(line, ensure_ascii=False) + "\n" for line in (head, *lines[1:])]
+    digest = hashlib.sha256("".join(texts).encode()).hexdigest()
+    path.write_text("".join([json.dumps({**head, "digest": digest}, ensure_ascii=False) + "\n", *texts[1:]]))
+    return path
+
+
+def renamed(name: str) -> Callable[[list[Any]], None]:
+    def edit(lines: list[Any]) -> None:
+        lines[0]["methods"][name] = lines[0]["methods"].pop("none")
+        for job in lines[1:]:
+            job["method"] = name if job["method"] == "none" else job["method"]
+
+    return edit
+
+
+def with_head(**changes: Any) -> Callable[[list[Any]], None]:
+    return lambda lines: lines[0].update(changes)
+
+
+def with_job(number: int, /, **changes: Any) -> Callable[[list[Any]], None]:
+    return lambda lines: lines[number + 1].update(changes)
+
+
+def with_method(**changes: Any) -> Callable[[list[Any]], None]:
+    return lambda lines: lines[0]["methods"]["none"].update(changes)
+
+
+def all_in_one_batch(lines: list[Any]) -> None:
+    for job in lines[1:]:
+        job["batch"] = 0
+
+
+def without(key: str) -> Callable[[list[Any]], None]:
+    return lambda lines: lines[2].pop(key)
+
+
+REGION = {"phrase": "red circle", "box": [0.5, 0.1, 0.2, 0.5]}
+FORGED: Mapping[str, tuple[Callable[[list[Any]], Any], str]] = {
+    "above": (renamed("../../../evil"), "'../../../evil'"),
+    "elsewhere": (renamed("/elsewhere/evil"), "'/elsewhere/evil'"),
+    "the parent": (renamed(".."), "'..'"),
+    "no name": (renamed(""), "method ''"),
+    "one batch": (all_in_one_batch, "batch 0"),
+    "another number": (with_job(0, job=7), "job 7"),
+    "a number twice": (with_job(1, job=0), "job 0"),
+    "a true number": (with_job(1, job=True), "True"),
+    "a float number": (with_job(1, job=1.0), "1.0"),
+    "a text batch": (with_job(0, batch="0"), "'0'"),
+    "a method that is not there": (with_job(5, method="other"), "batch 3"),
+    "a method that is a list": (with_job(0, method=["none"]), r"method: \['none'\]"),
+    "an item that is a number": (with_job(4, item=4), "item: 4"),
+    "a seed out of range": (with_job(4, seed=2**63), str(2**63)),
+    "a seed that is a float": (with_job(4, seed=1.5), "seed: 1.5"),
+    "a size of a batch": (with_job(1, size=[32, 64]), "batch 0"),
+    "a size that is a text": (with_job(1, size="64x64"), "size"),
+    "a side of nothing": (with_job(4, size=[0, 64]), "size"),
+    "a prompt that is no text": (with_job(4, prompt=None), "prompt: None"),
+    "a bad box": (with_job(4, regions=[REGION]), "red circle"),
+    "expects of another kind": (with_job(4, expects={"counts": {"dog": "one"}}), "counts"),
+    "a key that is not known": (with_job(4, number=4), "number"),
+    "no seed": (without("seed"), "seed: missing"),
+    "a line that is a list": (lambda lines: lines.__setitem__(3, []), "line 4"),
+    "no jobs": (lambda lines: (lines.__delitem__(slice(1, None)), lines[0].update(jobs=0)), "jobs: 0"),
+    "methods as a list": (with_head(methods=["none"]), "methods"),
+    "a method as a text": (with_head(methods={"none": "none"}), "methods.none"),
+    "a source as a text": (with_head(source="list"), "source: 'list'"),
+    "a batch as a text": (with_head(batch="2"), "batch: '2'"),
+    "a batch of nothing": (with_head(batch=0), "batch: 0"),
+    "a batch that is true": (with_head(batch=True), "batch: True"),
+    "seeds of nothing": (with_head(seeds=0), "seeds: 0"),
+    "a seed as a float": (with_head(seed=0.5), "seed: 0.5"),
+    "a version as a number": (with_head(lsregen=1), "lsregen: 1"),
+    "a key too many": (with_head(more=1), "more"),
+    "a config as a list": (with_method(config=[]), "methods.none.config"),
+    "a model as a number": (with_method(model=3), "methods.none.model: 3"),
+}
+
+
+@pytest.mark.parametrize("case", FORGED)
+def test_a_plan_that_nobody_could_have_made_is_refused_whatever_its_digest(tmp_path: Path, small: Small, case: str) -> None:
+    edit, said = FORGED[case]
+    small().write(tmp_path / "plan.jsonl")
+    with pytest.raises(ConfigError, match=said):
+        Plan.read(forged(tmp_path / "plan.jsonl", edit))
+
+
+def test_forging_alone_changes_nothing(tmp_path: Path, small: Small) -> None:
+    plan = small()
+    plan.write(tmp_path / "plan.jsonl")
+    assert Plan.read(forged(tmp_path / "plan.jsonl", lambda lines: None)).digest == plan.digest
+
+
+def test_what_a_line_shares_with_another_is_checked_in_it_too(tmp_path: Path, small: Small) -> None:
+    """The second method's job differs from the first's in what is its own; a bad value there is found all the same."""
+    small().write(tmp_path / "plan.jsonl")
+    with pytest.raises(ConfigError, match="line 5"):
+        Plan.read(forged(tmp_path / "plan.jsonl", with_job(3, seed=-1)))
+
+
+@pytest.mark.parametrize("line", ["[" * 100_000, '{"job": ' * 2000, "\\ud800", '{"job": 0, "prompt": "\\ud800"}', "\xff"])
+def test_lines_that_are_no_json(tmp_path: Path, small: Small, line: str) -> None:
+    path = tmp_path / "plan.jsonl"
+    small().write(path)
+    first, *rest = path.read_bytes().splitlines(keepends=True)
+    lines = [line.encode("latin-1") + b"\n", *rest[1:]]
+    head = {key: value for key, value in json.loads(first).items() if key != "digest"}
+    text = (json.dumps(head, ensure_ascii=False) + "\n").encode()
+    digest = hashlib.sha256(b"".join([text, *lines])).hexdigest()
+    path.write_bytes(b"".join([json.dumps({**head, "digest": digest}, ensure_ascii=False).encode() + b"\n", *lines]))
+    with pytest.raises(ConfigError, match=r"plan.jsonl, line 2"):
+        Plan.read(path)
+    path.write_bytes(line.encode("latin-1") + b"\n")
+    with pytest.raises(ConfigError, match="not a plan"):
+        Plan.read(path)
+
+
+def test_a_pipe_or_a_device_is_no_plan(tmp_path: Path) -> None:
+    """None of them is opened: a pipe would wait for a writer for ever."""
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero"), tmp_path, tmp_path / ("x" * 300)):
+        with pytest.raises(ConfigError, match="cannot be read"):
+            Plan.read(path)

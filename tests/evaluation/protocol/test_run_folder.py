@@ -26,7 +26,7 @@ def record(plan: Plan, number: int, error: Fault | None = None) -> Record:
 
 def test_finished_jobs_are_read_back_in_order(tmp_path: Path, small: Small) -> None:
     plan = small()
-    folder = RunFolder.begin(tmp_path / "run", plan)
+    folder = RunFolder.begin(tmp_path / "run", plan).make()
     for number in (4, 1):
         folder.keep(record(plan, number), b"png")
     folder.keep(record(plan, 2, Fault("NonFiniteError", "nan")), None)
@@ -56,7 +56,7 @@ def test_what_is_decided_leaves_out_what_is_measured(small: Small) -> None:
 def test_a_record_is_of_one_plan(tmp_path: Path, small: Small) -> None:
     """One of each method is looked at when a run begins, and each when it is read."""
     plan, other = small(), small(items=4)
-    folder = RunFolder.begin(tmp_path, plan)
+    folder = RunFolder.begin(tmp_path, plan).make()
     assert json.loads(kept(folder, 0).read_text())["plan"] == plan.digest
     kept(folder, 4)
     other.write(tmp_path / "plan.jsonl")
@@ -67,10 +67,10 @@ def test_a_record_is_of_one_plan(tmp_path: Path, small: Small) -> None:
     with pytest.raises(ConfigError, match=said):
         theirs.record(0)
     with pytest.raises(ConfigError, match=said):
-        RunFolder.begin(tmp_path, other)
+        RunFolder.begin(tmp_path, other).make()
     folder.record_path(0).unlink()
     with pytest.raises(ConfigError, match=r"layout-guidance/000/000004.json: a record of the plan"):
-        RunFolder.begin(tmp_path, other)
+        RunFolder.begin(tmp_path, other).make()
 
 
 def kept(folder: RunFolder, number: int) -> Path:
@@ -80,7 +80,7 @@ def kept(folder: RunFolder, number: int) -> Path:
 
 def test_the_record_of_an_error_is_replaced(tmp_path: Path, small: Small) -> None:
     plan = small()
-    folder = RunFolder.begin(tmp_path, plan)
+    folder = RunFolder.begin(tmp_path, plan).make()
     folder.keep(record(plan, 0, Fault("NonFiniteError", "nan")), None)
     folder.keep(record(plan, 0), b"png")
     assert folder.failed() == []
@@ -89,20 +89,20 @@ def test_the_record_of_an_error_is_replaced(tmp_path: Path, small: Small) -> Non
 
 def test_a_run_of_the_same_plan_goes_on(tmp_path: Path, small: Small) -> None:
     plan = small()
-    RunFolder.begin(tmp_path, plan).keep(record(plan, 3), b"png")
-    assert RunFolder.begin(tmp_path, small()).finished() == {3}
+    RunFolder.begin(tmp_path, plan).make().keep(record(plan, 3), b"png")
+    assert RunFolder.begin(tmp_path, small()).make().finished() == {3}
 
 
 def test_the_folder_of_another_run_is_refused(tmp_path: Path, small: Small) -> None:
-    RunFolder.begin(tmp_path, small())
+    RunFolder.begin(tmp_path, small()).make()
     with pytest.raises(ConfigError, match=r"it is the run of another plan, other in jobs 4 and 6, source.items; choose another"):
-        RunFolder.begin(tmp_path, small(items=2))
+        RunFolder.begin(tmp_path, small(items=2)).make()
 
 
 def test_pictures_without_a_plan_are_somebody_elses(tmp_path: Path, small: Small) -> None:
     (tmp_path / "images").mkdir()
     with pytest.raises(ConfigError, match=r"it has images or records and no plan.jsonl"):
-        RunFolder.begin(tmp_path, small())
+        RunFolder.begin(tmp_path, small()).make()
 
 
 def test_a_folder_without_a_run(tmp_path: Path) -> None:
@@ -113,14 +113,14 @@ def test_a_folder_without_a_run(tmp_path: Path) -> None:
 def test_a_folder_that_is_a_file(tmp_path: Path, small: Small) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(ConfigError, match="a run cannot be kept there"):
-        RunFolder.begin(tmp_path / "run", small())
+        RunFolder.begin(tmp_path / "run", small()).make()
 
 
 @pytest.mark.parametrize("fails_at", [1, 3])
 def test_a_full_disk_loses_nothing_finished(tmp_path: Path, small: Small, monkeypatch: pytest.MonkeyPatch, fails_at: int) -> None:
     """A job forces four things to the disk: its picture and the name of that, then its record and the name of that."""
     plan = small()
-    folder = RunFolder.begin(tmp_path, plan)
+    folder = RunFolder.begin(tmp_path, plan).make()
     folder.keep(record(plan, 0), b"png")
     calls: list[int] = []
 
@@ -148,7 +148,7 @@ def test_names_are_forced_to_the_disk_with_the_files(tmp_path: Path, small: Smal
 
     monkeypatch.setattr(os, "fsync", noted)
     plan = small()
-    folder = RunFolder.begin(tmp_path / "a" / "run", plan)
+    folder = RunFolder.begin(tmp_path / "a" / "run", plan).make()
     made, forced[:] = [str(path) for path in forced], []
     assert made == [".", "a", "a/run/.plan.jsonl.part", "a/run"]
     folder.keep(record(plan, 0), b"png")
@@ -163,7 +163,7 @@ def test_names_are_forced_to_the_disk_with_the_files(tmp_path: Path, small: Smal
 
 def test_a_record_of_no_job_of_the_plan_is_passed_over(tmp_path: Path, small: Small) -> None:
     plan = small()
-    folder = RunFolder.begin(tmp_path, plan)
+    folder = RunFolder.begin(tmp_path, plan).make()
     folder.keep(record(plan, 0), b"png")
     folder.record_path(0).with_name("000077.json").write_text("{}")
     assert [each.job for each in folder.records()] == [0]
@@ -171,7 +171,7 @@ def test_a_record_of_no_job_of_the_plan_is_passed_over(tmp_path: Path, small: Sm
 
 def test_a_part_that_a_crash_left_is_no_job(tmp_path: Path, small: Small) -> None:
     plan = small()
-    folder = RunFolder.begin(tmp_path, plan)
+    folder = RunFolder.begin(tmp_path, plan).make()
     path = folder.record_path(0)
     path.parent.mkdir(parents=True)
     path.with_name(f".{path.name}.part").write_bytes(b'{"job"')
@@ -192,7 +192,7 @@ def test_a_part_that_a_crash_left_is_no_job(tmp_path: Path, small: Small) -> Non
 )
 def test_a_damaged_record_is_named(tmp_path: Path, small: Small, content: str, why: str) -> None:
     plan = small()
-    folder = RunFolder.begin(tmp_path, plan)
+    folder = RunFolder.begin(tmp_path, plan).make()
     folder.keep(record(plan, 0), b"png")
     folder.keep(record(plan, 1), b"png")
     few = json.dumps({"plan": plan.digest, "job": 0})
@@ -203,13 +203,13 @@ def test_a_damaged_record_is_named(tmp_path: Path, small: Small, content: str, w
     ):
         list(folder.records())
     assert folder.intact(0) is None
-    assert RunFolder.begin(tmp_path, small()).finished() == {0, 1}
+    assert RunFolder.begin(tmp_path, small()).make().finished() == {0, 1}
 
 
 def test_a_job_is_finished_with_its_picture(tmp_path: Path, small: Small) -> None:
     """Unless its record tells of an error."""
     plan = small()
-    folder = RunFolder.begin(tmp_path, plan)
+    folder = RunFolder.begin(tmp_path, plan).make()
     for number in (0, 1):
         kept(folder, number)
     folder.keep(record(plan, 2, Fault("NonFiniteError", "nan")), None)
@@ -222,7 +222,7 @@ def test_a_job_is_finished_with_its_picture(tmp_path: Path, small: Small) -> Non
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path, small: Small) -> None:
-    folder, other = RunFolder.begin(tmp_path, small()), RunFolder.begin(tmp_path, small())
+    folder, other = RunFolder.begin(tmp_path, small()).make(), RunFolder.begin(tmp_path, small()).make()
     with folder.held(), pytest.raises(ConfigError, match="another run is at work in it"), other.held():
         pass
     with other.held():

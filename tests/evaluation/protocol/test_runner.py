@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from lsregen.evaluation.protocol import maker
+from lsregen.evaluation.protocol.jobs import Job
 from lsregen.evaluation.protocol.maker import Made
-from lsregen.evaluation.protocol.plan import Job, Plan
+from lsregen.evaluation.protocol.plan import Plan
 from lsregen.evaluation.protocol.run_folder import Fault, Record, RunFolder
 from lsregen.evaluation.protocol.runner import run
 from lsregen.framework import report as reports
@@ -143,6 +144,58 @@ def test_a_plan_of_another_version_is_not_run(tmp_path: Path, small: Small, monk
     assert folder.finished() == set()
 
 
+def test_a_folder_is_made_when_the_engine_can_work(tmp_path: Path, small: Small) -> None:
+    """And not before: what is refused leaves nothing."""
+
+    def refusing(plan: Plan, batches: Sequence[range]) -> Iterator[list[Made]]:
+        raise ConfigError("no such model")
+        yield []
+
+    seen = list[bool]()
+
+    def ready(plan: Plan, batches: Sequence[range]) -> Iterator[list[Made]]:
+        seen.append(folder.path.exists())
+        yield []
+        seen.append(folder.made)
+        yield from StandIn()(plan, batches)
+
+    folder = RunFolder.begin(tmp_path / "a" / "run", small())
+    with pytest.raises(ConfigError, match="no such model"):
+        run(folder, refusing)
+    assert list(tmp_path.iterdir()) == []
+    assert run(folder, ready).made == 6
+    assert seen == [False, True]
+
+
+def test_of_two_runs_that_begin_at_once_one_goes_on(tmp_path: Path, small: Small) -> None:
+    """Both find no folder. While the second gets ready, the first is at work, or has been, or makes another plan there."""
+    first, second = RunFolder.begin(tmp_path / "run", small()), RunFolder.begin(tmp_path / "run", small())
+
+    def slow(plan: Plan, batches: Sequence[range]) -> Iterator[list[Made]]:
+        run(first, StandIn(stop_after=None))
+        yield from StandIn(other="another ")(plan, batches)
+
+    with pytest.raises(ConfigError, match="another run began in it meanwhile"):
+        run(second, slow)
+    assert [record.image for record in first.records()] == [str(number) for number in range(6)]
+    other = RunFolder.begin(tmp_path / "other", small(items=2))
+
+    def of_another_plan(plan: Plan, batches: Sequence[range]) -> Iterator[list[Made]]:
+        run(RunFolder.begin(tmp_path / "other", small()), StandIn())
+        yield from StandIn()(plan, batches)
+
+    with pytest.raises(ConfigError, match="the run of another plan"):
+        run(other, of_another_plan)
+    third = RunFolder.begin(tmp_path / "third", small())
+
+    def beside(plan: Plan, batches: Sequence[range]) -> Iterator[list[Made]]:
+        with RunFolder.begin(tmp_path / "third", small()).held():
+            yield from StandIn()(plan, batches)
+
+    with pytest.raises(ConfigError, match="another run is at work"):
+        run(third, beside)
+
+
 def _killed_before(path: str, step: int) -> None:
     """A run that is killed before its so many-th step on the disk: a file or folder forced there, or a file renamed."""
     steps = itertools.count()
@@ -163,7 +216,7 @@ def _killed_before(path: str, step: int) -> None:
 def test_kill_9_between_any_two_steps_loses_nothing_and_doubles_nothing(tmp_path: Path, small: Small) -> None:
     plan, context, found = small(), multiprocessing.get_context("fork"), set[int]()
     for step in range(24):  # of the first three jobs
-        folder = RunFolder.begin(tmp_path / str(step), plan)
+        folder = RunFolder.begin(tmp_path / str(step), plan).make()
         process = context.Process(target=_killed_before, args=(str(folder.path), step))
         process.start()
         process.join()
