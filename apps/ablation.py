@@ -19,7 +19,7 @@ from .comparison import (
     write_result,
     write_sheet,
 )
-from .option_types import PATH
+from .option_types import NAME, PATH
 from .output import claim, write_file
 
 
@@ -34,7 +34,7 @@ def _list(ctx: click.Context, param: click.Parameter, value: bool) -> None:
 
 
 @click.command()
-@click.argument("name")
+@click.argument("name", type=NAME)
 @click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Say what can be varied.")
 @click.option("--plot", "picture", type=PATH, metavar="FILE.png", help="The plot; beside the result, if not given.")
 @comparison_options

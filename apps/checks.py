@@ -120,8 +120,10 @@ def check_boxes(guidance: str | None, job: Job, layouts: Sequence[Layout], model
             click.echo(f"Warning: {pulls_nothing(guidance, model)}", err=True)
 
 
-def check_folder(folder: Path) -> None:
+def check_folder(folder: Path, asked: str = "--out") -> None:
     """Whether files could be written to a folder; nothing is made yet, since another option may still be wrong.
+
+    `asked`: the option that names it.
 
     Raises:
         OutputError: the folder, or the nearest one above it that exists, is none that can be written to.
@@ -134,7 +136,7 @@ def check_folder(folder: Path) -> None:
     except (OSError, ValueError) as error:
         problem = reason(error) if isinstance(error, OSError) else str(error)
     if problem:
-        raise OutputError(f"--out {_shown(str(folder))}: cannot write there ({problem}); choose another folder")
+        raise OutputError(f"{asked} {_shown(str(folder))}: cannot write there ({problem}); choose another folder")
 
 
 def check_model(model: str, plugins: Plugins | None = None) -> None:

@@ -6,18 +6,19 @@ from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.util import find_spec
+from math import isfinite
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
 from ..evaluation.tables import FORMAT
 from ..framework.errors import ConfigError, counted
-from ..framework.files import reason
+from ..framework.files import look, shortened
 from .checks import check_folder, check_model, memory_errors
 from .cli import INTERRUPTED
-from .option_types import PATH, Finite
+from .option_types import BATCH, COUNT, NAME, PATH, Finite
 from .output import SOFTWARE, OutputError, claim, write_file, write_json
 
 if TYPE_CHECKING:
@@ -55,15 +56,15 @@ class Settings:
 
 OPTIONS = (
     click.option("--objects", type=click.IntRange(1, 3), default=2, show_default=True, help="Objects in every scene."),
-    click.option("--count", type=click.IntRange(min=1), default=300, show_default=True, help="Scenes, one image each."),
+    click.option("--count", type=COUNT, default=300, show_default=True, help="Scenes, one image each."),
     click.option(
         "--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Of the first scene and of its image."
     ),
     click.option("--steps", type=click.IntRange(min=1), help="Sampling steps; 50 unless the guidance says otherwise."),
-    click.option("--cfg", type=Finite(), help="Strength of classifier-free guidance; the model's own by default."),
-    click.option("--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images made at once."),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or mps."),
-    click.option("--dtype", default="auto", show_default=True, help="auto, fp32, fp16 or bf16."),
+    click.option("--cfg", type=Finite(0), help="Strength of classifier-free guidance; the model's own by default."),
+    click.option("--batch", type=BATCH, default=8, show_default=True, help="Images made at once."),
+    click.option("--device", type=NAME, default="auto", show_default=True, help="auto, cpu, cuda or mps."),
+    click.option("--dtype", type=NAME, default="auto", show_default=True, help="auto, fp32, fp16 or bf16."),
     click.option("--images", is_flag=True, help="Keep the images, and a contact sheet of the first scenes."),
     click.option(
         "--out",
@@ -96,22 +97,47 @@ def require_extra(packages: Mapping[str, str] | None = None) -> None:
 
 def check_result(path: Path) -> None:
     """Find out before an hour of work that its result cannot be written."""
-    if path.is_dir():
-        raise OutputError(f"--json {str(path)!r}: is a folder; expected a file, such as result.json")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(f"--json {str(path)!r}: cannot be written ({reason(error)}); choose another file") from None
+    check_file(path, "--json", "such as result.json")
     claim([path], FORMAT, "choose another --json")
-    probe = path.with_name(f".{path.name[-80:]}.probe")
-    write_file(probe, b"")
-    probe.unlink()
+
+
+def check_file(path: Path, asked: str, such: str) -> None:
+    """Find out that no file can be at a path; nothing is made yet. `asked`: the option that names it. `such`: an example.
+
+    Raises:
+        OutputError: something other than a file is there, or its folder cannot be written to.
+    """
+    place = look(path)
+    if place.kind == "folder":
+        raise OutputError(f"{asked} {str(path)!r}: is a folder; expected a file, {such}")
+    if place.kind != "file" and not place.free:
+        raise OutputError(f"{asked} {shortened(path)!r}: cannot be written ({place.said}); choose another file, {such}")
+    check_folder(path.parent, asked)
 
 
 def write_result(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a result; another one that was there is kept beside it, and that is said."""
+    """Write a result; another one that was there is kept beside it, and that is said.
+
+    Raises:
+        ConfigError: it holds a number that is not finite, which JSON does not know.
+    """
+    if (where := not_finite(data)) is not None:
+        raise ConfigError(f"the result cannot be written: {where} is not a finite number; are the weights that measured damaged?")
     if (aside := write_json(path, data, keep=True)) is not None:
         click.echo(f"{path} held another result, which is kept as {aside}", err=True)
+
+
+def not_finite(data: object, path: str = "") -> str | None:
+    """Where in plain values a number stands that is nan or infinite; None if there is none."""
+    if isinstance(data, float):
+        return None if isfinite(data) else path
+    if isinstance(data, Mapping):
+        inner = [(f"{path}.{key}" if path else str(key), value) for key, value in cast("Mapping[Any, object]", data).items()]
+    elif isinstance(data, list | tuple):
+        inner = [(f"{path}[{i}]", value) for i, value in enumerate(cast("Sequence[object]", data))]
+    else:
+        return None
+    return next((found for at, value in inner if (found := not_finite(value, at)) is not None), None)
 
 
 def check_plot(path: Path, asked: str, kinds: Sequence[str] = PLOTS) -> str:
@@ -121,8 +147,7 @@ def check_plot(path: Path, asked: str, kinds: Sequence[str] = PLOTS) -> str:
     """
     if path.suffix.lower() not in kinds:
         raise ConfigError(f"{asked} {str(path)!r}: expected a name that ends in {', '.join(kinds)}")
-    if path.is_dir():
-        raise OutputError(f"{asked} {str(path)!r}: a folder is in the way; choose another file")
+    check_file(path, asked, f"such as plot{kinds[0]}")
     require_extra({"matplotlib": "matplotlib"})
     return path.suffix.lower().removeprefix(".")
 

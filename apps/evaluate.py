@@ -24,6 +24,7 @@ from .comparison import (
     write_result,
 )
 from .datasets import caption, export
+from .option_types import NAME
 from .protocol import plan, run, status
 from .reports import names, page, plot, table
 from .scoring import score
@@ -57,10 +58,13 @@ def _size(ctx: click.Context, param: click.Parameter, value: str | None) -> tupl
 @command.command()
 @click.option("--guidance", "guidances", callback=names, help="Presets, YAML files or none, separated by commas.")
 @click.option(
-    "--rows", metavar="all|FILE.yaml", help="Instead: rows of a file, each with its guidance, model and size; all that ship."
+    "--rows",
+    type=NAME,
+    metavar="all|FILE.yaml",
+    help="Instead: rows of a file, each with its guidance, model and size; all that ship.",
 )
 @click.option("--size", callback=_size, metavar="WxH", help="Width and height in pixels; the model's own by default.")
-@click.option("--model", help="An embedded model or a model folder; the guidance's or shapeworld-base by default.")
+@click.option("--model", type=NAME, help="An embedded model or a model folder; the guidance's or shapeworld-base by default.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A further setting of every guidance; may be repeated.")
 @click.option("--diagnostics", "diagnosed", is_flag=True, help="Measure the autoencoder and the attention on true images too.")
 @comparison_options

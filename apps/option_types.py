@@ -1,4 +1,4 @@
-"""The types of options that all commands share: finite numbers, names that are not empty, paths."""
+"""The types of options that all commands share: finite numbers, names that are not empty, paths, numbers of things."""
 
 from __future__ import annotations
 
@@ -50,5 +50,9 @@ class PathName(click.Path):
         return super().convert(value, param, ctx)
 
 
+MOST = 1_000_000
+"""Of scenes, items and the like: more is a mistake, and would be listed for hours before the first is made."""
+COUNT = click.IntRange(1, MOST)
+BATCH = click.IntRange(1, 1024)
 NAME = Name()
 PATH = PathName()

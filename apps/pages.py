@@ -15,6 +15,7 @@ from typing import Any, cast
 from PIL import Image
 
 from ..framework.errors import LsregenError
+from ..framework.files import is_file
 from ..framework.layout import Layout, Region
 from .charts import Chart, energy_chart, number, strength_chart, targets_of
 from .drawing import colours_of
@@ -174,10 +175,10 @@ def load(folder: Path, name: str | None, none: str) -> Shown:
     """
     if name is None:
         return Shown(missing=none)
-    if Path(name).name != name or "\\" in name or "\0" in name:
+    if not _is_beside(name):
         return Shown(missing=f"{name!r} is no file beside the report.")
     path = folder / name
-    if not path.is_file():
+    if not is_file(path):
         return Shown(missing=f"{name} is not there any more: it was moved, renamed or deleted.")
     if not is_own(path):
         return Shown(missing=f"{name} is not a picture that lsregen made.")
@@ -191,6 +192,11 @@ def load(folder: Path, name: str | None, none: str) -> Shown:
     small = min(width, height) < SMALL
     factor = ceil(ENLARGED / min(width, height)) if small else 1
     return Shown(name, _uri(data), width * factor, height * factor, pixelated=small)
+
+
+def _is_beside(name: str) -> bool:
+    """Whether this is the name of a file in the folder of the report, and no path that leads out of it."""
+    return Path(name).name == name and not set(name) & {"\\", "\0"}
 
 
 def _uri(data: bytes) -> str:
@@ -212,7 +218,7 @@ def _thumbnail(*pictures: Shown) -> Shown:
 
 def replaced(image: Picture, folder: Path) -> bool:
     """Whether the picture there says of itself that it is another one than the report speaks of."""
-    if Path(image.path).name != image.path:
+    if not _is_beside(image.path):
         return False
     try:
         found = read_metadata(folder / image.path)

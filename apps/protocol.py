@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..framework.errors import ConfigError, counted, nearest
-from ..framework.files import reason
-from .checks import memory_errors
+from ..framework.files import is_there, look, reason
+from .checks import check_folder, memory_errors
 from .cli import INTERRUPTED
-from .option_types import NAME, PATH, Finite
+from .comparison import check_file
+from .option_types import BATCH, COUNT, NAME, PATH, Finite
 from .output import OutputError
 
 if TYPE_CHECKING:
@@ -36,33 +37,33 @@ SOURCES = ("coco", "nsr1k", "attend-and-excite", "geneval", "list", "shapeworld"
 @click.option(
     "--methods", type=PATH, metavar="FILE.yaml", help="Instead: methods, each with its guidance, model, size, steps, cfg."
 )
-@click.option("--model", help="Of all methods; the guidance's or shapeworld-base by default.")
+@click.option("--model", type=NAME, help="Of all methods; the guidance's or shapeworld-base by default.")
 @click.option(
     "--size", type=NAME, metavar="model|own|xFACTOR|WxH", help="Of all images; x3 for COCO, own for lists, else the model's own."
 )
 @click.option("--steps", type=click.IntRange(min=1), help="Sampling steps; 50 unless the guidance says otherwise.")
-@click.option("--cfg", type=Finite(), help="Strength of classifier-free guidance; the model's own by default.")
+@click.option("--cfg", type=Finite(0), help="Strength of classifier-free guidance; the model's own by default.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A further setting of every method; may be repeated.")
-@click.option("--dtype", show_default="fp32", help="What networks compute in: fp32, fp16 or bf16.")
+@click.option("--dtype", type=NAME, show_default="fp32", help="What networks compute in: fp32, fp16 or bf16.")
 @click.option("--split", type=click.Choice(("single", "multi", "all")), default="all", show_default=True, help="COCO: images with one object, with two or more (the two largest are kept), or any.")  # fmt: skip  # noqa: E501
 @click.option("--captions", type=PATH, help="COCO: captions, as JSON lines or as COCO has them; composed of names by default.")
 @click.option("--objects", type=click.IntRange(1, 3), default=2, show_default=True, help="shapeworld: objects in every scene.")
-@click.option("--count", type=click.IntRange(min=1), default=300, show_default=True, help="shapeworld: scenes.")
+@click.option("--count", type=COUNT, default=300, show_default=True, help="shapeworld: scenes.")
 @click.option("--first", type=click.IntRange(0, 2**62), default=0, show_default=True, help="shapeworld: seed of the first scene.")
 @click.option(
     "--limit",
-    type=click.IntRange(min=1),
+    type=COUNT,
     help="The first so many items only; those of them that are left out are not made up for.",
 )
 @click.option("--on-bad-box", type=click.Choice(("error", "drop")), default="error", show_default=True, help="What to do with an item whose box or phrase cannot be used.")  # fmt: skip  # noqa: E501
-@click.option("--seeds", type=click.IntRange(min=1), default=1, show_default=True, help="Images of each item by each method.")
+@click.option("--seeds", type=COUNT, default=1, show_default=True, help="Images of each item by each method.")
 @click.option(
     "--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Decides the seeds of items that have none."
 )
+@click.option("--batch", type=BATCH, default=8, show_default=True, help="Images made at once, a part of the plan.")
 @click.option(
-    "--batch", type=click.IntRange(min=1), default=8, show_default=True, help="Images made at once, a part of the plan."
+    "--device", type=NAME, default="auto", show_default=True, help="Where the models are looked at: auto, cpu, cuda or mps."
 )
-@click.option("--device", default="auto", show_default=True, help="Where the models are looked at: auto, cpu, cuda or mps.")
 def plan(source: str, file: Path | None, out: Path, **given: Any) -> None:
     """Write a plan: every image that a comparison needs, item x method x seed.
 
@@ -96,25 +97,25 @@ def check_plan(path: Path) -> None:
     """Find out before models are loaded that a plan cannot be written; an older plan is replaced, and nothing else.
 
     Raises:
-        OutputError: something else is there, or the plan of a run that was begun; or no folder can be made.
+        OutputError: something else is there, or the plan of a run that was begun; or its folder cannot be written to.
     """
     from ..evaluation.protocol.plan import FORMAT
     from ..evaluation.protocol.run_folder import IMAGES, PLAN, RECORDS
 
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.exists():
+    check_file(path, "--out", "such as plan.jsonl")
+    if look(path).kind == "file":
+        try:
             with path.open("rb") as file:
                 first = file.readline(1 << 20)
-            if f'"{FORMAT}"'.encode() not in first:
-                raise OutputError(f"--out {str(path)!r}: exists and is not a plan; choose another file, or move it away")
-        if path.name == PLAN and (made := [name for name in (IMAGES, RECORDS) if (path.parent / name).exists()]):
-            raise OutputError(
-                f"--out {str(path)!r}: the place of the plan of a run, whose {' and '.join(made)} stand beside it; choose "
-                "another file, or delete the run first"
-            )
-    except OSError as error:
-        raise OutputError(f"--out {str(path)!r}: cannot be written ({reason(error)}); choose another file") from None
+        except OSError as error:
+            raise OutputError(f"--out {str(path)!r}: cannot be read ({reason(error)}); choose another file") from None
+        if f'"{FORMAT}"'.encode() not in first:
+            raise OutputError(f"--out {str(path)!r}: exists and is not a plan; choose another file, or move it away")
+    if path.name == PLAN and (made := [name for name in (IMAGES, RECORDS) if is_there(path.parent / name)]):
+        raise OutputError(
+            f"--out {str(path)!r}: the place of the plan of a run, whose {' and '.join(made)} stand beside it; choose "
+            "another file, or delete the run first"
+        )
 
 
 def specs_of(given: Mapping[str, Any]) -> dict[str, MethodSpec]:
@@ -167,15 +168,20 @@ def shown(lines: Iterable[str]) -> None:
 @click.option(
     "--engine", type=click.Choice(("local", "ray")), default="local", show_default=True, help="One worker here, or Ray."
 )
-@click.option("--device", default="auto", show_default=True, help="Of each worker: auto, cpu, cuda or mps.")
-@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Of a worker on a CPU; the same number gives the same pictures.")  # fmt: skip  # noqa: E501
-@click.option("--model", "models", multiple=True, metavar="PLANNED=PLACE", help="Where a model of the plan is on these machines.")
+@click.option("--device", type=NAME, default="auto", show_default=True, help="Of each worker: auto, cpu, cuda or mps.")
+@click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Of a worker on a CPU; the same number gives the same pictures.")  # fmt: skip  # noqa: E501
+@click.option(
+    "--model", "models", multiple=True, type=NAME, metavar="PLANNED=PLACE", help="Where a model of the plan is on these machines."
+)
 @click.option("--retry-failed", is_flag=True, help="Make jobs that ended with an error again.")
-@click.option("--workers", type=click.IntRange(min=1), help="Ray: how many; one for each GPU, else for each share of a CPU.")
+@click.option("--workers", type=COUNT, help="Ray: how many; one for each GPU, else for each share of a CPU.")
 @click.option("--cpus", type=Finite(min=0, min_open=True), help="Ray: of each worker; 1 by default.")
 @click.option("--gpus", type=Finite(min=0), help="Ray: of each worker; 1 where the cluster has any.")
 @click.option(
-    "--ray-address", metavar="ADDRESS", help="Ray: of a running cluster, or auto; by default a Ray of this machine alone."
+    "--ray-address",
+    type=NAME,
+    metavar="ADDRESS",
+    help="Ray: of a running cluster, or auto; by default a Ray of this machine alone.",
 )
 def run(plan_file: Path, folder: Path, retry_failed: bool, **given: Any) -> None:
     """Make the images of a plan, as far as they are missing.
@@ -189,6 +195,7 @@ def run(plan_file: Path, folder: Path, retry_failed: bool, **given: Any) -> None
 
     found = Plan.read(plan_file)
     engine = engine_of(given, [name for method in found.methods.values() for name in (method.model, *method.models)])
+    check_folder(folder)
     place = RunFolder.begin(folder, found)
     try:
         with progress(len(found.jobs), folder.name) as on_done, memory_errors("to load a model", "choose another --device"):

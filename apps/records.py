@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..framework.errors import ConfigError, LsregenError
-from ..framework.files import reason
+from ..framework.files import is_there, look, read_json, shortened
 from ..framework.layout import Layout
 from ..framework.options import build, keys_of
 from .output import FORMAT
@@ -113,12 +112,7 @@ def read_record(path: Path) -> Record:
     Raises:
         RunError: it cannot be read, is not such a report, or a value in it is missing or wrong.
     """
-    try:
-        found: object = json.loads(path.read_bytes())
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read ({reason(error)}); expected a report of lsregen generate") from None
-    except (ValueError, RecursionError):
-        raise RunError(f"{path}: damaged, or not a report of lsregen generate: it is not JSON; make the run again") from None
+    found: object = read_json(path, "a report of lsregen generate", RunError)
     values = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
     if values.get("format") != FORMAT:
         raise RunError(f"{path}: not a report of lsregen generate: expected a mapping with the format {FORMAT!r}")
@@ -166,12 +160,12 @@ def find_record(run: Path) -> tuple[Path, str | None]:
         RunError: there is no report.
     """
     expected = "expected the folder that lsregen generate wrote, its report.json, or one of its pictures"
-    if run.is_dir():
-        if (run / "report.json").exists():
+    if (place := look(run)).kind == "folder":
+        if is_there(run / "report.json"):
             return run / "report.json", None
         raise RunError(f"{run}: no report.json in this folder; {expected}")
-    if not run.exists():
-        raise RunError(f"{run}: not there; {expected}")
+    if not place.readable:
+        raise RunError(f"{shortened(run)}: {'not there' if place.free else place.said}; {expected}")
     if run.suffix.lower() != ".png":
         return run, None
     for report in reports_of(run.parent):

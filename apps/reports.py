@@ -10,8 +10,9 @@ import click
 
 from ..evaluation.tables import PARTS
 from ..framework.errors import ConfigError, nearest
+from ..framework.files import is_file, is_folder
 from .comparison import check_plot
-from .option_types import PATH
+from .option_types import COUNT, NAME, PATH
 from .output import write_file
 from .scoring import RESULT
 from .show import check_page
@@ -47,9 +48,9 @@ def read_results(files: Sequence[Path]) -> list[dict[str, Any]]:
     paths: list[Path] = []
     for path in files:
         scored = path / "scores" / RESULT
-        if (path / PLAN).is_file() and not scored.is_file():
+        if is_file(path / PLAN) and not is_file(scored):
             raise ConfigError(f"{path}: this run has no scores/{RESULT}; make it with `lsregen evaluate score {path} ...`")
-        paths.append(scored if path.is_dir() else path)
+        paths.append(scored if is_folder(path) else path)
     results = [read_result(path) for path in paths]
     check_comparable(results)
     return results
@@ -59,7 +60,7 @@ def read_results(files: Sequence[Path]) -> list[dict[str, Any]]:
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @click.option("--metrics", callback=names, metavar="NAMES", help="Only these metrics, separated by commas, in this order.")
 @click.option("--part", type=click.Choice(PARTS), help="Only the rows, the differences, the diagnostics or the layers.")
-@click.option("--baseline", metavar="ROW", help="Only the paired differences, and of them those from this row.")
+@click.option("--baseline", type=NAME, metavar="ROW", help="Only the paired differences, and of them those from this row.")
 @click.option("--layout", type=click.Choice(LAYOUTS), help="Of the paper's Table 1, or everything. [default: paper for scores]")
 @click.option("--html", type=PATH, metavar="FILE.html", help="Write the table in the paper's layout as a page, too.")
 def table(
@@ -128,7 +129,7 @@ def in_layout_of_paper(results: Sequence[Mapping[str, Any]]) -> Table:
 @click.command()
 @click.argument("runs", nargs=-1, required=True, type=PATH)
 @click.option("--out", type=PATH, metavar="FILE.html", help="The page. [default: samples.html in the first run]")
-@click.option("--count", type=click.IntRange(min=1), default=24, show_default=True, help="Items to show.")
+@click.option("--count", type=COUNT, default=24, show_default=True, help="Items to show.")
 @click.option("--items", callback=names, metavar="NAMES", help="Instead: these items, separated by commas.")
 @click.option("--methods", callback=names, metavar="NAMES", help="Only these methods, separated by commas, in this order.")
 def page(
@@ -153,7 +154,9 @@ def page(
 @click.argument("files", nargs=-1, required=True, type=PATH)
 @click.option("--metrics", callback=names, required=True, metavar="NAMES", help="What to plot, one chart for each.")
 @click.option("--methods", callback=names, metavar="NAMES", help="Only these methods, separated by commas.")
-@click.option("--against", metavar="KEY", help="A setting, such as guidance.layout.gamma. [default: the one that varies]")
+@click.option(
+    "--against", type=NAME, metavar="KEY", help="A setting, such as guidance.layout.gamma. [default: the one that varies]"
+)
 @click.option("--out", type=PATH, required=True, metavar="FILE", help="The picture: .png, .svg or .pdf.")
 def plot(
     files: tuple[Path, ...], metrics: tuple[str, ...], methods: tuple[str, ...] | None, against: str | None, out: Path

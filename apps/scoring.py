@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..framework.errors import ConfigError, nearest, told_of
+from ..framework.files import is_there, look, shortened
 from .cli import INTERRUPTED
-from .option_types import NAME, PATH, Finite
+from .option_types import BATCH, NAME, PATH, Finite
 
 if TYPE_CHECKING:
     from ..evaluation.protocol.looks import Instruments
@@ -46,8 +47,8 @@ def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -
 @click.option("--reference", type=PATH, metavar="FOLDER", help="Real pictures that the Frechet distance compares with.")
 @click.option("--clip", type=PATH, metavar="FOLDER", help="An encoder of texts and pictures, as transformers saves CLIP.")
 @click.option("--partial", is_flag=True, help="Score a run that is not finished.")
-@click.option("--batch", type=click.IntRange(min=1), default=16, show_default=True, help="Pictures looked at together.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, or an accelerator by torch's name.")
+@click.option("--batch", type=BATCH, default=16, show_default=True, help="Pictures looked at together.")
+@click.option("--device", type=NAME, default="auto", show_default=True, help="auto, cpu, or an accelerator by torch's name.")
 @click.option("--json", "out", type=PATH, metavar="FILE", help="The result. [default: scores/result.json in the first run]")
 def score(runs: tuple[Path, ...], out: Path | None, partial: bool, batch: int, **given: Any) -> None:
     """Measure the pictures of finished runs, and print the table of the result.
@@ -141,7 +142,7 @@ def instruments(
             values[key] = parse_value(value, f"--detector-option {key}")
         named = detector if detector in plugins.detectors else "transformers"
         if named != detector:
-            if not Path(detector).expanduser().exists():
+            if not is_there(Path(detector).expanduser()):
                 installed = ", ".join(plugins.detectors)
                 raise ConfigError(
                     f"--detector {detector!r}: neither a detector that is installed ({installed}) nor a folder of transformers"
@@ -152,8 +153,8 @@ def instruments(
             plugin = build(plugins.detector(named).cls, values, "", f"detector {named!r}")
         loaded, name = plugin.load(device), Path(detector).name if named != detector else named
         package = plugins.versions_of(plugin)
-    if reference is not None and not reference.is_dir():
-        raise ConfigError(f"--reference {str(reference)!r}: no such folder; expected a folder of real pictures")
+    if reference is not None and (place := look(reference)).kind != "folder":
+        raise ConfigError(f"--reference {shortened(reference)!r}: {place.said}; expected a folder of real pictures")
     return Instruments(
         detector=loaded,
         detector_name=name,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from ..framework.files import reason
+from ..framework.files import look, reason, shortened
 from .option_types import PATH
 from .output import OutputError, write_file
 from .records import RunError, find_record, read_record
@@ -52,11 +52,13 @@ def check_page(path: Path) -> None:
     cure = "choose another --out, or move it away"
     if path.suffix.lower() not in (".html", ".htm"):
         raise OutputError(f"--out {str(path)!r}: expected a file that ends in .html")
+    if (place := look(path)).free:
+        return
+    if place.kind != "file":
+        raise OutputError(f"{shortened(path)}: in the way ({place.said}); {cure}")
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             own = f'content="{GENERATOR}"' in file.read(HEAD)
-    except FileNotFoundError:
-        return
     except OSError as error:
         raise OutputError(f"{path}: in the way ({reason(error)}); {cure}") from None
     if not own:

@@ -9,7 +9,7 @@ import click
 
 from ..framework.errors import ConfigError, counted, nearest
 from .cli import NamingGroup
-from .option_types import NAME, PATH
+from .option_types import COUNT, NAME, PATH
 from .output import claim
 from .show import check_page
 
@@ -36,9 +36,9 @@ def command() -> None:
 @click.argument("runs", nargs=-1, required=True, type=PATH)
 @click.option("--first", type=NAME, metavar="METHOD", help="Of the first run; may be left out if it has only one.")
 @click.option("--second", type=NAME, metavar="METHOD", help="Of the second run, or of the first if there is one run only.")
-@click.option("--count", type=click.IntRange(min=1), default=20, show_default=True, help="Pairs.")
+@click.option("--count", type=COUNT, default=20, show_default=True, help="Pairs.")
 @click.option(
-    "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Decides the pairs, their order and sides."
+    "--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Decides the pairs, their order and sides."
 )
 @click.option("--out", type=PATH, required=True, metavar="FILE.html", help="The page.")
 def make(runs: tuple[Path, ...], first: str | None, second: str | None, count: int, seed: int, out: Path) -> None:
@@ -132,10 +132,11 @@ def score(files: tuple[Path, ...], partial: bool, out: Path | None) -> None:
     FILES are what the page saved, one of each rater.
     """
     from ..evaluation.protocol.study import markdown, read_answers, scored
-    from .comparison import require_extra, write_result
+    from .comparison import check_file, require_extra, write_result
 
     require_extra({"scipy": "scipy"})
     if out is not None:
+        check_file(out, "--json", "such as preferences.json")
         claim([out], RESULT, "choose another --json")
     result = scored(read_answers(files, partial))
     if out is not None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 from ..framework.errors import ConfigError, nearest
+from ..framework.files import read_json
 
 FORMAT = "lsregen-evaluation"
 """The `format` of a result file, by which lsregen knows its own."""
+LARGEST = 1e300  # no measure; nan is not below it either
 PARTS = ("rows", "differences", "diagnostics", "layers")
 CHANGES = ("first", "second", "objects", "size", "second_size", "count", "seed")
 IF_VARIED = ("objects", "size", "second_size", "seed")  # of the differences: mostly they are those of the rows above
@@ -23,20 +24,16 @@ def read_result(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it cannot be read, or is something else.
     """
-    try:
-        data: object = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        why = error.strerror if isinstance(error, OSError) else error
-        raise ConfigError(f"{path}: cannot be read ({why}); expected a result of `lsregen evaluate`") from None
-    except ValueError as error:
-        raise ConfigError(f"{path}: not JSON ({error}); expected a result of `lsregen evaluate`") from None
+    data: object = read_json(path, "a result of `lsregen evaluate`")
     result = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
     diagnostics = result.get("diagnostics", {})
     models = list(cast("dict[str, object]", diagnostics).values()) if isinstance(diagnostics, dict) else None
     layers = result.get("layers", {})
     by_model = list(cast("dict[str, object]", layers).values()) if isinstance(layers, dict) else [None]
     if not all(map(_all_have_metrics, (result.get("rows"), result.get("differences", []), models, *by_model))):
-        raise ConfigError(f"{path}: not a result of `lsregen evaluate`: expected 'rows' with 'metrics' of value, low and high")
+        raise ConfigError(
+            f"{path}: not a result of `lsregen evaluate`: expected 'rows' with 'metrics' of value, low and high, finite numbers"
+        )
     return result
 
 
@@ -57,7 +54,11 @@ def _is_interval(interval: object) -> bool:
     if not isinstance(interval, dict):
         return False
     values = cast("dict[str, object]", interval)
-    return all(isinstance(values.get(key), int | float) for key in ("value", "low", "high"))
+    return all(_is_number(values.get(key)) for key in ("value", "low", "high"))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and -LARGEST < value < LARGEST
 
 
 def markdown(

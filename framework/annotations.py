@@ -77,6 +77,15 @@ def told(names: Sequence[str], caption: str) -> list[str | None]:
     return result
 
 
+def mentioned(names: Sequence[str], caption: str) -> list[str]:
+    """As `told`; of several words that may be meant the first, which names the thing: `a pizza on a pizza plate`."""
+    spoken_of = [spoken(name, caption) for name in names]
+    return [
+        said or (f"{phrase}#1" if occurrences(phrase, caption) else phrase)
+        for said, phrase in zip(told(names, caption), spoken_of, strict=True)
+    ]
+
+
 @dataclass(frozen=True)
 class Annotated:
     """An image of COCO's as an item, with the id that it has there and the category of each region of its layout."""

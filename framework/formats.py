@@ -36,7 +36,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
-from .annotations import ANNOTATED, read_coco, sized, spoken, write_coco, xywh_box
+from .annotations import ANNOTATED, mentioned, read_coco, sized, write_coco, xywh_box
 from .arguments import checked
 from .errors import LayoutError, nearest, told_of
 from .files import is_folder, write_whole
@@ -249,22 +249,26 @@ def _masked(reading: Reading, phrase: str, mask: object, where: str) -> Region:
 
 
 def _read_nsr1k(reading: Reading, text: str) -> Iterator[Item]:
-    """NSR-1K: boxes are left, top, width, height in fractions; phrases are objects' names, in the plural if the prompt's is."""
+    """NSR-1K: boxes are left, top, width, height in fractions; phrases are objects' names, as `mentioned`."""
     for i, data in enumerate(entries_of(parse_json(text, str(reading.path)), str(reading.path)), 1):
         where = f"{reading.path}, entry {i}"
         entry = fields(data, where, NSR1K_KEYS, ("prompt",))
         prompt = text_of(entry, "prompt", where)
         pairs = [entry[key] for key in ("obj1", "obj2") if key in entry]
         pairs = pairs or entries_of(entry.get("object_list"), f"{where}, object_list")
-        regions: list[Region] = []
+        named: list[tuple[str, object]] = []
         for j, pair in enumerate(pairs, 1):
-            at = f"{where}, object {j}"
             name, box = (*cast("list[object]", pair), None, None)[:2] if isinstance(pair, list) else (None, None)
             if not isinstance(name, str):
-                raise LayoutError(f"{at}: {pair!r}: expected a name and a box")
+                raise LayoutError(f"{where}, object {j}: {pair!r}: expected a name and a box")
+            named.append((name, box))
+        regions: list[Region] = []
+        phrases = mentioned([name for name, _ in named], prompt)
+        for j, ((name, box), phrase) in enumerate(zip(named, phrases, strict=True), 1):
+            at = f"{where}, object {j}"
             if unknown := box == [0, 0, 0, 0]:
                 reading.drop(f"{at} ({name!r})", "box", NO_REFERENCE)
-            regions.append(reading.region(at, spoken(name, prompt), None if unknown else partial(xywh_box, box, (1, 1))))
+            regions.append(reading.region(at, phrase, None if unknown else partial(xywh_box, box, (1, 1))))
         item = Item(prompt, size=reading.size, name=str(entry["id"]) if "id" in entry else None)
         yield _with(item, regions)
 

@@ -10,11 +10,11 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, cast
 
 from ...framework.errors import ConfigError, LayoutError, counted
-from ...framework.files import decoded
+from ...framework.files import decoded, is_file, is_there, locked, make_folder, read_bytes, reason
 from .captions import parse_lines
 from .folders import load_folder, load_part
 from .sources import Asked
@@ -130,13 +130,17 @@ def pictures_of(asked: Asked, images: Path, question: str = QUESTION) -> list[Pi
     for image, _ in found:
         if image.item.name is None:
             raise LayoutError(f"{asked.path}: image {image.id!r} has no file_name; expected the name of its file in {images}")
+        if not is_within(image.item.name):
+            raise LayoutError(
+                f"{asked.path}: image {image.id!r}: file_name {image.item.name!r} leads out of {images}; expected a file in it"
+            )
         names = [*image.categories, "", ""]
         try:
             said = question.format(first=names[0], second=names[1]) if len(image.categories) > 1 else ""
         except (KeyError, IndexError, ValueError):
             raise ConfigError(f"--question {question!r}: expected a text with {{first}} and {{second}} in it") from None
         pictures.append(Picture(image.id, images / image.item.name, said))
-    if missing := [picture.path for picture in pictures if not picture.path.is_file()]:
+    if missing := [picture.path for picture in pictures if not is_file(picture.path)]:
         raise LayoutError(f"{len(missing)} of {len(pictures)} images are missing; the first is {missing[0]}")
     return pictures
 
@@ -158,15 +162,18 @@ def write_captions(
     if not captioner.takes_text and any(picture.question for picture in pictures):
         raise ConfigError("this model is given images and no text; give --question '' to caption without a question")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        done = _found(path) if path.exists() else {}
+        done = _found(path) if is_there(path) else {}
+        length = path.stat().st_size if is_there(path) else 0
         on_done(sum(picture.id in done for picture in pictures))
         missing = [picture for picture in pictures if picture.id not in done]
         silent: list[Picture] = []
         groups: dict[tuple[int, ...], list[Picture]] = {}
         for each in missing:
             groups.setdefault(captioner.length(each.question), []).append(each)
-        with path.open("ab", buffering=0) as file:
+        make_folder(path.parent)
+        with locked(path, f"{path}: another process is captioning into it; wait for it"), path.open("ab", buffering=0) as file:
+            if file.tell() != length:
+                raise ConfigError(f"{path}: another process added captions meanwhile; the same command goes on from there")
             for _, group in sorted(groups.items()):
                 for start in range(0, len(group), batch):
                     chosen = group[start : start + batch]
@@ -176,13 +183,19 @@ def write_captions(
                     os.fsync(file.fileno())
                     on_done(len(chosen))
     except OSError as error:
-        raise ConfigError(f"{path}: captions cannot be written ({error.strerror}); what was written before stays") from None
+        raise ConfigError(f"{path}: captions cannot be written ({reason(error)}); what was written before stays") from None
     if silent:
         raise LayoutError(
             f"the model said nothing of {counted(len(silent), 'image')}, the first is {silent[0].path}; the others have their "
             f"captions in {path}: give another --question, or another model, for the rest"
         )
     return len(missing)
+
+
+def is_within(name: str) -> bool:
+    """Whether a path of somebody else's stays in the folder that it is joined to."""
+    parts = PurePath(name).parts
+    return bool(parts) and ".." not in parts and not PurePath(name).is_absolute() and "\0" not in name
 
 
 def _captions(captioner: Captioner, pictures: Sequence[Picture]) -> list[str]:
@@ -208,7 +221,7 @@ def _found(path: Path) -> dict[int | str, str]:
 
     Nothing is touched before all the rest was read as captions.
     """
-    data = path.read_bytes()
+    data = read_bytes(path, "captions", LayoutError)
     end = data.rfind(b"\n") + 1
     last = data[end:]
     if _is_broken(last):

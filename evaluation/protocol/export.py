@@ -8,15 +8,19 @@ annotations/captions_eval.json       a caption for each image
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Callable, Generator, Mapping
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from ...framework.errors import ConfigError
+from ...framework.files import is_there, look, reason, shortened, write_whole
 from ..shapeworld.scene import COLOURS, Scene, sample_scene
 
+FOLDERS = ("images", "annotations")
 SPLITS = ("eval", "reference", "train")
 INFO = {"description": "lsregen shapeworld: scenes of coloured shapes", "version": "1"}
 
@@ -43,19 +47,38 @@ def export_shapeworld(
     """
     if split not in SPLITS:
         raise ConfigError(f"split {split!r}: expected one of {', '.join(SPLITS)}")
+    place = look(folder)
+    if place.kind != "folder" and not place.free:
+        raise ConfigError(f"folder {shortened(folder)}: cannot be written ({place.said}); choose another one")
+    scenes = [sample_scene(each, split=split, objects=objects, size=size) for each in range(seed, seed + count)]
     try:
-        if folder.exists() and any(folder.iterdir()):
+        if place.kind == "folder" and any(folder.iterdir()):
             raise ConfigError(f"folder {folder}: it is not empty; choose another one for the data set")
-        for name in ("images", "annotations"):
-            (folder / name).mkdir(parents=True)
-        scenes = [sample_scene(each, split=split, objects=objects, size=size) for each in range(seed, seed + count)]
-        instances, captions = _instances(scenes, folder / "images", on_done), _captions(scenes)
-        paths = folder / "annotations" / f"instances_{split}.json", folder / "annotations" / f"captions_{split}.json"
-        for path, data in zip(paths, (instances, captions), strict=True):
-            path.write_text(json.dumps(data) + "\n", encoding="utf-8")
+        with _whole_or_none(folder):
+            instances, captions = _instances(scenes, folder / "images", on_done), _captions(scenes)
+            paths = folder / "annotations" / f"instances_{split}.json", folder / "annotations" / f"captions_{split}.json"
+            for path, data in zip(paths, (instances, captions), strict=True):
+                write_whole(path, [(json.dumps(data) + "\n").encode()])
     except OSError as error:
-        raise ConfigError(f"folder {folder}: cannot be written ({error.strerror}); choose another one") from None
+        raise ConfigError(f"folder {folder}: cannot be written ({reason(error)}); choose another one") from None
     return paths
+
+
+@contextmanager
+def _whole_or_none(folder: Path) -> Generator[None]:
+    """Make the folders of a data set; if the block fails, or is interrupted, all that was made is removed again."""
+    made = [path for path in (folder, *folder.absolute().parents) if not is_there(path)]
+    try:
+        for name in FOLDERS:
+            (folder / name).mkdir(parents=True)
+        yield
+    except BaseException:
+        for name in FOLDERS:
+            shutil.rmtree(folder / name, ignore_errors=True)
+        with suppress(OSError):  # the disk became read-only: the first error is the one to tell
+            for path in made:
+                path.rmdir()
+        raise
 
 
 def categories() -> dict[str, int]:

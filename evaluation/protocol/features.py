@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...framework.errors import CheckpointError, ConfigError
+from ...framework.files import look, shortened
 from ...framework.folders import network_of
 from .devices import device_of
 from .folders import load_folder
@@ -53,13 +54,14 @@ def load_features(name: str, device: str = "auto") -> FeatureNetwork:
         CheckpointError: the weights cannot be used.
     """
     path = Path(name).expanduser()
+    place = look(path)
     if name == SHAPEWORLD:
         return _Classifier()
-    if path.is_dir():
+    if place.kind == "folder":
         return _encoder(path, device)
-    if path.is_file():
+    if place.kind == "file":
         return _inception(path, device_of(device))
-    raise ConfigError(f"--features {name!r}: no such file or folder; {EXPECTED}")
+    raise ConfigError(f"--features {shortened(name)!r}: {place.said}; {EXPECTED}")
 
 
 def _classifiers_hash() -> dict[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...framework.errors import CheckpointError, ConfigError, counted
+from ...framework.files import is_file, shortened
 from ...framework.folders import network_of, without_bars
 
 
@@ -38,8 +39,8 @@ def load_folder(
     from .devices import device_of
 
     place = device_of(device)
-    if not (folder / "config.json").is_file():
-        raise ConfigError(f"{what} {str(folder)!r}: no folder with a config.json; {expected}")
+    if not is_file(folder / "config.json"):
+        raise ConfigError(f"{what} {shortened(folder)!r}: no folder with a config.json; {expected}")
     if callable(classes):
         classes = classes(str(load_part(what, folder, "AutoConfig", expected).model_type))
     others = [load_part(what, folder, name, expected) for name in classes[1:]]  # first: they are small, and may not be there
@@ -83,6 +84,6 @@ def _check_vocabulary(what: str, folder: Path, names: dict[str, str], expected: 
         CheckpointError: the folder has neither a whole tokenizer nor all of its pieces.
     """
     whole = names.pop("tokenizer_file", "tokenizer.json")
-    lacking = [name for name in names.values() if not (folder / name).is_file()]
-    if not (folder / whole).is_file() and (lacking or not names):
+    lacking = [name for name in names.values() if not is_file(folder / name)]
+    if not is_file(folder / whole) and (lacking or not names):
         raise CheckpointError(f"{what} {folder}: has no vocabulary, neither {whole} nor {', '.join(lacking)}; {expected}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...framework.errors import ConfigError, LayoutError, PhraseError, told_of
 from ...framework.items import LEAVE_OUT, Dropped, Item, Size
+from ...framework.matching import occurrences
 from ...framework.options import build, option, plain
 from .jobs import Job, LazyJobs, check_names
 from .plan import Method, Plan
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 POLICIES = "model, own, xFACTOR or WIDTHxHEIGHT"
 SEEDS = 2**32  # of images: every tool takes these
+MOST_JOBS = 10_000_000
+"""Of a plan: ten million lines have 4 GB."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,11 @@ class MethodSpec:
     def __post_init__(self) -> None:
         if self.dtype not in ("fp32", "fp16", "bf16"):
             raise ConfigError(f"dtype: {self.dtype!r}; expected fp32, fp16 or bf16: a plan does not leave it to the machine")
+        for name, value in (("guidance", self.guidance), ("model", self.model), ("size", self.size)):
+            if value is not None and not value.strip():
+                raise ConfigError(f"{name}: {value!r} is empty; give a name, or leave it out")
+        if self.cfg is not None and self.cfg < 0:
+            raise ConfigError(f"cfg: {self.cfg:g}; expected a number of at least 0, such as 4; 1 is off")
 
 
 @dataclass(frozen=True)
@@ -114,6 +122,11 @@ def make_plan(
     if min(seeds, batch) < 1:
         raise ConfigError(f"seeds {seeds}, batch {batch}: expected at least 1 of each")
     check_names(specs)
+    if (total := len(source.entries) * seeds * len(specs)) > MOST_JOBS:
+        raise ConfigError(
+            f"{len(source.entries)} items, {seeds} seeds and {len(specs)} methods: {total:,} images; a plan has at most "
+            f"{MOST_JOBS:,}; plan a part of them (--limit, --seeds)"
+        )
     fitted = _fit_all(source, specs, device)
     dropped, faulty = list(source.dropped), dict[int, str]()
     for name, each in fitted.items():
@@ -203,6 +216,7 @@ def _fit(
     pipeline: Pipeline,
 ) -> _Fitted:
     resolved, _ = pipeline.resolve(config, steps=spec.steps, cfg=spec.cfg)
+    resolved.sampler.schedule(pipeline.model.noise_schedule, resolved.steps)  # steps that it cannot take are found here
     settings = {key: value for key, value in resolved.as_dict().items() if key not in ("seed", "model")}
     policy = spec.size or source.size
     method = Method(spec.guidance, model, plain(pipeline.model.describe()), plain(settings), policy, spec.dtype, others)
@@ -240,8 +254,11 @@ def _fault(item: Item, config: ResolvedConfig, model: Model) -> str | None:
     try:
         if not item.prompt.strip():
             return "an empty prompt"
-        for phrase in item.layout.phrases:  # guidance alone needs its tokens
-            _ = table.span(phrase) if config.terms else table.locate(phrase)
+        for phrase in item.layout.phrases:  # guidance alone needs its tokens, and to know which of several is meant
+            if config.terms:
+                table.span(phrase)
+            elif len(occurrences(phrase, item.prompt)) < 2:
+                table.locate(phrase)
     except PhraseError as error:
         return str(error).split("\n")[0]
     if not item.layout.boxed and any(term.distance.needs_target for term in config.terms):

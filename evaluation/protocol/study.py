@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Any, cast
 
 from ...framework.errors import ConfigError, counted
+from ...framework.files import parse_json, read_json
+from ...framework.options import convert
 from ..records import digest
 from .entrants import Entry, check_alike
 
 ANSWERS = "lsregen-study-answers"
 """The `format` of a file of answers."""
 SIDES = ("left", "right")
+LONGEST_KEY = 2**24  # bytes that it is unpacked to: somebody else's may hold gigabytes
 EXPECTED = "expected the file that a page of `lsregen study make` saves"
 
 
@@ -149,9 +152,21 @@ def read_key(key: str, where: str) -> dict[str, Any]:
         ConfigError: no key.
     """
     try:
-        return cast("dict[str, Any]", json.loads(zlib.decompress(base64.b85decode(key))))
-    except (ValueError, zlib.error):
+        text = zlib.decompressobj().decompress(
+            base64.b85decode(key), LONGEST_KEY
+        )  # a key of somebody else's may unpack to gigabytes
+        found: object = parse_json(text.decode(), where)
+    except (ValueError, zlib.error, ConfigError):
+        found = None
+    values = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
+    try:
+        _ = (
+            convert(values.get("methods"), tuple[str, str], "methods"),
+            convert(values.get("first_left"), dict[str, bool], "first_left"),
+        )
+    except ConfigError:
         raise ConfigError(f"{where}: its key is damaged; {EXPECTED}") from None
+    return values
 
 
 def read_answers(paths: Sequence[Path], partial: bool = False) -> list[Answers]:
@@ -178,12 +193,7 @@ def read_answers(paths: Sequence[Path], partial: bool = False) -> list[Answers]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    try:
-        data: object = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read ({error.strerror}); {EXPECTED}") from None
-    except ValueError:
-        raise ConfigError(f"{path}: not JSON; {EXPECTED}") from None
+    data: object = read_json(path, EXPECTED.removeprefix("expected "))
     values = cast("dict[str, Any]", data) if isinstance(data, dict) else {}
     if values.get("format") != ANSWERS:
         raise ConfigError(f"{path}: no answers of a study; {EXPECTED}")

@@ -29,6 +29,11 @@ class RowSpec:
     place: float | None = option(None, "where the first object stands, across the upper half; from 0 to 1")
     sets: tuple[str, ...] = option((), "further settings, such as guidance.layout.gamma=40")
 
+    def __post_init__(self) -> None:
+        for name, value in (("guidance", self.guidance), ("model", self.model)):
+            if value is not None and not value.strip():
+                raise ConfigError(f"{name}: {value!r} is empty; give a name, or leave it out")
+
 
 def read_rows(name: str) -> dict[str, RowSpec]:
     """The rows of a YAML file, by their names; `all` for those that ship.

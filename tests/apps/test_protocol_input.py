@@ -182,7 +182,7 @@ def test_the_folder_of_another_run(run: Run, planned: Path, monkeypatch: pytest.
     assert run("evaluate", "run", str(planned), "--out", "run").exit_code == 0
     assert run("evaluate", "plan", "coco", INSTANCES, *NONE, "--seeds", "2").exit_code == 0
     refused(run("evaluate", "run", str(planned), "--out", "run"), "folder run: it is the run of another plan, other in seeds")
-    refused(run("evaluate", "run", str(planned), "--out", "world/images/000000000000.png"), "a run cannot be kept there")
+    refused(run("evaluate", "run", str(planned), "--out", "world/images/000000000000.png"), "is not a folder")
 
 
 def full(monkeypatch: pytest.MonkeyPatch, after: int) -> None:

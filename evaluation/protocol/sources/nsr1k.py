@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from itertools import islice
-from typing import Any
+from typing import Any, cast
 
 from ....framework.errors import LayoutError, nearest
 from ....framework.formats import open_layouts
 from ....framework.items import Item, entries_of, parse_json, read_text, text_of
+from ....framework.items import whole as whole_number
 from ..expects import Expects, Relation
 from .face import Asked, Entry, Source, finished, whole
 
@@ -39,7 +40,7 @@ def _expects(item: Item, entry: Mapping[str, Any], where: str) -> Expects:
     names = [str(pair[0]) for pair in pairs or entry["object_list"]]
     classes = {region.phrase: name for region, name in zip(item.layout.regions, names, strict=True)}
     if not pairs:
-        return Expects(counts=dict(Counter(names)), classes=classes)
+        return Expects(counts=_counts(entry, where) or dict(Counter(names)), classes=classes)
     if entry.get("relation") is None:
         return Expects(classes=classes)
     relation = text_of(entry, "relation", where)
@@ -47,3 +48,16 @@ def _expects(item: Item, entry: Mapping[str, Any], where: str) -> Expects:
         near = nearest(relation, RELATIONS)
         raise LayoutError(f"{where}: relation {relation!r}: expected one of {', '.join(RELATIONS)}, of obj1 to obj2{near}")
     return Expects((Relation(names[0], RELATIONS[relation], names[1]),), classes=classes)
+
+
+def _counts(entry: Mapping[str, Any], where: str) -> dict[str, int]:
+    """What an entry says that there shall be, `num_object`; there may be fewer boxes or more."""
+    counts: dict[str, int] = {}
+    for pair in entries_of(entry.get("num_object") or [], f"{where}, num_object"):
+        name, count = (*cast("list[object]", pair), None, None)[:2] if isinstance(pair, list) else (None, None)
+        if not isinstance(name, str):
+            raise LayoutError(f"{where}, num_object: {pair!r}: expected a name and a number")
+        counts[name] = whole_number(count, f"{where}, num_object", name)
+        if counts[name] < 0:
+            raise LayoutError(f"{where}, num_object: {counts[name]} of {name!r}; expected 0 or more")
+    return counts

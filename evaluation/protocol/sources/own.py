@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ....framework.errors import ConfigError, LayoutError, nearest
+from ....framework.files import is_file
 from ....framework.formats import ITEM_KEYS, READERS, open_layouts
 from ....framework.items import Reading, fields, parse_json, read_text
 from ....framework.options import build
@@ -51,7 +52,7 @@ def read(asked: Asked) -> Source:
         items = enumerate(reading.noting(open_layouts(reading, empty=False)[0]), 1)
         found = ((Entry(item.name or f"item-{i}", item), complete) for i, (item, complete) in items)
     entries = whole(asked, list(islice(found, asked.limit)), reading.dropped)
-    files = [asked.file] if asked.file.is_file() else []
+    files = [asked.file] if is_file(asked.file) else []
     return finished(NAME, asked, entries, dropped=reading.dropped, files=files, size="own")
 
 
@@ -138,6 +139,9 @@ def _add(item: dict[str, Any], values: Mapping[str, str], where: str) -> None:
 
 def _number(text: str, kind: type[int] | type[float], where: str, key: str) -> int | float:
     try:
-        return kind(text)
-    except ValueError:
+        number = float(text)
+        if kind is float or not number.is_integer():
+            return kind(text)
+        return int(text) if text.lstrip("+-").isdigit() else int(number)  # 7.0 is a whole number
+    except (ValueError, OverflowError):
         raise LayoutError(f"{where}: {key} {text!r}: expected a {'whole ' if kind is int else ''}number") from None

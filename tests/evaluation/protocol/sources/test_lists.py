@@ -104,6 +104,40 @@ def test_nsr1k_states_counts(tmp_path: Path) -> None:
     assert entry.expects == Expects(counts={"zebra": 2}, classes={"zebras": "zebra"})
 
 
+def test_nsr1ks_stated_counts_are_read(tmp_path: Path) -> None:
+    """Not its boxes counted, of which there may be fewer or more; what is named and not boxed is counted too."""
+    given = [{**COUNTED[0], "num_object": [["zebra", 3], ["giraffe", 0.0]]}, {**COUNTED[0], "id": 99}]
+    stated, boxed = read_source("nsr1k", Asked(write(tmp_path / "a.json", given))).entries
+    assert (stated.expects.counts, len(stated.item.layout.regions)) == ({"zebra": 3, "giraffe": 0}, 2)
+    assert boxed.expects.counts == {"zebra": 2}
+
+
+@pytest.mark.parametrize("given", [3, ["zebra", 2], [["zebra"]], [["zebra", "2"]], [["zebra", 1.5]], [["zebra", -1]], [[2, 2]]])
+def test_counts_that_nsr1k_cannot_state(tmp_path: Path, given: object) -> None:
+    with pytest.raises(LayoutError, match="entry 1, num_object"):
+        read_source("nsr1k", Asked(write(tmp_path / "a.json", [{**COUNTED[0], "num_object": given}])))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "names", "phrases"),
+    [
+        ("a pizza on a pizza plate", ["pizza"], ["pizza#1"]),
+        ("a dog beside another dog", ["dog", "dog"], ["dog#1", "dog#2"]),
+        ("dogs and more dogs", ["dog", "dog", "dog"], ["dogs#1"] * 3),
+        ("two dogs", ["dog", "dog"], ["dogs", "dogs"]),
+        ("a cat", ["dog"], ["dog"]),
+    ],
+)
+def test_a_phrase_that_nsr1ks_prompt_says_twice_is_numbered(
+    tmp_path: Path, prompt: str, names: list[str], phrases: list[str]
+) -> None:
+    boxes = [[name, [0.1 * i, 0, 0.1, 1]] for i, name in enumerate(names)]
+    entry = {"id": 1, "image_id": 2, "num_object": [[names[0], len(names)]], "object_list": boxes, "prompt": prompt}
+    [found] = read_source("nsr1k", Asked(write(tmp_path / "a.json", [entry]))).entries
+    assert [region.phrase for region in found.item.layout.regions] == phrases
+    assert found.expects.classes == dict.fromkeys(phrases, names[0])
+
+
 def test_a_relation_that_nsr1k_does_not_have(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r"entry 1: relation 'lift': expected one of left, right, .*did you mean 'left'"):
         read_source("nsr1k", Asked(write(tmp_path / "a.json", [{**NSR[0], "relation": "lift"}])))
@@ -221,7 +255,7 @@ def bad_pairs(path: Path) -> Path:
 def bad_labels(path: Path) -> Path:
     path.mkdir()
     (path / "classes.txt").write_text("dog\n")
-    for name, label in (("a", "0 0.5 0.5 1 1"), ("b", "0 0.5 0.5 0 1"), ("c", "")):
+    for name, label in (("a", "0 0.5 0.5 1 1"), ("b", "0 0.5 0.5 0 1"), ("c", "0 0.2 0.2 0.1 0.1")):
         (path / f"{name}.txt").write_text(label)
     return path
 
@@ -367,3 +401,27 @@ def test_lines_behind_the_limit_are_not_looked_at(tmp_path: Path) -> None:
     assert [entry.item.prompt for entry in found.entries] == ["a dog", "a cat"]
     with pytest.raises(LayoutError, match="line 4: not JSON"):
         read_source("list", Asked(tmp_path / "own.jsonl", limit=3))
+
+
+@pytest.mark.parametrize("written", ["7", "7.0", "7e0"])
+def test_whole_numbers_may_have_a_point(tmp_path: Path, written: str) -> None:
+    """A spreadsheet writes 7 as 7.0, and JSON has one kind of number."""
+    (tmp_path / "a.jsonl").write_text(f'{{"prompt": "a dog", "seed": {written}, "size": [64.0, 64]}}')
+    (tmp_path / "a.csv").write_text(f"name,prompt,seed,width,height\none,a dog,{written},64.0,64\n")
+    for ending in ("jsonl", "csv"):
+        [entry] = read_source("list", Asked(tmp_path / f"a.{ending}")).entries
+        assert (entry.item.seed, entry.item.size) == (7, (64, 64))
+        assert type(entry.item.seed) is int
+
+
+@pytest.mark.parametrize("written", ["7.5", "nan", "inf", "1e400", "seven"])
+def test_what_is_no_whole_number_in_a_table(tmp_path: Path, written: str) -> None:
+    (tmp_path / "a.csv").write_text(f"name,prompt,seed\none,a dog,{written}\n")
+    with pytest.raises(LayoutError, match=f"line 2: seed '{written}'"):
+        read_source("list", Asked(tmp_path / "a.csv"))
+
+
+@pytest.mark.parametrize("count", [0, -1, 10**12])
+def test_numbers_of_scenes_that_are_none(count: int) -> None:
+    with pytest.raises(ConfigError, match=f"count {count}"):
+        Asked(count=count)
