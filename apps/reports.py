@@ -172,6 +172,8 @@ def plot(
     from ..evaluation.protocol.plots import draw
 
     rows: list[Mapping[str, Any]] = [row for result in read_results(files) for row in result["rows"]]
+    if not all(isinstance(row.get("guidance"), str) for row in rows):
+        raise ConfigError("a row of these results has no 'guidance', by which a plot names it; make the result again")
     known = list(dict.fromkeys(row["guidance"] for row in rows))
     if unknown := [name for name in methods or () if name not in known]:
         raise ConfigError(

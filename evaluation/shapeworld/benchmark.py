@@ -75,7 +75,6 @@ def contender(
         ConfigError: a setting cannot be used.
     """
     resolved, _ = pipeline.resolve(guidance, steps=steps, cfg=cfg, sets=sets)
-    resolved.sampler.schedule(pipeline.model.noise_schedule, resolved.steps)  # steps that it cannot take are found here
     config = {key: value for key, value in resolved.as_dict().items() if key != "seed"}  # every item has its own
     _, others = with_described(config, pipeline.plugins, {} if known is None else known)
     described, device = pipeline.model.describe(), str(pipeline.model.device)

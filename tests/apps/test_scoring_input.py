@@ -66,7 +66,10 @@ BAD: dict[str, tuple[Callable[[Path], tuple[str, ...]], str]] = {
     "an option of nothing": (lambda _: ("run", "--class", "cat=dog"), "are of a detector; name one (--detector)"),
     "not a pair": (lambda _: ("run", "--detector", "shapeworld", "--class", "cat"), "'cat': expected CLASS=LABEL"),
     "no reference": (lambda _: ("run", "--features", "shapeworld"), "--features and --reference belong together"),
-    "no such reference": (lambda _: ("run", "--features", "shapeworld", "--reference", "x"), "no such folder; expected a folder"),
+    "no such reference": (
+        lambda _: ("run", "--features", "shapeworld", "--reference", "x"),
+        "expected a folder of real pictures",
+    ),
     "empty reference": (lambda _: ("run", "--features", "shapeworld", "--reference", "empty"), "no pictures in it"),
     "no inception": (lambda _: ("run", "--features", "inception.pt", "--reference", "run"), "no such file or folder; expected"),
     "no TorchScript": (lambda _: ("run", "--features", "weights.pt", "--reference", "run"), "not a TorchScript file"),

@@ -313,7 +313,7 @@ def test_small_pictures_are_enlarged_by_pixels_and_large_ones_are_not(run: Call,
     [
         ("", "not JSON"),
         ("{", "not JSON"),
-        ("[" * 100_000, "not JSON"),
+        ("[" * 100_000, "nested"),
         ("[]", "expected a mapping with the format 'lsregen-report'"),
         ('{"format": "lsregen-evaluation"}', "not a report of lsregen generate"),
         ('{"format": "lsregen-report"}', "images: missing"),

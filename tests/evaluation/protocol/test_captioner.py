@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from lsregen.evaluation.protocol.captioner import QUESTION, Captioner, Picture, pictures_of, write_captions
+from lsregen.evaluation.protocol.captioner import QUESTION, Captioner, Picture, is_within, pictures_of, write_captions
 from lsregen.evaluation.protocol.captions import read_captions
 from lsregen.evaluation.protocol.export import export_shapeworld
 from lsregen.evaluation.protocol.sources import Asked, read_source
@@ -255,3 +255,13 @@ def test_weights_that_are_cut_off(tmp_path: Path) -> None:
 def test_a_device_that_is_none(tmp_path: Path, device: str) -> None:
     with pytest.raises(ConfigError, match=f"device '{device}'"):
         Captioner(tmp_path, device)
+
+
+@pytest.mark.parametrize("name", ["../a.png", "/etc/passwd", "a/../../b.png", "", ".."])
+def test_names_that_lead_out_of_the_folder(name: str) -> None:
+    assert not is_within(name)
+
+
+@pytest.mark.parametrize("name", ["a.png", "train2017/000000000001.jpg", "a..b.png"])
+def test_names_that_stay_in_the_folder(name: str) -> None:
+    assert is_within(name)

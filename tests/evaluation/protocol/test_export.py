@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -63,3 +65,36 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="cannot be written"):
         export_shapeworld(tmp_path / "file" / "data", count=1)
+
+
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("stop", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), KeyboardInterrupt(), MemoryError()])
+def test_what_an_unfinished_export_made_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: BaseException, there: bool
+) -> None:
+    """A disk that becomes full with the second picture, or an interruption: the same command can then be given again."""
+    folder, write = tmp_path / "a" / "data", Path.write_bytes
+    if there:
+        folder.mkdir(parents=True)
+
+    def full(path: Path, data: bytes) -> int:
+        if path.name.endswith("01.png"):
+            write(path, b"")
+            raise stop
+        return write(path, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        with pytest.raises(ConfigError if isinstance(stop, OSError) else type(stop)):
+            export_shapeworld(folder, count=3)
+    assert list(tmp_path.rglob("*")) == ([tmp_path / "a", folder] if there else [])
+    export_shapeworld(folder, count=3)
+    assert len(list((folder / "images").iterdir())) == 3
+
+
+def test_places_where_no_data_set_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "more", tmp_path / ("x" * 300)):
+        with pytest.raises(ConfigError, match="cannot be written"):
+            export_shapeworld(folder, count=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
