@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..framework.errors import ConfigError, LsregenError
-from ..framework.files import is_there, look, parse_json, read_text, shortened, too_deep
+from ..framework.files import is_there, look, read_json, shortened
 from ..framework.layout import Layout
 from ..framework.options import build, keys_of
 from .output import FORMAT
@@ -113,14 +112,7 @@ def read_record(path: Path) -> Record:
     Raises:
         RunError: it cannot be read, is not such a report, or a value in it is missing or wrong.
     """
-    expected = "a report of lsregen generate"
-    text = read_text(path, expected, RunError)
-    try:
-        found: object = json.loads(text)  # half a character, which a prompt may hold, is shown as such
-    except (ValueError, RecursionError):
-        found = parse_json(text, str(path), RunError, expected)
-    if too_deep(found):
-        raise RunError(f"{path}: damaged, or not a report of lsregen generate: nested too deeply; make the run again")
+    found: object = read_json(path, "a report of lsregen generate", RunError)
     values = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
     if values.get("format") != FORMAT:
         raise RunError(f"{path}: not a report of lsregen generate: expected a mapping with the format {FORMAT!r}")
