@@ -37,7 +37,7 @@ PAGES = sorted(path for folder in ("tutorial", "how-to", "reference", "explanati
 STEPS, SCENES, ITEMS = 2, 2, 5
 LANGUAGES = {"sh", "text", "python", "yaml", "json", "", "eval-rst"}
 WRITTEN = {"literalinclude", "toctree"} | {f"lsregen-{what}" for what in ("plugins", "presets", "properties")}  # by the builder
-LONG = {"measure"}
+LONG = {"measure", "1-first-image", "2-own-layout", "lsregen", "compare"}
 
 
 @dataclass(frozen=True)

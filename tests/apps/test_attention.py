@@ -18,6 +18,7 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(evaluate.command, ["attention", *map(str, arguments)])
 
 
+@pytest.mark.slow
 def test_layers_of_two_models_side_by_side(tmp_path: Path) -> None:
     models = ["--model", "shapeworld-base", "--model", "shapeworld-gligen"]
     outcome = call(*models, "--count", 4, "--json", tmp_path / "attention.json")
@@ -34,6 +35,7 @@ def test_layers_of_two_models_side_by_side(tmp_path: Path) -> None:
     assert "| shapeworld-gligen | all |" in outcome.stdout
 
 
+@pytest.mark.slow
 def test_a_guidance_is_tried_on_the_best_layers(tmp_path: Path) -> None:
     options = ["--count", 2, "--steps", 4, "--out", tmp_path / "items", "--json", tmp_path / "attention.json"]
     outcome = call("--model", "shapeworld-base", "--guidance", "layout-guidance@shapeworld", *options)

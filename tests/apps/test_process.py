@@ -59,6 +59,7 @@ def test_ctrl_c_and_sigterm_keep_finished_images(tmp_path: Path, number: signal.
     assert not list((tmp_path / "kept").glob(".*"))
 
 
+@pytest.mark.long
 def test_a_picture_made_again_is_the_same_to_the_last_pixel(tmp_path: Path) -> None:
     args = [*COMMAND, "--steps", "3", "--count", "3", "--batch", "3", "--out", "kept"]
     subprocess.run(args, cwd=tmp_path, env=ENVIRONMENT, check=True, capture_output=True)

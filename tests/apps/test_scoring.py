@@ -68,6 +68,7 @@ def reference(folder: Path, count: int = 70) -> Path:
     return folder
 
 
+@pytest.mark.long
 def test_everything_at_once(run: Call, tmp_path: Path) -> None:
     """Detector, features and CLIP; the splits as two runs; what decides the numbers stands beside them."""
     methods = {"right": drawn.true, "empty": drawn.empty}

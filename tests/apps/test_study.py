@@ -55,6 +55,7 @@ def answer(page: Any, side: str) -> None:
         shown.locator("fieldset").nth(question).get_by_text(side, exact=True).click()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_from_the_first_pair_to_the_saved_file(run: Call, made: str, tmp_path: Path) -> None:
     key = read_key(json.loads(made.partition('id="data">')[2].partition("</script>")[0])["key"], "the page")
@@ -102,6 +103,7 @@ def test_from_the_first_pair_to_the_saved_file(run: Call, made: str, tmp_path: P
     assert numbers["questions"]["fidelity"]["preferred"] == 2
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_several_people_at_one_machine(run: Call, made: str, tmp_path: Path) -> None:
     """Whoever follows begins with no answers, under another id, and the answers before are saved first."""
@@ -154,6 +156,7 @@ def test_several_people_at_one_machine(run: Call, made: str, tmp_path: Path) -> 
     assert "2 raters, 4 / 4 / 4 answers" in run("study", "score", "ada.json", "ben.json", "--partial").stdout
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_pictures_of_another_shape_keep_it(run: Call, tmp_path: Path) -> None:
     drawn.run(tmp_path / "run", drawn.plan(tuple(METHODS), items=2), {"ours": drawn.true, "theirs": drawn.wide})

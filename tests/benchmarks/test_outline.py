@@ -84,6 +84,7 @@ def test_a_single_number_is_a_one_that_a_program_may_look_at() -> None:
         assert type(x[:, :2]) is type(x)  # still an outline
 
 
+@pytest.mark.slow
 def test_an_outline_costs_what_the_network_costs_when_it_is_run(narrow: Subject) -> None:
     real, outline = with_random_weights(narrow, torch.device("cpu")), Ours(narrow)
     run, terms = one_run(real, "layout-guidance", sets=ONE_UPDATE)

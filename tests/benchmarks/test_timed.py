@@ -36,6 +36,7 @@ def test_a_ratio_is_the_median_over_rounds_and_not_that_of_medians() -> None:
     assert one.spread == 40 / 3
 
 
+@pytest.mark.long
 def test_a_step_is_timed_in_every_way(narrow: Subject) -> None:
     cpu = torch.device("cpu")
     rows = step.rows(narrow, alternating(step.pieces(narrow, cpu), 1, cpu))

@@ -233,6 +233,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_made_one_by_one(plan: Plan, br
     assert found.asked == [[0, 1], [0], [1]]
 
 
+@pytest.mark.long
 def test_a_broken_device_ends_the_run_behind_its_batch(plan: Plan, tmp_path: Path, breaking: Callable[..., Breaking]) -> None:
     found, folder = breaking(seed=1), RunFolder.begin(tmp_path, plan)
     engine = partial(engine_local.make, workshop=CPU)
@@ -246,6 +247,7 @@ def test_a_broken_device_ends_the_run_behind_its_batch(plan: Plan, tmp_path: Pat
     assert run(folder, engine).made == 4
 
 
+@pytest.mark.long
 def test_a_device_that_breaks_while_jobs_are_made_alone(plan: Plan, breaking: Callable[..., Breaking]) -> None:
     found = breaking(seed=1, most=2)
     made = Maker.of(plan, CPU).make(plan.jobs[0:3])
