@@ -13,7 +13,7 @@ def device_of(name: str) -> torch.device:
     Raises:
         ConfigError: an unknown name, or a device that this machine does not have.
     """
-    found = torch.accelerator.current_accelerator(check_available=True)
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if name == "auto":
         return found if found is not None else torch.device("cpu")
     try:

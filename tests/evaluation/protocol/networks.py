@@ -25,6 +25,11 @@ def noise(size: tuple[int, int], spread: float) -> Image.Image:
     return Image.fromarray(drawn.clip(0, 255).astype(np.uint8)).convert("RGB")
 
 
+def image_processor(name: str, **settings: Any) -> Any:
+    """Some versions have one that needs torchvision, and beside it one that does not."""
+    return (getattr(library, f"{name}ImageProcessorPil", None) or getattr(library, f"{name}ImageProcessor"))(**settings)
+
+
 def yolos(folder: Path, labels: tuple[str, ...], size: int = 64) -> Path:
     """A detector with classes of its own."""
     torch.manual_seed(0)
@@ -34,7 +39,7 @@ def yolos(folder: Path, labels: tuple[str, ...], size: int = 64) -> Path:
         initializer_range=0.5,
     )  # fmt: skip
     library.YolosForObjectDetection(config).save_pretrained(folder)
-    library.YolosImageProcessorPil(size={"height": size, "width": size}).save_pretrained(folder)
+    image_processor("Yolos", size={"height": size, "width": size}).save_pretrained(folder)
     return folder
 
 
@@ -64,9 +69,7 @@ def owl(folder: Path) -> Path:
     config = library.OwlViTConfig(text_config=TEXT, vision_config=VISION, projection_dim=32)
     library.OwlViTForObjectDetection(config).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
-    library.OwlViTImageProcessorPil(size={"height": 32, "width": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(
-        folder
-    )
+    image_processor("OwlViT", size={"height": 32, "width": 32}, crop_size={"height": 32, "width": 32}).save_pretrained(folder)
     settings = {"processor_class": "OwlViTProcessor", "tokenizer_class": "PreTrainedTokenizerFast"}
     path = folder / "preprocessor_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | settings))
@@ -96,5 +99,5 @@ def clip(folder: Path) -> Path:
     library.CLIPModel(config).save_pretrained(folder)
     tokenizer().save_pretrained(folder)
     sides = {"height": 32, "width": 32}
-    library.CLIPImageProcessorPil(size={"shortest_edge": 32}, crop_size=sides).save_pretrained(folder)
+    image_processor("CLIP", size={"shortest_edge": 32}, crop_size=sides).save_pretrained(folder)
     return folder
