@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..framework.calls import calling
 from ..framework.errors import ConfigError, nearest, told_of
 from ..framework.files import is_there, look, shortened
 from .cli import INTERRUPTED
@@ -151,7 +152,9 @@ def instruments(
             values = {"model": detector, **values}
         with told_of("--detector-option"):
             plugin = build(plugins.detector(named).cls, values, "", f"detector {named!r}")
-        loaded, name = plugin.load(device), Path(detector).name if named != detector else named
+        with calling("--detector", "detector", plugin, "load"):
+            loaded = plugin.load(device)
+        name = Path(detector).name if named != detector else named
         package = plugins.versions_of(plugin)
     if reference is not None and (place := look(reference)).kind != "folder":
         raise ConfigError(f"--reference {shortened(reference)!r}: {place.said}; expected a folder of real pictures")

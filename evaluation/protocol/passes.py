@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from ...framework.calls import calling
 from ...framework.detection import Detected, LoadedDetector
 from ...framework.errors import ConfigError
 from ...framework.report import versions
@@ -97,8 +98,9 @@ def detections(
     given = [list(words) for words in wanted] if detector.classes is None else None
 
     def look(places: Sequence[int], pictures: Sequence[Image.Image]) -> list[Any]:
-        rows = detector(pictures, [wanted[place] for place in places])
-        return [[[found.label, *map(float, found.box), float(found.score)] for found in row] for row in rows]
+        with calling("--detector", "detector", detector):
+            rows = detector(pictures, [wanted[place] for place in places])
+            return [[[found.label, *map(float, found.box), float(found.score)] for found in row] for row in rows]
 
     said = looked(entries, "detections", settings, look, given, **how)
     return [tuple(Detected(label, cast("Any", tuple(box)), score) for label, *box, score in row) for row in said]

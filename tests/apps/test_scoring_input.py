@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from click.testing import Result
 
-from lsregen.evaluation.protocol.detectors import _ShapeWorld
+from lsregen.evaluation.protocol.detectors import ShapeWorldDetector, _ShapeWorld
 
 from ..evaluation.protocol import drawn, networks
 
@@ -111,3 +111,24 @@ def test_a_run_in_which_a_package_is_missing_is_not_begun(run: Call, tmp_path: P
     result = run("evaluate", "score", "run", "--detector", "shapeworld")
     assert result.exit_code == 2
     assert "evaluation needs no-such-package; install them with: pip install no-such-package" in result.stderr
+
+
+@pytest.mark.parametrize("error", [SystemExit(0), IndexError("a fault of its own")])
+@pytest.mark.parametrize("method", ["load", "__call__"])
+def test_whatever_a_detector_raises_names_it(
+    run: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, error: BaseException
+) -> None:
+    drawn.run(tmp_path / "run", drawn.plan(("right",), items=3), METHODS)
+
+    def fails(*_: object, **__: object) -> None:
+        raise error
+
+    if method == "load":
+        monkeypatch.setattr(ShapeWorldDetector, "load", fails)
+    else:
+        monkeypatch.setattr(_ShapeWorld, "__call__", fails)
+    result = run("evaluate", "score", "run", "--detector", "shapeworld")
+    assert result.exit_code == 2
+    assert "ShapeWorld" in result.stderr
+    assert type(error).__name__ in result.stderr
+    assert not (tmp_path / "run" / "scores").exists()
