@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -15,10 +16,9 @@ from types import MappingProxyType
 from typing import Any, TypeAlias
 
 from .errors import ConfigError, LayoutError, PhraseError
-from .items import Item, Reading, Size, Writing, entries_of, fields, four, parse_json, size_of, text_of
+from .items import Item, Reading, Size, Writing, entries_of, fields, four, size_of, text_of
 from .layout import Box, Layout, Region
 from .matching import occurrences
-from .tokens import TokenTable
 
 ANNOTATED = ("coco", "yolo")
 """Formats that describe images rather than ask for some."""
@@ -39,19 +39,16 @@ def compose(names: Sequence[str]) -> tuple[str, list[str]]:
         prompt += ("" if i == 0 else " and " if i == len(names) - 1 else ", ") + ("an " if name[:1] in "aeiouAEIOU" else "a ")
         starts.append(len(prompt))
         prompt += name
-    return prompt, [_numbered(prompt, name, start) for name, start in zip(names, starts, strict=True)]
+    found = {name: [place for place, _ in occurrences(name, prompt)] for name in set(names)}
+    return prompt, [_numbered(prompt, name, start, found[name]) for name, start in zip(names, starts, strict=True)]
 
 
-def _numbered(prompt: str, name: str, start: int) -> str:
-    """How to call the occurrence of a name that begins at a character: `dog` also stands in `hot dog`, and is counted there."""
-    table = TokenTable(prompt, ())
-    for phrase in (name, *(f"{name}#{i}" for i in range(1, len(prompt)))):
-        try:
-            if table.locate(phrase)[0] == start:
-                return phrase
-        except PhraseError:
-            if phrase != name:
-                break
+def _numbered(prompt: str, name: str, start: int, found: Sequence[int]) -> str:
+    """How to call the occurrence of a name that begins at a character, one of those `found`: `dog` stands in `hot dog` too."""
+    place = bisect_left(found, start)
+    phrase = name if len(found) == 1 else f"{name}#{place + 1}"
+    if start in found[place : place + 1] and (phrase == name or not occurrences(phrase, prompt)):
+        return phrase
     raise PhraseError(f"category {name!r} cannot be told from other words of the prompt {prompt!r}; rename it, or give a caption")
 
 
@@ -117,7 +114,7 @@ def read_annotated(
             function returns None to leave the image out.
     """
     where = str(reading.path)
-    data = fields(parse_json(text, where), where, None, ("images", "annotations"))
+    data = fields(reading.parsed(text), where, None, ("images", "annotations"))
     names = _categories(data.get("categories", []), where)
     images, found, said = dict[Any, dict[str, Any]](), dict[Any, list[tuple[str, dict[str, Any]]]](), dict[Any, str](captions)
     for i, entry in enumerate(entries_of(data["images"], f"{where}, images"), 1):

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, cast
 
 from .errors import ConfigError, LsregenError
 
@@ -22,6 +22,7 @@ MOST_BYTES = 2**29
 """A larger text file is refused: the annotations of COCO's training images have 470 MB."""
 MOST_LEVELS = 64
 """Data that is nested deeper is refused: what follows its levels by recursion would fail."""
+NESTED = (dict, list)
 
 ABSENT = "no such file or folder"
 
@@ -153,21 +154,20 @@ def parse_json(text: str, where: str, error: type[LsregenError] = ConfigError, e
         raise error(f"{where}: nested deeper than {MOST_LEVELS} levels{wanted}") from None
     except ValueError as fault:  # a whole number of many thousand digits
         raise error(f"{where}: not usable as JSON: {str(fault).splitlines()[0]}{wanted}") from None
-    if too_deep(data):
+    if text.count("[") + text.count("{") > MOST_LEVELS and too_deep(data):
         raise error(f"{where}: nested deeper than {MOST_LEVELS} levels{wanted}")
     return data
 
 
 def too_deep(data: object, most: int = MOST_LEVELS) -> bool:
     """Whether mappings and lists are nested in more than `most` levels."""
-    level = _nested([data])
+    level: list[Any] = [data] if isinstance(data, NESTED) else []
     for _ in range(most):
-        level = _nested(child for each in level for child in (each.values() if isinstance(each, dict) else each))
+        children = (each.values() if isinstance(each, dict) else each for each in level)
+        level = [child for each in cast("Iterable[Iterable[Any]]", children) for child in each if isinstance(child, NESTED)]
+        if not level:
+            return False
     return bool(level)
-
-
-def _nested(values: Iterable[Any]) -> list[dict[str, Any] | list[Any]]:
-    return [value for value in values if isinstance(value, dict | list)]
 
 
 def shortened(path: object, most: int = 120) -> str:

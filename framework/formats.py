@@ -111,7 +111,7 @@ def open_layouts(reading: Reading, format: str | None = None, *, empty: bool = T
     if folder and format not in (None, "yolo"):
         raise LayoutError(f"{reading.path}: a folder; {format} is a file")
     text = "" if folder else read_text(reading.path)
-    format = "yolo" if folder else format or recognise(reading.path, text, READERS)
+    format = "yolo" if folder else format or recognise(reading, text, READERS)
     items = READERS[format](reading, text)
     return items if empty or format not in ANNOTATED else reading.asking(items), format
 
@@ -143,7 +143,7 @@ def write_layouts(path: str | Path, items: Sequence[Item], format: str, *, class
 
 
 def _read_json(reading: Reading, text: str, unit: str = "fractions") -> Iterator[Item]:
-    data = parse_json(text, str(reading.path))
+    data = reading.parsed(text)
     many = isinstance(data, list)
     for i, entry in enumerate(cast("list[object]", data) if many else [data], 1):
         yield _item(reading, entry, f"{reading.path}, item {i}" if many else str(reading.path), unit)
@@ -166,26 +166,25 @@ def _item(reading: Reading, data: object, where: str, unit: str) -> Item:
     unit = text_of(entry, "unit", where, unit)
     if unit not in UNITS:
         raise LayoutError(f"{where}: unit {unit!r}: expected one of {', '.join(UNITS)}{nearest(unit, UNITS)}")
-    item = _settings(reading, entry, where)
-    if unit == "pixels" and places and item.size is None:
+    size = _size(reading, entry, where)
+    if unit == "pixels" and places and size is None:
         raise LayoutError(f'{where}: boxes in pixels without a size; expected "size": [width, height] there (or --size)')
-    scale = item.size if unit == "pixels" else None
-    return _with(item, [_region(reading, place, at, scale) for at, place in _places(entry, where)])
+    scale = size if unit == "pixels" else None
+    return _made(entry, where, size, [_region(reading, place, at, scale) for at, place in _places(entry, where)])
 
 
-def _settings(reading: Reading, entry: Mapping[str, Any], where: str) -> Item:
-    """An item without its layout."""
-    size = size_of(entry["size"], where) if "size" in entry else reading.size
+def _size(reading: Reading, entry: Mapping[str, Any], where: str) -> Size | None:
+    return size_of(entry["size"], where) if "size" in entry else reading.size
+
+
+def _made(entry: Mapping[str, Any], where: str, size: Size | None, regions: Iterable[Region]) -> Item:
+    """An item of the settings of an entry, and of the regions that were read of it."""
     seed = whole(entry["seed"], where, "seed") if "seed" in entry else None
-    name = text_of(entry, "name", where) or None
+    texts = [text_of(entry, key, where) for key in ("prompt", "negative", "name")]
     try:
-        return Item(text_of(entry, "prompt", where), Layout(), text_of(entry, "negative", where), seed, size, name)
+        return Item(texts[0], Layout(tuple(regions)), texts[1], seed, size, texts[2] or None)
     except LayoutError as error:
         raise LayoutError(f"{where}: {error}") from None
-
-
-def _with(item: Item, regions: Iterable[Region]) -> Item:
-    return replace(item, layout=Layout(tuple(regions)))
 
 
 def _places(entry: Mapping[str, Any], where: str) -> list[tuple[str, object]]:
@@ -250,7 +249,7 @@ def _masked(reading: Reading, phrase: str, mask: object, where: str) -> Region:
 
 def _read_nsr1k(reading: Reading, text: str) -> Iterator[Item]:
     """NSR-1K: boxes are left, top, width, height in fractions; phrases are objects' names, as `mentioned`."""
-    for i, data in enumerate(entries_of(parse_json(text, str(reading.path)), str(reading.path)), 1):
+    for i, data in enumerate(entries_of(reading.parsed(text), str(reading.path)), 1):
         where = f"{reading.path}, entry {i}"
         entry = fields(data, where, NSR1K_KEYS, ("prompt",))
         prompt = text_of(entry, "prompt", where)
@@ -269,13 +268,12 @@ def _read_nsr1k(reading: Reading, text: str) -> Iterator[Item]:
             if unknown := box == [0, 0, 0, 0]:
                 reading.drop(f"{at} ({name!r})", "box", NO_REFERENCE)
             regions.append(reading.region(at, phrase, None if unknown else partial(xywh_box, box, (1, 1))))
-        item = Item(prompt, size=reading.size, name=str(entry["id"]) if "id" in entry else None)
-        yield _with(item, regions)
+        yield Item(prompt, Layout(tuple(regions)), size=reading.size, name=str(entry["id"]) if "id" in entry else None)
 
 
 def _read_gligen(reading: Reading, text: str) -> Iterator[Item]:
     """Phrases beside their boxes (or each one's list of boxes), left, top, right, bottom in fractions."""
-    data = parse_json(text, str(reading.path))
+    data = reading.parsed(text)
     many = isinstance(data, list)
     for i, each in enumerate(cast("list[object]", data) if many else [data], 1):
         where = f"{reading.path}, item {i}" if many else str(reading.path)
@@ -288,7 +286,7 @@ def _read_gligen(reading: Reading, text: str) -> Iterator[Item]:
             raise LayoutError(f"{where}: {len(phrases)} phrases and {len(boxes)} places; expected as many")
         pairs = [(phrase, box) for phrase, value in zip(phrases, boxes, strict=True) for box in _one_or_many(value)]
         places = [(f"{where}, box {j}", {"phrase": phrase, "box": box}) for j, (phrase, box) in enumerate(pairs, 1)]
-        yield _with(_settings(reading, entry, where), [_region(reading, place, at, None) for at, place in places])
+        yield _made(entry, where, _size(reading, entry, where), [_region(reading, place, at, None) for at, place in places])
 
 
 def _entry(writing: Writing, item: Item, number: int, unit: str) -> dict[str, Any]:

@@ -86,12 +86,20 @@ class Reading:
     whole_items: bool = False
     dropped: list[Dropped] = field(default_factory=list[Dropped])
     skipped: int = 0
+    _kept: Any = field(default=None, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if self.on_bad_box not in POLICIES:
             raise ConfigError(f"on_bad_box {self.on_bad_box!r}: expected one of {', '.join(POLICIES)}")
         if self.size is not None and min(self.size) < 1:
             raise ConfigError(f"size {self.size}: expected (width, height) in pixels, both at least 1")
+
+    def parsed(self, text: str, again: bool = False) -> Any:
+        """The file's text as JSON; `again`: it is asked for once more, and so kept until then. Raises as `parse_json`."""
+        data, self._kept = parse_json(text, str(self.path)) if self._kept is None else self._kept, None
+        if again:
+            self._kept = data
+        return data
 
     def dropping(self, instead: str) -> str:
         """How to go on without what cannot be used, for errors. `instead`: what becomes of an item that is not left out."""

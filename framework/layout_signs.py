@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import cast
 
 from .errors import LayoutError
-from .items import parse_json
+from .items import Reading
 
 PLACES = ("boxes", "regions", "layout")
 LISTS = ("phrases", "locations", "bboxes")
 
 
-def recognise(path: Path, text: str, known: Iterable[str]) -> str:
+def recognise(reading: Reading, text: str, known: Iterable[str]) -> str:
     """The format of a file by its content, one of those `known`; only lines of prompts are told by the ending `.jsonl`.
 
     Raises:
         LayoutError: none fits or several do.
     """
+    path = reading.path
     if path.suffix in (".jsonl", ".ndjson"):
         return "jsonl"
     lines = [line for line in text.split("\n") if line.strip()]
@@ -29,7 +29,7 @@ def recognise(path: Path, text: str, known: Iterable[str]) -> str:
         return "jsonl"
     if not lines or lines[0].lstrip()[0] not in "{[":
         raise LayoutError(f"{path}: cannot tell its format; {_name_it(known)}")
-    data = parse_json(text, str(path))
+    data = reading.parsed(text, again=True)
     first = (*cast("list[object]", data), None)[0] if isinstance(data, list) else cast("object", data)
     keys = set(cast("dict[str, object]", first)) if isinstance(first, dict) else set[str]()
     in_pixels = bool(keys) and cast("dict[str, object]", first).get("unit") == "pixels"

@@ -48,7 +48,9 @@ class Folded:
 
     def letter(self, at: int) -> str:
         """The first character of the letter that stands at this place; the others are its marks."""
-        return self.text[self.starts.index(self.starts[at])]
+        while at and self.starts[at - 1] == self.starts[at]:
+            at -= 1
+        return self.text[at]
 
 
 @lru_cache(maxsize=4096)
@@ -69,14 +71,18 @@ def _letters(text: str) -> list[tuple[int, int]]:
     """The places of a text's letters, each with its combining marks, and with what is not shown."""
     bounds, letter = [0], text[:1]
     for i, character in enumerate(text[1:], 1):
-        shown = IGNORED.sub("", letter)
-        joined = unicodedata.normalize("NFC", shown + character) != unicodedata.normalize("NFC", shown) + character
-        if not shown or joined or unicodedata.category(character)[0] == "M" or IGNORED.match(character):
+        if unicodedata.category(character)[0] == "M" or IGNORED.match(character) or _joined(letter, character):
             letter += character
         else:
             bounds.append(i)
             letter = character
     return list(zip(bounds, (*bounds[1:], len(text)), strict=True))
+
+
+def _joined(letter: str, character: str) -> bool:
+    """Whether a character goes on with a letter: nothing of the letter is shown yet, or the two are composed to others."""
+    shown = IGNORED.sub("", letter)
+    return not shown or unicodedata.normalize("NFC", shown + character) != unicodedata.normalize("NFC", shown) + character
 
 
 def _of_word(character: str) -> bool:
@@ -118,8 +124,9 @@ def near(name: str, text: str) -> list[str]:
     slices = (
         text[words[i][0] : words[i + n - 1][1]] for n in range(max(1, count - 1), count + 2) for i in range(len(words) - n + 1)
     )
-    known = {fold(piece).text: piece for piece in slices if occurrences(piece, text)}
-    return [known[key] for key in get_close_matches(fold(name).text, list(known), n=PROPOSED, cutoff=0.6)]
+    known = {fold(piece).text: piece for piece in slices}
+    close = get_close_matches(fold(name).text, list(known), n=PROPOSED, cutoff=0.6)
+    return [known[key] for key in close if occurrences(known[key], text)]
 
 
 def _letters_only(folded: Folded) -> str:

@@ -252,6 +252,8 @@ def _checked(value: Any, fits: bool, hint: Any, path: str) -> Any:
 def _convert_union(value: Any, hint: Any, path: str) -> Any:
     if Path in get_args(hint) and isinstance(value, str | Path):
         check_path(value, path)
+    if value is None and type(None) in get_args(hint):
+        return None
     faults: list[str] = []
     for each in get_args(hint):
         try:

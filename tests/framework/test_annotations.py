@@ -50,6 +50,15 @@ def test_a_category_without_a_name_is_refused() -> None:
         compose(["", "dog"])
 
 
+def test_the_last_of_thousands_of_things_has_its_number() -> None:
+    prompt, phrases = compose(["dog", "hot dog"] * 1000)
+    assert (phrases[0], phrases[-2], phrases[-1]) == ("dog#1", "dog#1999", "hot dog#1000")
+    assert TokenTable(prompt, ()).locate(phrases[-2]) == (
+        len(prompt) - len("dog and a hot dog"),
+        len(prompt) - len(" and a hot dog"),
+    )
+
+
 @pytest.mark.parametrize(
     ("name", "prompt", "found"),
     [

@@ -87,3 +87,9 @@ def test_what_is_near_stands_in_the_text(name: str, text: str, among: str) -> No
 def test_what_shows_nothing_is_blank() -> None:
     assert is_blank(" \u200b\ufeff")
     assert not is_blank("\u0301")
+
+
+def test_a_letter_with_very_many_marks_is_one_letter() -> None:
+    text = "cat" + 50_000 * "\u0301" + " cat"
+    assert occurrences("cat", text) == [(50_004, 50_007)]
+    assert occurrences("cat", "cat" + 50_000 * "\u200b" + " dog") == [(0, 50_003)]
