@@ -15,7 +15,7 @@ from functools import partial
 from types import MappingProxyType
 from typing import Any, TypeAlias
 
-from .errors import ConfigError, LayoutError, PhraseError
+from .errors import ConfigError, LayoutError, PhraseError, shown, told_of
 from .items import Item, Reading, Size, Writing, entries_of, fields, four, size_of, text_of
 from .layout import Box, Layout, Region
 from .matching import occurrences
@@ -47,7 +47,8 @@ def _numbered(prompt: str, name: str, start: int, found: Sequence[int]) -> str:
     """How to call the occurrence of a name that begins at a character, one of those `found`: `dog` stands in `hot dog` too."""
     place = bisect_left(found, start)
     phrase = name if len(found) == 1 else f"{name}#{place + 1}"
-    if start in found[place : place + 1] and (phrase == name or not occurrences(phrase, prompt)):
+    stands_there = place < len(found) and found[place] < start + len(name)  # not in the same words of the next thing
+    if stands_there and (phrase == name or not occurrences(phrase, prompt)):
         return phrase
     raise PhraseError(f"category {name!r} cannot be told from other words of the prompt {prompt!r}; rename it, or give a caption")
 
@@ -147,7 +148,7 @@ def _key(value: object, where: str) -> int | str:
     if isinstance(value, str):
         return value
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value // 1:
-        raise LayoutError(f"{where}: id {value!r}: expected a whole number or a text")
+        raise LayoutError(f"{where}: id {shown(value)}: expected a whole number or a text")
     return int(value)
 
 
@@ -161,7 +162,7 @@ def _crowd(value: object, where: str) -> bool:
     """What `iscrowd` says: 0 or 1, in whatever spelling."""
     written = str(value).casefold()
     if written not in ("0", "1", "0.0", "1.0", "false", "true"):
-        raise LayoutError(f"{where}: iscrowd {value!r}: expected 0 or 1")
+        raise LayoutError(f"{where}: iscrowd {shown(value)}: expected 0 or 1")
     return written in ("1", "1.0", "true")
 
 
@@ -190,7 +191,8 @@ def _annotated(
     if size is None and annotations:
         raise LayoutError(f"{where}: no width and height; expected them beside its id, or a size for all (--size)")
     annotations, names = _named(reading, annotations, categories)
-    prompt, phrases = compose(names) if caption is None else (caption, told(names, caption))
+    with told_of(where):
+        prompt, phrases = compose(names) if caption is None else (caption, told(names, caption))
     regions, kept = list[Region](), list[str]()
     for (at, annotation), name, phrase in zip(annotations, names, phrases, strict=True):
         box = partial(xywh_box, annotation.get("bbox"), size or (1, 1))

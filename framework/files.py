@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import os
 import stat
+import sys
 from collections.abc import Generator, Iterable, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any, Literal, cast
+from typing import IO, Any, Literal
 
 from .errors import ConfigError, LsregenError
 
@@ -152,8 +153,8 @@ def parse_json(text: str, where: str, error: type[LsregenError] = ConfigError, e
         raise error(f"{where}: not JSON: {fault.msg} (line {fault.lineno}, column {fault.colno}){wanted}") from None
     except RecursionError:
         raise error(f"{where}: nested deeper than {MOST_LEVELS} levels{wanted}") from None
-    except ValueError as fault:  # a whole number of many thousand digits
-        raise error(f"{where}: not usable as JSON: {str(fault).splitlines()[0]}{wanted}") from None
+    except ValueError:  # Python reads no whole number of more digits than this
+        raise error(f"{where}: a whole number of more than {sys.get_int_max_str_digits():,} digits{wanted}") from None
     if text.count("[") + text.count("{") > MOST_LEVELS and too_deep(data):
         raise error(f"{where}: nested deeper than {MOST_LEVELS} levels{wanted}")
     return data
@@ -163,11 +164,14 @@ def too_deep(data: object, most: int = MOST_LEVELS) -> bool:
     """Whether mappings and lists are nested in more than `most` levels."""
     level: list[Any] = [data] if isinstance(data, NESTED) else []
     for _ in range(most):
-        children = (each.values() if isinstance(each, dict) else each for each in level)
-        level = [child for each in cast("Iterable[Iterable[Any]]", children) for child in each if isinstance(child, NESTED)]
+        level = [child for each in level for child in _items(each) if isinstance(child, NESTED)]
         if not level:
             return False
     return bool(level)
+
+
+def _items(nested: dict[str, Any] | list[Any]) -> Iterable[Any]:
+    return nested.values() if isinstance(nested, dict) else nested
 
 
 def shortened(path: object, most: int = 120) -> str:

@@ -38,7 +38,7 @@ from typing import Any, cast
 
 from .annotations import ANNOTATED, mentioned, read_coco, sized, write_coco, xywh_box
 from .arguments import checked
-from .errors import LayoutError, nearest, told_of
+from .errors import LayoutError, nearest, shown, told_of
 from .files import is_folder, write_whole
 from .items import (
     Item,
@@ -227,7 +227,7 @@ def _shown(reading: Reading, entry: Mapping[str, Any], where: str, scale: Size |
     given = entry["image"]
     try:
         if not isinstance(given, str):
-            raise LayoutError(f"image {given!r}: expected the name of a picture's file")
+            raise LayoutError(f"image {shown(given)}: expected the name of a picture's file")
         image = picture_of_text(given) if given.startswith(DATA) else read_picture(reading.path.parent / given)
         placed = region.box is not None or region.mask is not None
         return region if not placed and "box" in entry else replace(region, image=image)
@@ -259,7 +259,7 @@ def _read_nsr1k(reading: Reading, text: str) -> Iterator[Item]:
         for j, pair in enumerate(pairs, 1):
             name, box = (*cast("list[object]", pair), None, None)[:2] if isinstance(pair, list) else (None, None)
             if not isinstance(name, str):
-                raise LayoutError(f"{where}, object {j}: {pair!r}: expected a name and a box")
+                raise LayoutError(f"{where}, object {j}: {shown(cast('object', pair))}: expected a name and a box")
             named.append((name, box))
         regions: list[Region] = []
         phrases = mentioned([name for name, _ in named], prompt)

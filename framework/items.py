@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from . import files
-from .errors import ConfigError, LayoutError, PhraseError, nearest
+from .errors import ConfigError, LayoutError, PhraseError, nearest, shown
 from .layout import Box, Layout, Region
 from .options import check_options
 
@@ -210,7 +210,7 @@ def entries_of(data: object, where: str) -> list[Any]:
 def text_of(entry: Mapping[str, Any], key: str, where: str, default: str = "") -> str:
     value = entry.get(key, default)
     if not isinstance(value, str):
-        raise LayoutError(f"{where}: {key} {value!r}: expected a text")
+        raise LayoutError(f"{where}: {key} {shown(value)}: expected a text")
     return value
 
 
@@ -219,7 +219,7 @@ def whole(value: object, where: str, key: str) -> int:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if not isinstance(value, int) or isinstance(value, bool):
-        raise LayoutError(f"{where}: {key} {value!r}: expected a whole number")
+        raise LayoutError(f"{where}: {key} {shown(value)}: expected a whole number")
     return value
 
 
@@ -228,7 +228,7 @@ def four(value: object, expected: str) -> list[float]:
     found = cast("list[object]", value) if isinstance(value, list) else []
     numbers = [each for each in found if isinstance(each, int | float) and not isinstance(each, bool)]
     if len(found) != 4 or len(numbers) != 4 or any(abs(number) > LARGEST for number in numbers):
-        raise LayoutError(f"box {value!r}: expected four numbers ({expected})")
+        raise LayoutError(f"box {shown(cast('object', value))}: expected four numbers ({expected})")
     return [float(number) for number in numbers]
 
 
@@ -237,10 +237,10 @@ def size_of(value: object, where: str) -> Size:
     sides = cast("list[object]", value) if isinstance(value, list) else []
     expected = f"expected [width, height] in pixels, from 1 to {LONGEST} each"
     if len(sides) != 2:
-        raise LayoutError(f"{where}: size {value!r}: {expected}")
-    width, height = (whole(side, f"{where}, size {value!r}", "side") for side in sides)
+        raise LayoutError(f"{where}: size {shown(cast('object', value))}: {expected}")
+    width, height = (whole(side, f"{where}, size {shown(cast('object', value))}", "side") for side in sides)
     if not (1 <= width <= LONGEST and 1 <= height <= LONGEST):
-        raise LayoutError(f"{where}: size {value!r}: {expected}")
+        raise LayoutError(f"{where}: size {shown(cast('object', value))}: {expected}")
     return width, height
 
 

@@ -208,7 +208,7 @@ def _checked(mask: Tensor, phrase: str) -> Tensor:
         hint = "; divide an 8-bit mask by 255" if 1 < high <= 255 else ""
         raise LayoutError(f"mask of region {phrase!r}: values from {low:.6g} to {high:.6g}, expected [0, 1]{hint}")
     if high < FAINT:
-        said = f"its largest value is {high:.6g}" if high else "is zero everywhere"
+        said = f"its largest value is {high:.6g}" if high else "it is zero everywhere"
         hint = "; multiply an 8-bit mask of labels 0 and 1 by 255 before you divide it" if high else ""
         raise LayoutError(f"mask of region {phrase!r}: {said}; expected some part of the image near 1, at least {FAINT}{hint}")
     return mask

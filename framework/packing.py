@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .errors import LayoutError, LsregenError
-from .files import look
+from .files import look, shortened
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -38,7 +38,7 @@ class Wanted:
 
 def place_of(path: str | Path | io.BytesIO) -> str:
     """Where a picture comes from, in messages."""
-    return "in the text" if isinstance(path, io.BytesIO) else str(path)
+    return "in the text" if isinstance(path, io.BytesIO) else shortened(path)
 
 
 def opened(path: str | Path | io.BytesIO, wanted: Wanted) -> Image:
@@ -47,7 +47,7 @@ def opened(path: str | Path | io.BytesIO, wanted: Wanted) -> Image:
     Raises:
         LsregenError: of the class that is `wanted`: no such picture, or a larger one than `MOST_PIXELS`.
     """
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     name = f"{wanted.what} {place_of(path)}"
     if not isinstance(path, io.BytesIO) and not (place := look(path)).readable:
@@ -63,6 +63,8 @@ def opened(path: str | Path | io.BytesIO, wanted: Wanted) -> Image:
                 )
             picture.load()
             return picture
+    except UnidentifiedImageError:
+        raise wanted.error(f"{name}: expected {wanted.expected}, and this is something else") from None
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as fault:
         raise wanted.error(f"{name}: cannot be read as {wanted.expected} ({type(fault).__name__}: {fault})") from None
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import cast
 
 from .annotations import boxed, category_of, compose, leave_out_settings
-from .errors import LayoutError
+from .errors import LayoutError, told_of
 from .files import is_file, is_folder
 from .items import Item, Reading, Writing, read_text
 from .layout import Box, Layout
@@ -43,7 +43,8 @@ def read_yolo(reading: Reading, text: str) -> Iterator[Item]:
 def _yolo_item(reading: Reading, path: Path, text: str, classes: Mapping[int, str]) -> Item:
     rows = [(f"{path}, line {i}", line.split()) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
     names = [_name(parts[0], where, classes) for where, parts in rows]
-    prompt, phrases = compose(names)
+    with told_of(str(path)):
+        prompt, phrases = compose(names)
     regions = [
         reading.region(where, phrase, partial(_box, reading, where, parts[1:]))
         for (where, parts), phrase in zip(rows, phrases, strict=True)

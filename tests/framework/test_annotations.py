@@ -45,9 +45,13 @@ def test_composed_phrases_find_their_own_words(names: list[str]) -> None:
     assert spans == sorted(set(spans))  # each its own, in their order
 
 
-def test_a_category_without_a_name_is_refused() -> None:
-    with pytest.raises(PhraseError, match="category '' cannot be told from other words"):
-        compose(["", "dog"])
+def test_a_category_without_a_name_is_refused_by_its_file_and_image(tmp_path: Path) -> None:
+    with pytest.raises(PhraseError, match=r"instances.json, image 9: category ''"):
+        load(tmp_path, coco(categories=[{"id": 18, "name": " "}]))
+
+
+def test_a_name_that_begins_with_a_character_that_is_not_shown_stands_in_its_prompt() -> None:
+    assert compose(["\u200bdog", "dog"]) == ("a \u200bdog and a dog", ["\u200bdog#1", "dog#2"])
 
 
 def test_the_last_of_thousands_of_things_has_its_number() -> None:
