@@ -43,6 +43,7 @@ def test_the_exact_detector_conforms_and_finds_a_scene_again() -> None:
     assert all(each.score > 0.65 for each in found)
 
 
+@pytest.mark.same_request
 def test_a_folder_with_classes_conforms(yolos: Path) -> None:
     detector = TransformersDetector(str(yolos))
     check_detector(detector)
@@ -53,6 +54,7 @@ def test_a_folder_with_classes_conforms(yolos: Path) -> None:
     assert {each.label for each in loaded([picture], [()])[0]} <= {"cat", "dog"}
 
 
+@pytest.mark.same_request
 def test_a_folder_for_any_words_conforms_and_looks_for_nothing_else(owl: Path) -> None:
     detector = TransformersDetector(str(owl))
     check_detector(detector)

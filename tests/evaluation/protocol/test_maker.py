@@ -28,7 +28,7 @@ from lsregen.framework.images import fingerprint
 from lsregen.framework.pipeline import Pipeline
 from lsregen.framework.plugins import discover
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.same_request]  # one plan, made twice: pictures to the last byte
 
 CPU = Workshop("cpu")
 
