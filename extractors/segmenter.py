@@ -44,7 +44,7 @@ class Segmenter:
         if size != (h, w):
             images = F.interpolate(images, size, mode="bilinear", antialias=True)
         mean, std = (images.new_tensor(values)[:, None, None] for values in (self.mean, self.std))
-        return self.network(pixel_values=(images - mean) / std).logits
+        return self.network(pixel_values=(images - mean) / std, return_dict=True).logits
 
     def class_of(self, phrase: str, given: Mapping[str, str]) -> int:
         """The class of a phrase: its given label, or the longest label that is the phrase or the end of it, whatever the case.

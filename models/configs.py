@@ -215,15 +215,16 @@ def noise_schedule(values: Values, where: str) -> NoiseSchedule:
     given = Settings(values, where)
     # Absent keys mean what they mean to the class that wrote the file: only these two clip by default.
     clips = given.flag("clip_sample", name in ("DDIMScheduler", "DDPMScheduler"))
+    train_steps = given.whole("num_train_timesteps", 1000, low=2, high=STEPS)
     schedule = NoiseSchedule(
-        train_steps=given.whole("num_train_timesteps", 1000, low=2, high=STEPS),
+        train_steps=train_steps,
         beta_start=given.number("beta_start", 0.0001),
         beta_end=given.number("beta_end", 0.02),
         beta_schedule=given.text("beta_schedule", "linear"),
         # Not what the class that wrote the file would do (linspace, for Euler, LMS and DPM-Solver): the spacing belongs to the
         # sampler. Ours are DDIM and DDPM, and diffusers' own, given the file of another class, take their default too.
         spacing=given.text("timestep_spacing", "leading"),
-        steps_offset=given.whole("steps_offset", 0, low=0, high=STEPS),
+        steps_offset=given.whole("steps_offset", 0, low=0, high=train_steps - 1),
         final_alpha_one=given.flag("set_alpha_to_one", name != "PNDMScheduler"),
         zero_terminal_snr=given.flag("rescale_betas_zero_snr", False),
         clip_sample=given.number("clip_sample_range", 1.0) if clips else 0.0,

@@ -148,7 +148,7 @@ def foreign(path: Path) -> str | None:
     if is_safetensors(start):
         return None
     kind = next((kind for mark, kind in STARTS if start.startswith(mark)), None)
-    if kind is None and start[:1] == b"\x08" and 0 < start[1] < 32 and start[2:3] in (b"\x12", b"\x1a", b"\x3a"):
+    if kind is None and start[:1] == b"\x08" and b"\0" < start[1:2] < b"\x20" and start[2:3] in (b"\x12", b"\x1a", b"\x3a"):
         return ONNX  # a message of protocol buffers whose first field is the version of its form
     return ARCHIVE if start.startswith(b"PK") and _packs_no_pickle(path) else kind
 

@@ -6,12 +6,13 @@ file's own metadata, or the rule of the family. Every fact says where it was lea
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 from ..framework.errors import CheckpointError, counted
+from ..framework.files import shortened
 from .key_maps import KeyMap, Shape, autoencoder_map, clip_map, is_harmless, open_clip_map, unet_map
 from .other_kinds import kind_of, kind_of_keys
 
@@ -112,7 +113,7 @@ class Recognised:
         if not self.ignored:
             return ""
         kind = kind_of_keys(self.ignored)
-        which = f"{', '.join(self.ignored[:SHOWN])}{f': {kind}' if kind else ''}"
+        which = f"{_shown(self.ignored)}{f': {kind}' if kind else ''}"
         return f"{counted(len(self.ignored), 'key')} outside of its components, which it does not use ({which})"
 
 
@@ -133,7 +134,7 @@ def recognise(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = 
     if other is not None:
         return Recognised("unsupported", "unknown", MappingProxyType({}), refusal=f"this is {other}, which is not supported")
     if not components:
-        first = ", ".join(sorted(shapes)[:SHOWN]) or "none at all"
+        first = _shown(sorted(shapes)) or "none at all"
         raise CheckpointError(
             f"{where}: no UNet, autoencoder or text encoder among its {len(shapes)} keys ({first}); expected a model of "
             "Stable Diffusion 1, 2 or XL or of GLIGEN, in the names of LDM or diffusers"
@@ -154,6 +155,10 @@ def recognise(shapes: Mapping[str, Shape], metadata: Mapping[str, str] | None = 
         ignored,
         _refusal(family, components, shapes),
     )
+
+
+def _shown(keys: Sequence[str]) -> str:
+    return ", ".join(shortened(key) for key in keys[:SHOWN])
 
 
 def _left_over(components: Mapping[str, Component], shapes: Mapping[str, Shape]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -14,7 +14,7 @@ from safetensors import safe_open  # pyright: ignore[reportUnknownVariableType]
 from torch import Tensor
 
 from ..framework.errors import CheckpointError, counted, nearest
-from ..framework.files import is_file
+from ..framework.files import is_file, shortened
 from .headers import read_header
 from .key_maps import Shape, Source
 from .recognise import AUTOENCODER_PREFIXES, NAMES, Component, Naming, Recognised, recognise
@@ -175,7 +175,7 @@ def understand(contents: Contents, *, family: str | None = None, prediction_type
     if found.refusal is not None:
         raise CheckpointError(f"{path}: {found.refusal}")
     if found.unknown:
-        shown = "\n    ".join(found.unknown[:SHOWN])
+        shown = "\n    ".join(shortened(key) for key in found.unknown[:SHOWN])
         raise CheckpointError(f"{path}: {len(found.unknown)} keys belong to nothing in {NAMES[found.family]}:\n    {shown}")
     told, learnt = told_beside(path), dict(found.learnt)
     name = found.family

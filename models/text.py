@@ -83,7 +83,7 @@ class TextEncoder:
     def encode(self, prompts: Sequence[str]) -> TextEmbedding:
         """Embeddings of prompts."""
         ids = torch.tensor(self._tokenize(prompts)["input_ids"], device=next(self.network.parameters()).device)
-        out = self.network(input_ids=ids, output_hidden_states=True)
+        out = self.network(input_ids=ids, output_hidden_states=True, return_dict=True)
         pooled = out.text_embeds if "text_embeds" in out else out.pooler_output
         return TextEmbedding(out.last_hidden_state, out.hidden_states[-2], pooled)
 

@@ -53,7 +53,7 @@ class ImageEncoder(nn.Module):
         """Embeddings `[b d]` of pictures in RGB."""
         weight = self.project.weight
         pixels = self.processor(images=list(images), return_tensors="pt")["pixel_values"].to(weight.device, weight.dtype)
-        features = self.project(self.tower(pixel_values=pixels).image_embeds)
+        features = self.project(self.tower(pixel_values=pixels, return_dict=True).image_embeds)
         return features / features.norm(dim=-1, keepdim=True) * LENGTH
 
 

@@ -96,6 +96,22 @@ def test_the_first_bytes_tell_whatever_the_ending(tmp_path: Path, content: bytes
     assert str(path) in str(caught.value)
 
 
+@pytest.mark.parametrize("length", [1, 2, 3, 9])
+@pytest.mark.parametrize("beginning", [ONNX, b"PK\x03\x04\0\0\0\0\0", (100).to_bytes(8, "little") + b"{"])
+def test_a_file_that_ends_within_its_first_bytes(tmp_path: Path, beginning: bytes, length: int) -> None:
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(beginning[:length])
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        inspect_file(path)
+
+
+def test_a_very_long_key_is_shown_short(tmp_path: Path) -> None:
+    save_file({"x" * 5000: torch.zeros(3, 3)}, tmp_path / "model.safetensors")
+    with pytest.raises(CheckpointError, match="among its 1 keys") as caught:
+        inspect_file(tmp_path / "model.safetensors")
+    assert len(str(caught.value)) < 600
+
+
 def test_a_zip_that_holds_no_weights(tmp_path: Path) -> None:
     import zipfile
 

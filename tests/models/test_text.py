@@ -106,6 +106,13 @@ def test_a_tokenizer_of_another_model(oracles: Any, copied: Any) -> None:
         DiffusersFolder().load(folder, device="cpu", dtype="fp32")
 
 
+@pytest.mark.parametrize("changes", [{"return_dict": False}, {"torchscript": True}])
+def test_how_the_settings_want_results_returned_does_not_matter(models: Any, oracles: Any, copied: Any, changes: Any) -> None:
+    folder = copied(oracles("base").folder, "text_encoder/config.json", changes)
+    model: Any = DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+    assert near(model.text.encode(["a red circle"]).context, models("base").text.encode(["a red circle"]).context)
+
+
 def test_an_empty_negative_of_sdxl_stands_for_nothing(models: Any) -> None:
     text = models("sdxl").text
     assert text.zeros_for_empty
