@@ -21,7 +21,7 @@ def checked(function: Callable[P, R]) -> Callable[P, R]:
     """The same function, which refuses arguments of other types than its annotations say; numpy's numbers become Python's.
 
     Raises:
-        ConfigError: one has another type; names the argument.
+        ConfigError: some have another type; names all of them.
     """
     return checked_as(ConfigError)(function)
 
@@ -34,12 +34,14 @@ def checked_as(error: type[LsregenError]) -> Callable[[Callable[P, R]], Callable
         def called(*args: P.args, **kwargs: P.kwargs) -> R:
             hints = hints_of(function)
             bound = signature(function).bind(*args, **kwargs)  # a TypeError of Python's: no such argument, or one is missing
-            try:
-                bound.arguments.update(
-                    (name, convert(value, hints[name], name)) for name, value in bound.arguments.items() if name in hints
-                )
-            except ConfigError as fault:
-                raise error(str(fault)) from None
+            faults = list[str]()
+            for name in [name for name in bound.arguments if name in hints]:
+                try:
+                    bound.arguments[name] = convert(bound.arguments[name], hints[name], name)
+                except ConfigError as fault:
+                    faults.append(str(fault))
+            if faults:
+                raise error("\n".join(faults))
             return function(*bound.args, **bound.kwargs)
 
         return called

@@ -11,7 +11,8 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ..framework.errors import CheckpointError
+from ..framework.arguments import checked
+from ..framework.errors import CheckpointError, ConfigError
 from ..framework.files import is_folder, reason
 from ..framework.hookspecs import hookimpl
 
@@ -49,6 +50,7 @@ class DiffusersFolder:
 
         return fetch_folder(name, revision, variant)
 
+    @checked
     def load(
         self,
         path: Path,
@@ -80,9 +82,8 @@ class DiffusersFolder:
             ConfigError: no such device or dtype, or an argument of another type.
             CheckpointError: the folder cannot be used; the message says which file or setting is at fault.
         """
-        from .arguments import LoadArguments
-
-        LoadArguments(device, dtype, vae, None, prediction_type, grounding, memory, tiling, tile, offload, variant)
+        if variant is not None and not variant.strip():
+            raise ConfigError(f"variant: {variant!r} is empty; give a name, or leave it out")
         from .assemble import Dials, build_model
         from .devices import resolve
         from .diffusers_folder import read_folder
@@ -132,6 +133,7 @@ class CheckpointFile:
 
         return (path.suffix.lower() in (SAFE, *PICKLES) and not is_folder(path)) or holds_weights(path)
 
+    @checked
     def load(
         self,
         path: Path,
@@ -159,9 +161,6 @@ class CheckpointFile:
             ConfigError: no such device or dtype, or an argument of another type.
             CheckpointError: the file cannot be used, or is a pickle.
         """
-        from .arguments import LoadArguments
-
-        LoadArguments(device, dtype, vae, family, prediction_type, grounding, memory, tiling, tile, offload)
         from .assemble import Dials, build_model
         from .devices import resolve
         from .sources import read_file
