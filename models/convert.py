@@ -126,7 +126,9 @@ def _unpickled(files: Sequence[Path]) -> dict[str, Tensor]:
 
 def _check_free(out: Path) -> None:
     """Refuse a place where something is that would be overwritten, or could not be written to."""
-    empty = look(out).kind == "folder" and not any(out.iterdir())
+    if out.name in ("", ".."):
+        raise CheckpointError(f"{out}: has no name of its own; name the folder to write, which need not exist yet")
+    empty = look(out).kind == "folder" and not os.path.islink(out) and not any(out.iterdir())
     if os.path.lexists(out) and not empty:
         raise CheckpointError(f"{out}: exists already, and would be overwritten; name a folder that does not exist, or remove it")
     unfinished = _beside(out)

@@ -162,6 +162,20 @@ def test_nothing_is_overwritten_and_nothing_half_done_is_left(files: Path, tmp_p
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty", "out"]
 
 
+@pytest.mark.parametrize("name", ["", "..", "link"])
+def test_what_is_no_name_of_a_new_folder_is_refused(
+    files: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    empty = tmp_path / "here" / "empty"
+    empty.mkdir(parents=True)
+    (tmp_path / "here" / "link").symlink_to("empty")
+    monkeypatch.chdir(empty.parent if name else empty)
+    with pytest.raises(CheckpointError, match="folder"):
+        convert_file(files / "vae.safetensors", Path(name))
+    assert not list(tmp_path.rglob("*.unfinished"))
+    assert not list(empty.iterdir())
+
+
 def test_a_folder_of_somebody_elses_is_left_alone(files: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "mine.unfinished"
     theirs.mkdir()
