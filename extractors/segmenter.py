@@ -13,9 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..framework.errors import CheckpointError, ConfigError, LsregenError, PhraseError, nearest
+from ..framework.arguments import checked_whole
+from ..framework.errors import CheckpointError, ConfigError, LsregenError, PhraseError, nearest, shown
 from ..framework.files import is_file, read_json
 from ..framework.folders import MOST_SETTINGS, network_of, without_bars
+from ..framework.options import convert
+from ..framework.sizes import MOST_SIDE
 from ..framework.types import Image
 
 EMBEDDED: Mapping[str, Path] = MappingProxyType({"shapeworld-segmenter": Path(__file__).parent / "shapeworld-segmenter"})
@@ -132,18 +135,33 @@ def _settings(path: Path) -> tuple[tuple[float, ...], tuple[float, ...], int]:
     """Mean, deviation and length of the shorter side, out of a preprocessor's file.
 
     Raises:
-        CheckpointError: it is no JSON object.
+        CheckpointError: it is no JSON object, or one of these is of another type or out of range.
     """
     expected = "the settings of a preprocessor, an object"
     given = read_json(path, expected, CheckpointError, MOST_SETTINGS) if is_file(path) else {"do_resize": False}
     if not isinstance(given, dict):
         raise CheckpointError(f"{path}: a {type(given).__name__}; expected {expected}")
-    given = cast("dict[str, Any]", given)
-    size: Any = given.get("size", 0)
-    if isinstance(size, dict):
-        sides = cast("dict[str, int]", size)
-        size = sides.get("shortest_edge") or min(sides.values())
-    mean, std = (tuple(float(v) for v in given.get(key, usual)) for key, usual in (("image_mean", MEAN), ("image_std", STD)))
-    if not given.get("do_normalize", True):
-        mean, std = (0.0,) * 3, (1.0,) * 3
-    return mean, std, int(size) if given.get("do_resize", True) else 0
+    given = {key: value for key, value in cast("dict[str, Any]", given).items() if value is not None}
+    try:
+        three = tuple[float, float, float]
+        mean = convert(given.get("image_mean", MEAN), three, "image_mean")
+        std = convert(given.get("image_std", STD), three, "image_std")
+        if min(std) <= 0:
+            raise ConfigError(f"image_std: {shown(std)}: expected three numbers above 0")
+        short = _shorter_side(given.get("size", 0)) if given.get("do_resize", True) else 0
+    except ConfigError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    return (mean, std, short) if given.get("do_normalize", True) else ((0.0,) * 3, (1.0,) * 3, short)
+
+
+def _shorter_side(size: object) -> int:
+    """To what the shorter side of an image is scaled, in the ways that transformers writes it; 0 for not at all.
+
+    Raises:
+        ConfigError: it is no whole number of pixels.
+    """
+    if not isinstance(size, dict):
+        return checked_whole(size, "size", 0, MOST_SIDE)
+    sides = {name: side for name, side in cast("dict[str, object]", size).items() if side is not None}
+    edges = [sides["shortest_edge"]] if "shortest_edge" in sides else list(sides.values())
+    return min((checked_whole(edge, "size", 1, MOST_SIDE) for edge in edges), default=0)

@@ -188,7 +188,9 @@ def test_pictures_are_scaled_and_normalised_as_the_folder_says(folder: Path, tmp
     segmenter = load_segmenter(str(tmp_path), device)
     assert (segmenter.short, segmenter.mean, segmenter.std) == (96, (0.5,) * 3, (0.25,) * 3)
     assert segmenter(torch.rand(1, 3, 32, 64, generator=torch.Generator().manual_seed(0))).shape == (1, 4, 24, 48)
-    (tmp_path / "preprocessor_config.json").write_text(json.dumps({"do_normalize": False, "size": {"shortest_edge": 64}}))
+    (tmp_path / "preprocessor_config.json").write_text(
+        json.dumps({"do_normalize": False, "image_mean": None, "size": {"height": None, "shortest_edge": 64}})
+    )
     del segmenter  # nobody uses the one of the old settings any more
     segmenter = load_segmenter(str(tmp_path), device)
     assert (segmenter.short, segmenter.mean, segmenter.std) == (64, (0.0,) * 3, (1.0,) * 3)
@@ -206,12 +208,18 @@ def test_a_model_leaves_the_device_with_who_uses_it(folder: Path) -> None:
     assert network() is None
 
 
-@pytest.mark.parametrize("content", ["[]", "[" * 100_000, "{", '{"image_mean": "grey"}', '{"size": [1]}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]", "[" * 100_000, "{", '{"image_mean": "grey"}', '{"size": [1]}', '{"size": 1000000000}', '{"size": -4}',
+        '{"size": {"shortest_edge": "a"}}', '{"image_mean": [0.5]}', '{"image_mean": [NaN, 0, 0]}', '{"image_std": [1, 0, 1]}',
+    ],
+)  # fmt: skip
 def test_settings_of_pictures_that_cannot_be_used(folder: Path, tmp_path: Path, content: str) -> None:
     for file in folder.iterdir():
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "preprocessor_config.json").write_text(content)
-    with pytest.raises(CheckpointError):
+    with pytest.raises(CheckpointError, match=r"preprocessor_config\.json"):
         load_segmenter(str(tmp_path), torch.device("cpu"))
 
 
