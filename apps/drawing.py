@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import ceil
@@ -146,10 +147,11 @@ def shortened(text: str, with_font: Font, width: int) -> str:
 def _cut(text: str, fits: Callable[[str], bool]) -> str:
     if fits(text):
         return text
-    for length in range(len(text) - 1, 0, -1):
-        if fits(part := text[:length].rstrip() + ELLIPSIS):
-            return part
-    return ELLIPSIS
+
+    def part(length: int) -> str:
+        return text[:length].rstrip() + ELLIPSIS
+
+    return part(bisect_left(range(1, len(text)), True, key=lambda length: not fits(part(length))))
 
 
 def wrapped(text: str, with_font: Font, width: int, most: int) -> list[str]:

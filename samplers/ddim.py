@@ -25,6 +25,8 @@ def _share_of_eps(step: Step, eta: float) -> float:
     Written without the difference, whose digits are lost where `sigma` takes nearly all: near zero terminal signal, with eta 1.
     """
     start, end = step.alpha_bar, step.alpha_bar_prev
+    if not eta:
+        return (1 - end) ** 0.5
     kept = start * (1 - end) / (end * (1 - start))  # 1 - sigma^2 / (1 - end) at eta 1
     return ((1 - end) * ((1 - eta) * (1 + eta) + eta**2 * kept)) ** 0.5
 

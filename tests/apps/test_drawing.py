@@ -180,3 +180,9 @@ def test_nothing_reaches_the_edge(steps: int, size: tuple[int, int]) -> None:
     picture = pixels(draw_attention({i: rng.random((2, 4, 4)) for i in range(steps)}, names, size, 1000))
     for edge in (picture[0], picture[-1], picture[:, 0], picture[:, -1]):
         assert (edge == PAPER).all()
+
+
+def test_a_text_of_any_length_is_cut_to_its_width() -> None:
+    cut = shortened("x" * 100_000, font(18), 100)
+    assert cut.endswith("…")
+    assert font(18).getlength(cut) <= 100 < font(18).getlength("x" + cut)
