@@ -6,11 +6,13 @@ import json
 import os
 import queue
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -32,7 +34,13 @@ class Worker:
     def attempt(self, case: str) -> Outcome:
         if self.process is None:
             self.process = subprocess.Popen(
-                self.command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True, env=ENVIRONMENT
+                self.command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+                env=ENVIRONMENT,
+                start_new_session=True,
             )
         process = self.process
         if process.stdin is None or process.stdout is None:
@@ -50,9 +58,15 @@ class Worker:
 
     def end(self) -> None:
         if self.process is not None:
-            self.process.kill()
-            self.process.communicate()
+            end(self.process)
             self.process = None
+
+
+def end(process: subprocess.Popen[Any]) -> None:
+    """End a process and all that it has started: a child that lives on would keep the pipes open."""
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
 
 
 def answered(process: subprocess.Popen[Any], stream: IO[Any]) -> bool:
@@ -115,8 +129,7 @@ def attempt_as_process(case: Case, bench: Bench) -> Outcome:
     pipe = subprocess.PIPE
     process = subprocess.Popen(args, cwd=bench.folder, env=ENVIRONMENT, stdout=pipe, stderr=pipe, start_new_session=True)
     if process.stdout is None or not answered(process, process.stdout):
-        process.kill()
-        process.communicate()
+        end(process)
         bench.fresh()
         return Outcome(case.id, HANG, f"no end within {LIMIT:.0f} s")
     said = [stream.decode("utf-8", "backslashreplace") for stream in process.communicate()]
