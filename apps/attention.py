@@ -11,11 +11,12 @@ import click
 
 from ..evaluation.tables import FORMAT
 from ..framework.errors import ConfigError
-from .checks import check_model
+from .checks import check_folder, check_model
 from .comparison import (
     Pipelines,
     Settings,
     check,
+    check_file,
     check_result,
     compare,
     comparison_options,
@@ -67,6 +68,8 @@ def attention(models: tuple[str, ...], guidance: str | None, picture: Path | Non
     from ..framework.plugins import discover
 
     check_result(result)
+    check_file(drawn, "--picture", "such as maps.png")
+    check_folder(settings.folder)
     claim([drawn], cure="choose another --picture")
     plugins = discover()
     for model in models:

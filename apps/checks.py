@@ -7,13 +7,14 @@ import re
 from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING
 
 import click
 
 from ..framework.calls import out_of_memory
 from ..framework.errors import ConfigError, LayoutError, nearest
-from ..framework.files import reason
+from ..framework.files import look, reason
 from ..framework.formats import MASK_FORM
 from ..framework.items import Size
 from ..framework.layout import BOX_FORM, Layout, Region, parse_box
@@ -130,9 +131,13 @@ def check_folder(folder: Path, asked: str = "--out") -> None:
     """
     try:
         there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
-        problem = None if there.is_dir() else f"{str(there)!r} is not a folder"
-        if problem is None and not os.access(there, os.W_OK | os.X_OK):
-            problem = "Permission denied"
+        place = look(folder)
+        problem = place.said if place.kind == "nothing" and not place.free else None
+        if not there.is_dir():
+            problem = f"{str(there)!r} is not a folder"
+        if problem is None:
+            with TemporaryFile(dir=there):  # without a name: nothing is seen of it
+                pass
     except (OSError, ValueError) as error:
         problem = reason(error) if isinstance(error, OSError) else str(error)
     if problem:

@@ -18,7 +18,7 @@ from ..framework.errors import ConfigError, counted
 from ..framework.files import look, shortened
 from .checks import check_folder, check_model, memory_errors
 from .cli import INTERRUPTED
-from .option_types import BATCH, COUNT, NAME, PATH, Finite
+from .option_types import BATCH, COUNT, NAME, PATH, SEED, STEPS, Finite
 from .output import SOFTWARE, OutputError, claim, write_file, write_json
 
 if TYPE_CHECKING:
@@ -57,10 +57,8 @@ class Settings:
 OPTIONS = (
     click.option("--objects", type=click.IntRange(1, 3), default=2, show_default=True, help="Objects in every scene."),
     click.option("--count", type=COUNT, default=300, show_default=True, help="Scenes, one image each."),
-    click.option(
-        "--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Of the first scene and of its image."
-    ),
-    click.option("--steps", type=click.IntRange(min=1), help="Sampling steps; 50 unless the guidance says otherwise."),
+    click.option("--seed", type=SEED, default=0, show_default=True, help="Of the first scene and of its image."),
+    click.option("--steps", type=STEPS, help="Sampling steps; 50 unless the guidance says otherwise."),
     click.option("--cfg", type=Finite(0), help="Strength of classifier-free guidance; the model's own by default."),
     click.option("--batch", type=BATCH, default=8, show_default=True, help="Images made at once."),
     click.option("--device", type=NAME, default="auto", show_default=True, help="auto, cpu, cuda or mps."),

@@ -9,7 +9,7 @@ import click
 from ..framework.errors import ConfigError, counted
 from .checks import check_folder, memory_errors, parse_size
 from .cli import INTERRUPTED
-from .option_types import BATCH, COUNT, NAME, PATH
+from .option_types import BATCH, COUNT, NAME, PATH, SEED, TEXT
 
 
 @click.group()
@@ -20,7 +20,7 @@ def export() -> None:
 @export.command()
 @click.option("--out", "folder", type=PATH, required=True, help="Folder of the data set; it must be new or empty.")
 @click.option("--count", type=COUNT, default=300, show_default=True, help="Scenes, one image each.")
-@click.option("--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Of the first scene.")
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the first scene.")
 @click.option("--objects", type=click.IntRange(1, 3), help="In every scene; 1 to 3, as they come, by default.")
 @click.option("--size", default="64x64", show_default=True, type=NAME, metavar="WxH", help="Width and height in pixels.")
 @click.option("--split", type=NAME, default="eval", show_default=True, help="eval, reference or train.")
@@ -43,7 +43,9 @@ def shapeworld(folder: Path, count: int, seed: int, objects: int | None, size: s
 @click.option("--model", type=PATH, required=True, help="Folder of an image-to-text model of transformers, such as BLIP-2.")
 @click.option("--out", type=PATH, required=True, metavar="FILE.jsonl", help="The captions; what is there is kept and skipped.")
 @click.option("--split", type=click.Choice(("single", "multi", "all")), default="all", show_default=True, help="As in plan.")
-@click.option("--question", help="Asked of images with two objects or more, with {first} and {second} in it; '' asks nothing.")
+@click.option(
+    "--question", type=TEXT, help="Asked of images with two objects or more, with {first} and {second} in it; '' asks nothing."
+)
 @click.option("--limit", type=COUNT, help="The first so many images of the split, as in plan.")
 @click.option("--on-bad-box", type=click.Choice(("error", "drop")), default="error", show_default=True, help="As in plan.")
 @click.option("--batch", type=BATCH, default=8, show_default=True, help="Images captioned at once.")

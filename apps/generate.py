@@ -16,12 +16,13 @@ from ..framework.files import is_folder
 from ..framework.formats import MASK_FORM
 from ..framework.items import POLICIES, SEEDS
 from ..framework.layout import BOX_FORM
+from ..framework.values import MOST_STEPS
 from .asked import check_masks, check_source, load, plan
 from .initial import initial_options
 from .interrupts import INTERRUPTED
 from .metadata import MOST_SAMPLES
 from .model_options import model_options
-from .option_types import NAME, PATH, Finite
+from .option_types import NAME, PATH, STEPS, Finite
 from .output import claim, sole
 from .progress import Progress, say, summary
 from .shots import Options
@@ -80,7 +81,7 @@ FAILED = 1
 @click.option(
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A setting, as guidance.layout.gamma=40; wins over options."
 )
-@click.option("--steps", type=click.IntRange(min=1), metavar="N", help="Sampling steps. [default: the preset's]")
+@click.option("--steps", type=STEPS, metavar="N", help="Sampling steps. [default: the preset's]")
 @click.option("--cfg", type=Finite(), help="Classifier-free guidance scale; 1 is off. [default: the preset's, else the model's]")
 @click.option("--sampler", type=NAME, metavar="NAME", help="See `lsregen plugins`. [default: the preset's]")
 @click.option(
@@ -106,7 +107,12 @@ FAILED = 1
 @click.option("--out", type=PATH, default="outputs", show_default=True, metavar="DIR", help="The folder.")
 @click.option("--name", type=NAME, metavar="NAME", help="How files begin: NAME-SEED.png. [default: made from the prompt]")
 @click.option(
-    "--trace", type=click.IntRange(min=0), default=8, show_default=True, metavar="N", help="At how many steps attention is drawn."
+    "--trace",
+    type=click.IntRange(0, MOST_STEPS),
+    default=8,
+    show_default=True,
+    metavar="N",
+    help="At how many steps attention is drawn.",
 )
 @click.option("--metadata/--no-metadata", default=True, show_default=True, help="Whether the PNG holds all settings.")
 @click.option("--again", is_flag=True, help="Make all images, those too that are finished.")

@@ -8,6 +8,8 @@ from typing import Any
 
 import click
 
+from ..framework.values import MOST_STEPS
+
 
 class Finite(click.FloatRange):
     """A number within bounds. nan passes every range of click's, and infinity an open one: neither is ever meant."""
@@ -21,17 +23,25 @@ class Finite(click.FloatRange):
         return number
 
 
-class Name(click.types.StringParamType):
+class Text(click.types.StringParamType):
+    """Whatever UTF-8 can write, which is not all that Python takes from a shell."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        text: str = super().convert(value, param, ctx)
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            self.fail(f"{text!r}: these bytes are no text in UTF-8; check the terminal's encoding.", param, ctx)
+        return text
+
+
+class Name(Text):
     """A text that names something, such as a model. An empty one comes from an unset variable of the shell, and is refused."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         text: str = super().convert(value, param, ctx)
         if not text.strip():
             self.fail(f"{text!r} is empty; give a name, or leave the option out.", param, ctx)
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            self.fail(f"{text!r}: these bytes are no text in UTF-8; check the terminal's encoding.", param, ctx)
         return text
 
 
@@ -54,5 +64,8 @@ MOST = 1_000_000
 """Of scenes, items and the like: more is a mistake, and would be listed for hours before the first is made."""
 COUNT = click.IntRange(1, MOST)
 BATCH = click.IntRange(1, 1024)
+STEPS = click.IntRange(1, MOST_STEPS)
+SEED = click.IntRange(0, 2**62)
+TEXT = Text()
 NAME = Name()
 PATH = PathName()

@@ -15,7 +15,7 @@ from ..framework.files import is_there, look, reason
 from .checks import check_folder, memory_errors
 from .cli import INTERRUPTED
 from .comparison import check_file
-from .option_types import BATCH, COUNT, NAME, PATH, Finite
+from .option_types import BATCH, COUNT, NAME, PATH, SEED, STEPS, Finite
 from .output import OutputError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ SOURCES = ("coco", "nsr1k", "attend-and-excite", "geneval", "list", "shapeworld"
 @click.option(
     "--size", type=NAME, metavar="model|own|xFACTOR|WxH", help="Of all images; x3 for COCO, own for lists, else the model's own."
 )
-@click.option("--steps", type=click.IntRange(min=1), help="Sampling steps; 50 unless the guidance says otherwise.")
+@click.option("--steps", type=STEPS, help="Sampling steps; 50 unless the guidance says otherwise.")
 @click.option("--cfg", type=Finite(0), help="Strength of classifier-free guidance; the model's own by default.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A further setting of every method; may be repeated.")
 @click.option("--dtype", type=NAME, show_default="fp32", help="What networks compute in: fp32, fp16 or bf16.")
@@ -49,7 +49,7 @@ SOURCES = ("coco", "nsr1k", "attend-and-excite", "geneval", "list", "shapeworld"
 @click.option("--captions", type=PATH, help="COCO: captions, as JSON lines or as COCO has them; composed of names by default.")
 @click.option("--objects", type=click.IntRange(1, 3), default=2, show_default=True, help="shapeworld: objects in every scene.")
 @click.option("--count", type=COUNT, default=300, show_default=True, help="shapeworld: scenes.")
-@click.option("--first", type=click.IntRange(0, 2**62), default=0, show_default=True, help="shapeworld: seed of the first scene.")
+@click.option("--first", type=SEED, default=0, show_default=True, help="shapeworld: seed of the first scene.")
 @click.option(
     "--limit",
     type=COUNT,
@@ -57,9 +57,7 @@ SOURCES = ("coco", "nsr1k", "attend-and-excite", "geneval", "list", "shapeworld"
 )
 @click.option("--on-bad-box", type=click.Choice(("error", "drop")), default="error", show_default=True, help="What to do with an item whose box or phrase cannot be used.")  # fmt: skip  # noqa: E501
 @click.option("--seeds", type=COUNT, default=1, show_default=True, help="Images of each item by each method.")
-@click.option(
-    "--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Decides the seeds of items that have none."
-)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Decides the seeds of items that have none.")
 @click.option("--batch", type=BATCH, default=8, show_default=True, help="Images made at once, a part of the plan.")
 @click.option(
     "--device", type=NAME, default="auto", show_default=True, help="Where the models are looked at: auto, cpu, cuda or mps."

@@ -13,7 +13,7 @@ from ..framework.errors import ConfigError, nearest
 from ..framework.files import is_file, is_folder
 from .comparison import check_plot
 from .option_types import COUNT, NAME, PATH
-from .output import write_file
+from .output import claim, write_file
 from .scoring import RESULT
 from .show import check_page
 
@@ -169,6 +169,8 @@ def plot(
     lsregen evaluate plot run --metrics map50,clip --against guidance.layout.gamma --out gamma.png
     """
     kind = check_plot(out, "--out")
+    if kind == "png":
+        claim([out], cure="choose another --out")
     from ..evaluation.protocol.plots import draw
 
     rows: list[Mapping[str, Any]] = [row for result in read_results(files) for row in result["rows"]]

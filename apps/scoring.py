@@ -129,12 +129,14 @@ def instruments(
         LsregenError: something is not there, or not what it should be.
     """
     from ..evaluation.protocol.clip import load_clip
+    from ..evaluation.protocol.devices import device_of
     from ..evaluation.protocol.features import load_features
     from ..evaluation.protocol.looks import Instruments
     from ..framework.config import parse_value
     from ..framework.options import build
     from ..framework.plugins import discover
 
+    device_of(device)
     loaded, name, package = None, "", dict[str, str]()
     if detector is not None:
         plugins = discover()

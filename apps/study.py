@@ -9,7 +9,7 @@ import click
 
 from ..framework.errors import ConfigError, counted, nearest
 from .cli import NamingGroup
-from .option_types import COUNT, NAME, PATH
+from .option_types import COUNT, NAME, PATH, SEED
 from .output import claim
 from .show import check_page
 
@@ -37,9 +37,7 @@ def command() -> None:
 @click.option("--first", type=NAME, metavar="METHOD", help="Of the first run; may be left out if it has only one.")
 @click.option("--second", type=NAME, metavar="METHOD", help="Of the second run, or of the first if there is one run only.")
 @click.option("--count", type=COUNT, default=20, show_default=True, help="Pairs.")
-@click.option(
-    "--seed", type=click.IntRange(0, 2**62), default=0, show_default=True, help="Decides the pairs, their order and sides."
-)
+@click.option("--seed", type=SEED, default=0, show_default=True, help="Decides the pairs, their order and sides.")
 @click.option("--out", type=PATH, required=True, metavar="FILE.html", help="The page.")
 def make(runs: tuple[Path, ...], first: str | None, second: str | None, count: int, seed: int, out: Path) -> None:
     """Make the page of a study: pairs of pictures of the same item and seed, sides and order at random.

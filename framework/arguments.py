@@ -65,6 +65,22 @@ def hints_of(function: Callable[..., Any]) -> Mapping[str, Any]:
     return found
 
 
+def checked_device(given: object) -> str:
+    """The name of a device of torch's, such as `cpu` or `cuda:1`.
+
+    Raises:
+        ConfigError: it is no such name, and no device.
+    """
+    import torch
+
+    try:
+        if isinstance(given, str | torch.device):
+            return str(torch.device(given))
+    except RuntimeError:
+        pass
+    raise ConfigError(f"device: {shown(given)} is not a device of torch; expected a name such as cpu or cuda:0") from None
+
+
 def checked_whole(value: object, name: str, least: int, most: int) -> int:
     """A whole number within bounds.
 

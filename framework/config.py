@@ -5,7 +5,7 @@ What the values mean is checked by plugin.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any, cast
 import yaml
 
 from .arguments import check_within, checked
-from .errors import ConfigError, PluginError, nearest, shown
+from .errors import ConfigError, PluginError, nearest, shown, told_of
 from .files import MOST_LEVELS, too_deep
 from .items import SEEDS
 from .options import build, convert, plain, to_values
 from .rasters import check_raster
+from .values import MOST_STEPS
 from .yaml_text import load_yaml, parse_value, parse_yaml
 
 if TYPE_CHECKING:
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
     from .types import Distance, FeatureExtractor, Sampler
 
 Config = dict[str, Any]
-
-MOST_STEPS = 10_000
-"""Of sampling; what a model was trained with allows fewer."""
 
 KEYS: Mapping[str, Any] = {
     "description": str | None,
@@ -143,8 +141,21 @@ def load_guidance(given: Mapping[str, Any] | str | Path | None) -> Config:
             f"guidance: {shown(given)}: expected a preset's name, a file ending in .yaml, a mapping, a Guidance or terms"
         )
     if isinstance(given, Path) or given.endswith((".yaml", ".yml")):
-        return load_yaml(Path(given))
+        return _of_file(Path(given))
     return load_preset(given)
+
+
+def _of_file(path: Path) -> Config:
+    """A configuration whose settings are known and of the right types, told while it is known which file they are of."""
+    config = load_yaml(path)
+    problems: list[str] = []
+    _settings(config, {**KEYS, "size": tuple[int, int]}, problems)
+    if problems or not isinstance(config.get("guidance", {}), dict):
+        from .plugins import discover
+
+        with told_of(f"configuration {path}"):
+            validate(config, discover())  # which names everything else that is wrong as well
+    return config
 
 
 def merge(base: Mapping[str, Any], *overrides: Mapping[str, Any]) -> Config:
@@ -214,17 +225,7 @@ def validate(config: Mapping[str, Any], plugins: Plugins, depth: int = 0) -> Res
     """
     problems: list[str] = []
     given = merge(DEFAULTS, config)
-    checked: Config = {}
-    keys = {**KEYS, "size": tuple[int, int]} if depth else KEYS
-    for key, value in given.items():
-        if key not in keys:
-            listed = [each for each in keys if not (depth and each == "seed")]
-            problems.append(f"{key}: no such setting{nearest(str(key), listed)}; settings: {', '.join(listed)}")
-            continue
-        try:
-            checked[key] = convert(value, keys[key], key)
-        except ConfigError as error:
-            problems.append(str(error))
+    checked = _settings(given, {**KEYS, "size": tuple[int, int]} if depth else KEYS, problems, ("seed",) if depth else ())
     for key, least, most in (("steps", 1, MOST_STEPS), ("seed", 0, SEEDS - 1)):
         try:
             check_within(checked.get(key, least), key, least, most)
@@ -246,6 +247,21 @@ def validate(config: Mapping[str, Any], plugins: Plugins, depth: int = 0) -> Res
     return ResolvedConfig(
         checked["steps"], checked["cfg"], sampler_name, sampler, checked["seed"], tuple(terms), checked.get("model")
     )
+
+
+def _settings(given: Mapping[Any, Any], keys: Mapping[str, Any], problems: list[str], unnamed: Collection[str] = ()) -> Config:
+    """The settings that are known and of the right type; the others are noted. `unnamed`: known, but not told of."""
+    checked: Config = {}
+    for key, value in given.items():
+        if key not in keys:
+            listed = [each for each in keys if each not in unnamed]
+            problems.append(f"{key}: no such setting{nearest(str(key), listed)}; settings: {', '.join(listed)}")
+            continue
+        try:
+            checked[key] = convert(value, keys[key], key)
+        except ConfigError as error:
+            problems.append(str(error))
+    return checked
 
 
 def _term(name: str, given: Any, plugins: Plugins, problems: list[str], depth: int) -> ResolvedTerm | None:

@@ -30,7 +30,7 @@ class Guidance:
     def __init__(self, terms: Term | Sequence[Term] = ()) -> None:
         object.__setattr__(self, "terms", tuple(named(terms_of(terms))))
 
-    def __add__(self, other: Guidance | Term) -> Guidance:
+    def __add__(self, other: Guidance | Term | Sequence[Term]) -> Guidance:
         return Guidance((*self.terms, *(other.terms if isinstance(other, Guidance) else terms_of(other))))
 
     def start(self, run: Run) -> GuidanceRun:

@@ -16,7 +16,7 @@ from PIL import Image as PILImage
 from .arguments import checked_whole
 from .calls import calling
 from .checking import check_steps, overshoot, remedies
-from .config import KEYS, MOST_STEPS, ResolvedConfig, apply_sets, load_guidance, merge, validate
+from .config import KEYS, ResolvedConfig, apply_sets, load_guidance, merge, validate
 from .errors import ConfigError, NonFiniteError, told_of
 from .guidance import Guidance, Term
 from .images import beginning, checked_strength, entered, pictures_of, to_pil
@@ -25,6 +25,7 @@ from .loop import OnStep, sample
 from .masks import check_proportions
 from .model_names import DEFAULT_MODEL, checked_source
 from .options import convert, plain
+from .plugin_checks import check_instance
 from .plugins import Plugins, installed
 from .report import Report, Result, described
 from .requests import Batch, check_callable, make_batch
@@ -33,6 +34,7 @@ from .taps import select_layers
 from .trace import AttentionTrace
 from .types import Image, Model, Run, StepReport
 from .unused import check_seen, said_in_vain, said_of_render
+from .values import MOST_STEPS
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +48,7 @@ class Pipeline:
     """
 
     def __init__(self, model: Model, plugins: Plugins | None = None) -> None:
+        check_instance("model", model)
         self.model = model
         self.plugins = installed(plugins)
 

@@ -8,7 +8,7 @@ from dataclasses import is_dataclass
 from types import MappingProxyType
 from typing import Any, cast
 
-from .errors import PluginError
+from .errors import ConfigError, PluginError, shown
 from .options import describe_options
 
 KINDS = ("extractor", "distance", "sampler", "model", "detector")
@@ -22,6 +22,24 @@ MEMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "detector": ("load",),
     }
 )
+
+
+OF_INSTANCES: Mapping[str, str] = MappingProxyType(
+    {"extractor": "prepare", "distance": "accepts", "sampler": "invert_step", "model": "bind", "detector": "load"}
+)
+"""What an instance of a kind is told by."""
+
+
+def check_instance(kind: str, given: object) -> None:
+    """Refuse what is no instance of a kind of plugin at all; whether it is a good one is another question.
+
+    Raises:
+        ConfigError: it is a class, or something else altogether.
+    """
+    if isinstance(given, type):
+        raise ConfigError(f"{kind}: the class {given.__name__}; expected an instance: write {given.__name__}(...)")
+    if not hasattr(given, OF_INSTANCES[kind]):
+        raise ConfigError(f"{kind}: {shown(given)} is no {kind}: it has no {OF_INSTANCES[kind]}")
 
 
 def check_plugin(kind: str, name: str, cls: Any) -> None:

@@ -271,13 +271,15 @@ def _loading(loader: Registered, model: str | Path, method: str) -> AbstractCont
     return calling(f"model {model}" if model else "", f"model plugin {loader.name!r}, loader", loader.cls, method)
 
 
-def installed(plugins: Plugins | None) -> Plugins:
+def installed(plugins: object) -> Plugins:
     """The given plugins, or all that are installed.
 
     Raises:
         ConfigError: something else is given.
     """
-    return discover() if plugins is None else convert(plugins, Plugins, "plugins")
+    if plugins is not None and not isinstance(plugins, Plugins):  # of a mapping, `convert` would make plugins
+        raise ConfigError(f"plugins: {shown(plugins)} is not Plugins, as discover() gives them")
+    return discover() if plugins is None else plugins
 
 
 @checked

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeAlias, cast
 
-from .arguments import checked
+from .arguments import checked, checked_device
 from .errors import ConfigError, LayoutError, nearest
 from .layout import Box, Layout, Region
 
@@ -80,6 +80,7 @@ def rasterise(
     import torch
 
     check_raster(raster)
+    device = None if device is None else checked_device(device)
     if not isinstance(place, Box | Region):
         regions = place.regions if isinstance(place, Layout) else place
         masks = [rasterise(region, grid, raster, device) for region in regions]

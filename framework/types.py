@@ -16,6 +16,7 @@ from torch import Tensor
 
 from .calls import calling
 from .errors import ConfigError
+from .options import check_options
 from .taps import TapLayer, TapPoint, Taps
 
 if TYPE_CHECKING:
@@ -61,6 +62,9 @@ class NoiseSchedule:
     zero_terminal_snr: bool = False
     clip_sample: float = 0.0  # clip z0 to +- this; 0 never clips
 
+    def __post_init__(self) -> None:
+        check_options(self)
+
 
 @dataclass(frozen=True)
 class Prediction:
@@ -91,6 +95,9 @@ class TapRequest:
     kind: str
     layers: tuple[str, ...]
 
+    def __post_init__(self) -> None:
+        check_options(self)
+
 
 @dataclass(frozen=True)
 class Needs:
@@ -99,6 +106,9 @@ class Needs:
     taps: tuple[TapRequest, ...] = ()
     prediction: bool = False  # eps or z0 of the conditional branch: the pass runs to its end
     image: bool = False  # the decoded z0; implies prediction
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
     @property
     def estimate(self) -> bool:

@@ -8,6 +8,9 @@ from typing import Any
 
 from .errors import ConfigError, shown
 
+MOST_STEPS = 10_000
+"""Of sampling; what a model was trained with allows fewer."""
+
 
 def bare(value: Any) -> Any:
     """A number of numpy's or torch's, or an array or tensor of one without axes, as Python's; anything else as it is."""

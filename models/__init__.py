@@ -104,6 +104,7 @@ class DiffusersFolder:
         with _readable(path):
             return inspect_folder(path)
 
+    @checked
     def convert(self, path: Path, out: Path, *, family: str | None = None, prediction_type: str | None = None) -> tuple[str, ...]:
         """Write a folder of pickles again with safetensors; see `convert.convert_folder`. `family` is for single files alone."""
         from .convert import convert_folder
@@ -178,6 +179,7 @@ class CheckpointFile:
         with _readable(path):
             return inspect_file(path)
 
+    @checked
     def convert(self, path: Path, out: Path, *, family: str | None = None, prediction_type: str | None = None) -> tuple[str, ...]:
         """Write it as a folder of diffusers; see `convert.convert_file`."""
         from .convert import convert_file

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, cast
 
-from ..framework.errors import CheckpointError
+from ..framework.errors import CheckpointError, nearest
 from ..framework.files import is_file
 from . import INDEX
 from .assemble import IMAGE_ENCODER, TEXT_ENCODERS, Parts
@@ -25,6 +25,8 @@ from .weight_files import WeightFiles, find_weights
 log = logging.getLogger(__name__)
 
 SETTINGS = "lsregen.json"  # ours, beside the index: diffusers complains about keys of the index that it does not know
+
+OWN = ("cfg", "grounding")
 
 COMPONENTS = MappingProxyType(
     {"unet": "UNet2DConditionModel", "vae": "AutoencoderKL", "text_encoder": "CLIPTextModel", "tokenizer": "CLIPTokenizer"}
@@ -129,7 +131,9 @@ def _own(path: Path) -> dict[str, float]:
     if not os.path.lexists(path / SETTINGS):
         return {}
     values, found = read_config(path, SETTINGS), dict[str, float]()
-    for key in ("cfg", "grounding"):
+    if unknown := next((key for key in values if key not in OWN), None):
+        raise CheckpointError(f"{path / SETTINGS}: {unknown!r} is no setting{nearest(unknown, OWN)}; expected {' or '.join(OWN)}")
+    for key in OWN:
         given: object = values.get(key)
         if given is None:
             continue

@@ -6,20 +6,19 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from einops import rearrange
+from PIL.Image import Image, new
 from torch import Tensor
 
+from ...framework.calls import raised
 from ...framework.errors import CheckpointError
 from .features import pooled, sides
 from .folders import load_folder
 from .hashes import folder_hashes
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
 
 EXPECTED = (
     "expected a folder of CLIP as transformers saves it: config.json, model.safetensors, tokenizer, preprocessor_config.json"
@@ -108,7 +107,29 @@ def load_clip(folder: Path, device: str = "auto") -> Clip:
     length = getattr(getattr(network.config, "text_config", None), "max_position_embeddings", None)
     if not (hasattr(network, "get_image_features") and hasattr(network, "get_text_features") and isinstance(length, int)):
         raise CheckpointError(f"--clip {folder}: a {type(network).__name__} does not encode both pictures and texts; {EXPECTED}")
-    return Clip(folder, network, processor, tokenizer, length, folder_hashes(folder))
+    clip = Clip(folder, network, processor, tokenizer, length, folder_hashes(folder))
+    _try(clip)
+    return clip
+
+
+def _try(clip: Clip) -> None:
+    """What prepares pictures and texts belongs to the network, which is said before the first picture is looked at.
+
+    Raises:
+        CheckpointError: it fails, or pictures come out with other sides than the network takes.
+    """
+    side = getattr(getattr(clip.network.config, "vision_config", None), "image_size", None)
+    prepare = _Network(clip).prepare
+    try:
+        found = tuple(prepare(images=[new("RGB", (SMALLEST, SMALLEST))])["pixel_values"].shape[-2:])
+        prepare(text=["a"])
+    except Exception as error:  # transformers fails in its own ways, by version
+        raise CheckpointError(f"--clip {clip.path}: its preparation fails ({raised(error)}); {EXPECTED}") from None
+    if isinstance(side, int) and found != (side, side):
+        raise CheckpointError(
+            f"--clip {clip.path}: preprocessor_config.json makes pictures of {found[1]}x{found[0]}, and the network takes "
+            f"{side}x{side}; {EXPECTED}"
+        )
 
 
 def crop(picture: Image, box: tuple[float, float, float, float]) -> Image:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Generator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, LsregenError, nearest
-from ..options import build, describe_options, to_values
+from ..options import build, convert, describe_options, to_values
 
 S = TypeVar("S")
 
@@ -107,10 +107,12 @@ def _chosen(properties: Sequence[Property[S]], only: Collection[str] | None) -> 
     known = {each.name: each for each in properties}
     if only is None:
         return set(known)
-    if isinstance(only, str) or not only:
+    given: object = list(cast("Collection[str]", only)) if isinstance(only, Set | Mapping) else only
+    names: list[str] = convert(given, list[str], "only")
+    if not names:
         raise ConfigError(f"only: {only!r}; expected a list of one property or more, such as ['{properties[0].name}']")
     chosen = set[str]()
-    waiting = list(only)
+    waiting = list(names)
     while waiting:
         name = waiting.pop()
         if name not in known:

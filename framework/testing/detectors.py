@@ -11,8 +11,9 @@ from math import isfinite
 import numpy as np
 from PIL.Image import Image, fromarray
 
+from ..arguments import checked
 from ..detection import Detected, Detector, LoadedDetector
-from ..plugin_checks import check_plugin
+from ..plugin_checks import check_instance, check_plugin
 from .checks import OPTIONS_MEND, REPEAT_MEND, Conformance, Property, expect, expect_options, meanings, run_checks
 
 SIZES = ((64, 64), (96, 64), (64, 64))
@@ -110,6 +111,7 @@ PROPERTIES: tuple[Property[Subject], ...] = (
 DETECTOR_PROPERTIES = meanings(PROPERTIES)
 
 
+@checked
 def check_detector(
     detector: Detector, *, words: Sequence[str] = ("cat", "dog"), only: Collection[str] | None = None, device: str = "cpu"
 ) -> Conformance:
@@ -124,4 +126,5 @@ def check_detector(
         ConformanceError: it lacks some of the properties; a line for each.
         ConfigError: `only` names a property that does not exist.
     """
+    check_instance("detector", detector)
     return run_checks("detector", detector, Subject(detector, device, tuple(words)), PROPERTIES, only)

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..plugin_checks import check_plugin
+from ..arguments import checked, checked_device
+from ..plugin_checks import check_instance, check_plugin
 from ..rasters import check_raster
 from ..types import Distance, Energy
 from .checks import (
@@ -317,6 +318,7 @@ PROPERTIES: tuple[Property[Subject], ...] = (
 DISTANCE_PROPERTIES = meanings(PROPERTIES)
 
 
+@checked
 def check_distance(distance: Distance, *, only: Collection[str] | None = None, device: str = "cpu") -> Conformance:
     """Check that a distance works with every extractor whose features it accepts.
 
@@ -328,4 +330,5 @@ def check_distance(distance: Distance, *, only: Collection[str] | None = None, d
         ConformanceError: it lacks some of the properties; a line for each.
         ConfigError: `only` names a property that does not exist.
     """
-    return run_checks("distance", distance, Subject(distance, device), PROPERTIES, only)
+    check_instance("distance", distance)
+    return run_checks("distance", distance, Subject(distance, checked_device(device)), PROPERTIES, only)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
+from ..arguments import checked
 from ..layout import Layout
-from ..plugin_checks import FEATURE_KINDS, check_plugin
+from ..pipeline import Pipeline
+from ..plugin_checks import FEATURE_KINDS, check_instance, check_plugin
 from ..taps import TAP_KINDS
 from ..types import FeatureExtractor, Features, Latents, Model, Run
 from .bench import EVERY, LAYOUTS, Bench, Looks, declared_view, generous_view, needed_points
@@ -33,9 +35,6 @@ from .checks import (
     run_checks,
 )
 from .toys import ToyModel
-
-if TYPE_CHECKING:
-    from ..pipeline import Pipeline
 
 
 @dataclass(frozen=True)
@@ -322,6 +321,7 @@ PROPERTIES: tuple[Property[Subject], ...] = (
 EXTRACTOR_PROPERTIES = meanings(PROPERTIES)
 
 
+@checked
 def check_extractor(
     extractor: FeatureExtractor, *, pipeline: Pipeline | None = None, only: Collection[str] | None = None
 ) -> Conformance:
@@ -335,5 +335,6 @@ def check_extractor(
         ConformanceError: it lacks some of the properties; a line for each.
         ConfigError: `only` names a property that does not exist.
     """
+    check_instance("extractor", extractor)
     model: Model = ToyModel() if pipeline is None else pipeline.model
     return run_checks("extractor", extractor, Subject(extractor, Bench(model)), PROPERTIES, only)

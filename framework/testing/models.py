@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..arguments import checked, checked_whole
+from ..plugin_checks import check_instance
 from ..taps import TAP_KINDS, TapPoint, Taps
 from ..types import Denoiser, Latents, Model, NoiseSchedule, Prediction, Step
 from .bench import COUNT, EVERY, LAYOUTS, PROMPTS, Bench
@@ -348,6 +350,7 @@ PROPERTIES: tuple[Property[Subject], ...] = (
 MODEL_PROPERTIES = meanings(PROPERTIES)
 
 
+@checked
 def check_model(model: Model, *, only: Collection[str] | None = None, cells: int = 8) -> Conformance:
     """Check that a loaded model, and the denoisers it binds, work with every extractor and sampler.
 
@@ -359,4 +362,5 @@ def check_model(model: Model, *, only: Collection[str] | None = None, cells: int
         ConformanceError: it lacks some of the properties; a line for each.
         ConfigError: `only` names a property that does not exist.
     """
-    return run_checks("model", model, Subject(model, Bench(model, cells)), PROPERTIES, only)
+    check_instance("model", model)
+    return run_checks("model", model, Subject(model, Bench(model, checked_whole(cells, "cells", 2, 1024))), PROPERTIES, only)

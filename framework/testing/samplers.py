@@ -9,7 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..plugin_checks import check_plugin
+from ..arguments import checked, checked_device
+from ..plugin_checks import check_instance, check_plugin
 from ..types import Latents, NoiseSchedule, Prediction, Sampler, Step
 from .checks import (
     OPTIONS_MEND,
@@ -284,6 +285,7 @@ PROPERTIES: tuple[Property[Subject], ...] = (
 SAMPLER_PROPERTIES = meanings(PROPERTIES)
 
 
+@checked
 def check_sampler(sampler: Sampler, *, only: Collection[str] | None = None, device: str = "cpu") -> Conformance:
     """Check that a sampler walks from noise to a clean latent on a model's own noise schedule.
 
@@ -295,4 +297,5 @@ def check_sampler(sampler: Sampler, *, only: Collection[str] | None = None, devi
         ConformanceError: it lacks some of the properties; a line for each.
         ConfigError: `only` names a property that does not exist.
     """
-    return run_checks("sampler", sampler, Subject(sampler, device), PROPERTIES, only)
+    check_instance("sampler", sampler)
+    return run_checks("sampler", sampler, Subject(sampler, checked_device(device)), PROPERTIES, only)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 from click.testing import Result
 from PIL import Image
 
+from lsregen.apps import checks
 from lsregen.apps.metadata import encode_png, read_metadata
 from lsregen.framework.plugins import Broken, Plugins
 
@@ -61,7 +63,7 @@ EARLY: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "prompt of no text": (("--prompt", "a \udcff"), ("--prompt 'a \\udcff'", "UTF-8")),
     "preset": (("--guidance", "layout-guidence"), ("'layout-guidence'", "did you mean 'layout-guidance'?")),
     "no file": (("--guidance", "absent.yaml"), ("absent.yaml", "cannot be read")),
-    "no steps": (("--steps", "0"), ("'--steps'", "x>=1")),
+    "no steps": (("--steps", "0"), ("'--steps'", "1<=x")),
     "steps in words": (("--steps", "many"), ("'--steps'", "'many'")),
     "no images": (("--count", "0"), ("'--count'", "1<=x")),
     "no batch": (("--batch", "0"), ("'--batch'",)),
@@ -98,8 +100,12 @@ def test_output_folder_that_cannot_be(run: Call) -> None:
     check(run("generate", "--out", "x" * 300), "cannot write there (File name too long)")
 
 
+def forbidden(**_: object) -> None:
+    raise PermissionError(errno.EACCES, "Permission denied")
+
+
 def test_output_folder_without_permission(run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.access", lambda *_: False)
+    monkeypatch.setattr(checks, "TemporaryFile", forbidden)
     check(run("generate", "--out", "new/folder"), "--out 'new/folder': cannot write there (Permission denied)")
     assert not stand_in.loaded
 
@@ -117,7 +123,7 @@ SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "set of a wrong type": ((*BOXES, "--set", "guidance.layout.gamma=much"), ("guidance.layout.gamma", "'much'", "a number")),
     "distance": ((*BOXES, "--set", "guidance.layout.distance=box_enrgy"), ("'box_enrgy'", "did you mean 'box_energy'?")),
     "extractor": ((*BOXES, "--set", "guidance.layout.extractor=attention"), ("'attention'", "cross_attention")),
-    "seed by set": (("--set", "seed=-1"), ("seed -1", "2^63 - 1")),
+    "seed by set": (("--set", "seed=-1"), ("seed: -1", "below 0")),
     "model by set": (("--set", "model=3"), ("model: 3 is not text",)),
     "boxes missing": (
         ("--phrase", "red circle", "--guidance", "layout-guidance"),

@@ -24,10 +24,31 @@ from lsregen.framework.taps import EverythingRecorded
 
 from . import values
 from .case import Case
-from .objects import BY_NAME, BY_TYPE, GOOD, SELVES
+from .objects import BY_NAME, BY_TYPE, GOOD, OF_PIPELINES, SELVES
 
 MODULES = (framework, testing)
-LEFT_OUT = {"hookimpl": "pluggy's own", "OnStep": "a type"}
+
+NO_DOORS = {
+    "lsregen makes them itself and hands them out": (
+        "Detected Dropped Items GuidanceRun LogEntry Report Result Piece TokenTable TapLayer Taps Run Step StepReport View "
+        "Conformance"
+    ),
+    "plugins hand them over, and framework/checking.py looks at them where they come in": "Energy Features Prediction TapPoint",
+    "it computes inside of distances, extractors and loops": "max_present mean_present over_groups select_layers sample",
+    "it declares a part of a class or a module": "hookimpl option",
+    "it takes what lsregen makes": "Schedule.active Schedule.refinement Schedule.strength Guidance.start",
+    "discover makes it": "Plugins()",
+    "it names a type": "OnStep Image Latents Maps PerSample",
+}
+"""Public names that nobody outside hands a value to, by the reason; what is not here is tried."""
+
+
+OF_A_USER = {("Pipeline.__call__", "on_step", "a class")}
+"""A user's own code, which raises what it raises: a class is called like a function, and refuses its arguments itself."""
+
+
+def no_doors() -> list[str]:
+    return " ".join(NO_DOORS.values()).split()
 
 
 @dataclass(frozen=True)
@@ -80,15 +101,16 @@ def publics() -> dict[str, Public]:
 
 
 def _of(name: str, thing: Any) -> Iterator[Public]:
-    if name in LEFT_OUT or getattr(thing, "_is_protocol", False):
+    if name in no_doors() or getattr(thing, "_is_protocol", False):
         return
     if inspect.isfunction(thing):
         yield _public(name, thing, partial(_itself, thing))
     if not isinstance(thing, type) or issubclass(thing, Exception):
         return
-    yield _public(name, thing.__init__, partial(_itself, thing))
+    if f"{name}()" not in no_doors():
+        yield _public(name, thing.__init__, partial(_itself, thing))
     for key, member in vars(thing).items():
-        if key.startswith("_") and key not in ("__call__", "__getitem__", "__add__"):
+        if f"{name}.{key}" in no_doors() or (key.startswith("_") and key not in ("__call__", "__getitem__", "__add__")):
             continue
         if isinstance(member, classmethod):
             yield _public(f"{name}.{key}", member.__func__, partial(getattr, thing, key))
@@ -142,18 +164,43 @@ def _of_loaders() -> Mapping[str, Any]:
         hints = _hints(type(plugin.cls).load)
         for key, parameter in inspect.signature(type(plugin.cls).load).parameters.items():
             if parameter.kind is parameter.KEYWORD_ONLY and key not in ("device", "dtype"):
-                found[key] = hints.get(key, Any)
+                found[key] = hints.get(key, Any) | None  # None: left out
     return found
 
 
 def cases() -> Iterator[Case]:
-    """Every argument of every public callable with everything that it does not take."""
+    """Every argument of every public callable with a value of every type."""
     for public in publics().values():
         for key, hint in public.parameters.items():
-            for name, value in values.foreign(hint):
+            for name, value in values.FOREIGN.items():
+                if (public.name, key, name) in OF_A_USER:
+                    continue
+                lawful = values.permits(hint, value) and _may_be(public.name, key, value)
                 word = key.strip("_")
-                named = (word, word.replace("_", " "), name, repr(value)[:20], type(value).__name__)
-                yield Case(f"{public.name}({key})", name, named, call=public.name, values=((key, value),))
+                named = (word, _of_one(word), word.replace("_", " "), name, *_forms(value))
+                yield Case(f"{public.name}({key})", name, named, call=public.name, values=((key, value),), lawful=lawful)
+
+
+def _may_be(name: str, argument: str, value: Any) -> bool:
+    """Whether a pipeline may take a value of the right type; it knows of some that they cannot be meant."""
+    meant = OF_PIPELINES.get(argument) if name.startswith("Pipeline.") else None
+    return meant is None or any(type(value) is type(each) and value == each for each in meant)
+
+
+def _of_one(word: str) -> str:
+    """What one of several is called."""
+    return word.removesuffix("es") if word.endswith("xes") else word.removesuffix("s")
+
+
+def _forms(value: Any) -> tuple[str, ...]:
+    """How a message may show a value."""
+    if isinstance(value, values.Mute):
+        return ("Mute",)
+    if isinstance(value, int) and abs(value) > 10**1000:
+        return (str(10**20), "digits", "int")
+    text = (value[:20],) if isinstance(value, str) and len(value) > 1 else ()
+    keys = [repr(key) for key in value] if isinstance(value, Mapping) else []
+    return (repr(value)[:20], type(value).__name__, *text, *keys)
 
 
 def called(case: Case) -> Any:

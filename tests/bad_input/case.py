@@ -12,7 +12,7 @@ VERDICTS = (RIGHT, TRACEBACK, ACCEPTED, WRITTEN, HANG, UNCLEAR)
 
 @dataclass(frozen=True)
 class Case:
-    """A call that must be refused.
+    """A call that must be refused, or may be.
 
     Attributes:
         place: what the value was given to, such as `generate --steps` or `Box(left)`.
@@ -21,6 +21,7 @@ class Case:
         args: of a command, its whole line.
         call, values: of Python, the name of the callable and the changed argument.
         damage: a file that is damaged before, by its path, and how.
+        lawful: its value is of the right type, so that it may be taken too.
     """
 
     place: str
@@ -30,6 +31,7 @@ class Case:
     call: str = ""
     values: tuple[tuple[str, Any], ...] = ()
     damage: tuple[str, str] | None = None
+    lawful: bool = False
 
     @property
     def id(self) -> str:

@@ -13,7 +13,7 @@ from lsregen.apps.cli import cli
 from . import values
 from .case import Case
 from .files import CONTENTS, bad_file
-from .lines import LINES, UNREAD, Good, Line, Use
+from .lines import DEFAULTS, LINES, UNREAD, Good, Line, Use
 
 NOWHERE = ("nowhere/at-all", "", values.ENDLESS_PATH, "a\0b", "odd/broken", "odd/loop", "~nosuchuser/x", values.HALF)
 INSTEAD_OF_FILE = ("odd/zero", "/dev/zero", "odd/empty-folder", "a-folder", "/dev/null")
@@ -171,6 +171,8 @@ def _damaged(option: Option, folder: Path) -> Iterator[Case]:
         if any(path.match(unread) for unread in UNREAD):
             continue
         for content in LIKELY:
+            if path.name in DEFAULTS.get(content, ()):
+                continue
             inside = str(path.relative_to(folder))
             case = _case(option, good)
             yield Case(

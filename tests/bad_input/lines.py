@@ -46,9 +46,15 @@ class Line:
 
 COMPARED = {"objects": "1", "count": "1", "steps": "1", "device": "cpu", "result": "new.json", "folder": "new-folder"}
 PLACE = Use("new.png")
-CONFIGURATION = Use("mine.yaml", fine=("bad/mapping.yaml",))  # one that leaves everything as it is
+CONFIGURATION = Use("mine.yaml", fine=("bad/mapping.yaml", "bad/empty.yaml"))  # they leave everything as it is
 UNREAD = ("scores/*", "tokenizer/vocab.json", "generation_config.json")
 """What stands in a folder and need not be read: what was seen before, a second form of the tokenizer, defaults."""
+DEFAULTS = {
+    "mapping": ("lsregen.json", "scheduler_config.json", "tokenizer_config.json"),
+    "mapping of nulls": ("scheduler_config.json", "tokenizer_config.json"),
+    "half a character": ("scheduler_config.json", "tokenizer_config.json"),
+}
+"""Files whose every setting has a default, by the contents that leave these as they are; others' may hold further keys."""
 MODEL_FOLDER = Use("model", damaged=False)
 CLASSES = Use("classes.txt", any_text=True)
 
@@ -118,7 +124,7 @@ LINES: dict[str, Line] = {
     ),
     "evaluate status": Line({"folder": "run"}),
     "evaluate table": Line({"files": "result.json"}, {"metrics": Use("right"), "baseline": Use("a"), "html": Use("new.html")}),
-    "generate": Line(
+    "generate": Line(  # of the picture that is begun again only the text is read, which the first half has
         {"prompt": PROMPT, "box": BOX, "steps": "1", "trace": "0", "device": "cpu", "out": "new-folder"},
         {
             "prompt": Use(text=True),
@@ -127,7 +133,9 @@ LINES: dict[str, Line] = {
             "negative": Use("a red circle", text=True, fine=("", " ")),
             "layout": Use("layout.json", instead_of=("box",)),
             "prompts": Use("prompts.jsonl", instead_of=("prompt", "box")),
-            "from_image": Use("picture.png", instead_of=("prompt", "box", "steps")),
+            "from_image": Use(
+                "picture.png", instead_of=("prompt", "box", "steps"), fine=("bad/first-half.png",)
+            ),  # read: its text
             "init_image": Use("picture.png", {"guidance": "none", "steps": "4"}, ("box",)),
             "strength": Use("0.5", {"init_image": "picture.png", "guidance": "none", "steps": "4"}, ("box",)),
             "model": Use("model"),

@@ -227,3 +227,32 @@ GOOD: Mapping[str, Mapping[str, Make]] = {
     "Segmentation": {"model": lambda: "x"},
     "TransformersDetector": {"model": lambda: "x"},
 }
+
+OF_PIPELINES: Mapping[str, tuple[Any, ...]] = {
+    "layout": (None, [None]),
+    "guidance": (None, {}, (), []),
+    "steps": (None, 3),
+    "cfg": (None, 3, 1.5),
+    "sampler": (None,),
+    "seed": (None, 3, [3]),
+    "count": (3,),
+    "size": (None,),
+    "init_image": (None,),
+    "strength": (None,),
+    "sets": ((), []),
+    "trace": (3,),
+    "model": (),
+    "device": (),
+    "dtype": (),
+    "plugins": (None,),
+    "vae": (None,),
+    "memory": (None,),
+    "tiling": (None,),
+    "tile": (None,),
+    "offload": (None, True),
+    "grounding": (None,),
+    "variant": (None, ""),
+    "revision": (None,),
+    "prediction_type": (None,),
+}
+"""By the arguments of a pipeline's methods, the only ones of all foreign values that can be meant."""

@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import click
+import numpy as np
 import torch
 
 HUGE = str(10**30)
 ENDLESS_PATH = "x" * 300
 HALF = "\udcff"  # a byte that is no UTF-8, as Python takes it from a shell
+HALF_A_CHARACTER = "\ud800"
 
 FLOATS = ("nan", "inf", "-inf", "1e400", "-1", "x", "")
 WHOLES = ("x", "", "1.5", "nan", "1e3", HUGE, "-" + HUGE)
@@ -65,6 +67,16 @@ class Plain:
         return "Plain()"
 
 
+class Mute:
+    """Whoever shows it in a message must not fail."""
+
+    def __repr__(self) -> str:
+        raise RuntimeError("no text")
+
+
+ENDLESS: list[Any] = []
+ENDLESS.append(ENDLESS)
+
 FOREIGN: dict[str, Any] = {
     "None": None,
     "True": True,
@@ -74,26 +86,39 @@ FOREIGN: dict[str, Any] = {
     "nan": math.nan,
     "inf": math.inf,
     "10**400": 10**400,
+    "10**5000": 10**5000,
     "1j": 1j,
-    "'x'": "x",
-    "half a character": "\ud800",
+    "'nonsense'": "nonsense",
+    "''": "",
+    "NUL": "a\0b",
+    "long text": "x" * 500,
+    "half a character": HALF_A_CHARACTER,
     "b'x'": b"x",
+    "()": (),
     "[3]": [3],
+    "['a']": ["a"],
     "[None]": [None],
+    "[[[]]]": [[[]]],
+    "endless list": ENDLESS,
+    "range": range(10**12),
+    "longest range": range(10**30),
     "{}": {},
+    "{'a': 1}": {"a": 1},
+    "{'a': None}": {"a": None},
     "{3: None}": {3: None},
     "set()": set[int](),
+    "{1, 2}": {1, 2},
     "object()": Plain(),
+    "without a text": Mute(),
     "a class": Plain,
     "a function": lambda *_: None,
-    "a tensor": torch.zeros(2, 0),
+    "an exception": ValueError("x"),
+    "an array": np.zeros((2, 2)),
+    "a tensor": torch.zeros(2, 2),
+    "an empty tensor": torch.zeros(2, 0),
+    "a meta tensor": torch.zeros((), device="meta"),
 }
-"""Of every type; an argument is given those that its annotation does not permit."""
-
-
-def foreign(hint: Any) -> Iterator[tuple[str, Any]]:
-    """What an annotation does not permit, by name."""
-    return ((name, value) for name, value in FOREIGN.items() if not permits(hint, value))
+"""Of every type. An argument must refuse those that its annotation does not permit, and take the others or refuse them."""
 
 
 def permits(hint: Any, value: Any) -> bool:
@@ -121,7 +146,7 @@ def _plain(hint: Any, value: Any) -> bool:
     if hint is int:
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
     if hint in (str, Path):
-        return isinstance(value, str | hint) and value != "\ud800"
+        return isinstance(value, str | hint) and value != HALF_A_CHARACTER
     if getattr(hint, "_is_protocol", False):
         return False  # none of these has any member
     if is_dataclass(hint) and isinstance(value, Mapping):
@@ -130,7 +155,7 @@ def _plain(hint: Any, value: Any) -> bool:
 
 
 def _sequence(args: tuple[Any, ...], value: Any) -> bool:
-    if isinstance(value, str | bytes) or not isinstance(value, Sequence):
+    if isinstance(value, str | bytes) or not isinstance(value, Sequence) or isinstance(value, range):
         return False
     return all(permits(args[0], item) for item in value) if args else True
 
@@ -152,7 +177,9 @@ def _mapping(args: tuple[Any, ...], value: Any) -> bool:
 def _iterable(args: tuple[Any, ...], value: Any) -> bool:
     if isinstance(value, str | bytes) or not hasattr(type(value), "__iter__"):
         return False
-    return isinstance(value, torch.Tensor) or all(permits(args[0], item) for item in value)
+    if isinstance(value, range):  # longer than anybody counts
+        return False
+    return isinstance(value, torch.Tensor | np.ndarray) or all(permits(args[0], item) for item in value)
 
 
 def _set(args: tuple[Any, ...], value: Any) -> bool:

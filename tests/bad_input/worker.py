@@ -23,7 +23,7 @@ from click.testing import CliRunner
 from lsregen.apps.cli import cli
 from lsregen.framework.errors import LsregenError
 
-from . import callables, commands
+from . import callables, commands, values
 from .case import ACCEPTED, RIGHT, TRACEBACK, UNCLEAR, WRITTEN, Case, Outcome
 from .files import CONTENTS
 
@@ -107,6 +107,8 @@ def attempt(case: Case, bench: Bench) -> Outcome:
     changed = bench.changed()
     if changed and verdict in (RIGHT, UNCLEAR):
         verdict, said = WRITTEN, f"{changed}: {said}"
+    if verdict == ACCEPTED and case.lawful:
+        verdict = RIGHT
     if changed or case.damage is not None:
         bench.fresh()
     return Outcome(case.id, verdict, said, seconds)
@@ -141,8 +143,14 @@ def _python(case: Case) -> tuple[str, str]:
         made = callables.called(case)
     except LsregenError as error:
         said = str(error)
-        return (RIGHT, said) if any(name in said for name in case.named) else (UNCLEAR, f"names nothing of it: {said}")
+        if values.HALF_A_CHARACTER in said:
+            return UNCLEAR, f"no terminal can show it: {said!r}"
+        if not (case.lawful or any(name in said for name in case.named)):
+            return UNCLEAR, f"names nothing of it: {said}"
+        return RIGHT, said
     except (Exception, SystemExit) as error:  # whatever it raises is what is looked for
+        if case.lawful and isinstance(error, OSError) and error.filename is not None:
+            return RIGHT, str(error)
         return TRACEBACK, f"{type(error).__name__}: {error}"
     return ACCEPTED, f"made {_shown(made)}"
 

@@ -72,7 +72,7 @@ def test_properties_can_be_chosen_by_name(check: Callable[..., Any], plugin: Any
     [
         (["per_sample_independance"], "did you mean 'per_sample_independence'"),
         (["beauty"], "no property is called 'beauty'; there are declarations, shape"),
-        ("shape", "expected a list"),
+        ("shape", r"write \['shape'\]"),
         ([], "expected a list"),
     ],
 )
