@@ -13,9 +13,21 @@ from fnmatch import fnmatchcase
 from torch import Tensor
 
 from .errors import ConfigError, nearest
+from .options import check_options
 
 PLACES = ("all", "first_up", "down", "mid", "up", "grid:coarsest")
 TAP_KINDS = ("cross_probs", "cross_logits", "self_probs", "hidden")
+
+
+@dataclass(frozen=True)
+class TapRequest:
+    """Tap points wanted by an extractor before the model is known: a kind, and layer selectors (see `select_layers`)."""
+
+    kind: str
+    layers: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_options(self)
 
 
 @dataclass(frozen=True)

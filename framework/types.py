@@ -17,7 +17,7 @@ from torch import Tensor
 from .calls import calling
 from .errors import ConfigError
 from .options import check_options
-from .taps import TapLayer, TapPoint, Taps
+from .taps import TapLayer, TapPoint, TapRequest, Taps
 
 if TYPE_CHECKING:
     from .layout import Layout
@@ -86,17 +86,6 @@ class Prediction:
         """From the velocity `v = sqrt(alpha_bar) eps - sqrt(1 - alpha_bar) z0` (Salimans & Ho 2022)."""
         signal, noise = step.alpha_bar**0.5, (1 - step.alpha_bar) ** 0.5
         return cls(signal * v + noise * z, signal * z - noise * v)
-
-
-@dataclass(frozen=True)
-class TapRequest:
-    """Tap points wanted by an extractor before the model is known: a kind, and layer selectors (see `select_layers`)."""
-
-    kind: str
-    layers: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def test_pictures_of_other_formats_are_not_opened(run: Call, stand_in: StandIn) 
     [
         (("--strength", "0.5"), "--strength 0.5: of what?"),
         (("--init-image", "absent.png"), "--init-image absent.png: no such file"),
-        (("--init-image", "text.png"), "--init-image text.png: cannot be read as an image"),
+        (("--init-image", "text.png"), "--init-image text.png: expected an image"),
         (("--init-image", "start.png", "--strength", "1.5"), "strength: 1.5 is not above 0 and at most 1"),
         (("--init-image", "start.png", "--strength", "0.1", "--steps", "4"), "strength: 0.1 of 4 steps is less than one"),
     ],
