@@ -152,7 +152,12 @@ LINES: dict[str, Line] = {
     "inspect": Line({"model": "model"}, {"model": MODEL_FOLDER}),
     "layout convert": Line(
         {"source": "yolo", "target": "new.jsonl", "classes": "classes.txt", "size": "64x64"},
-        {"from_": Use("yolo"), "to": Use("jsonl"), "classes": CLASSES},
+        {
+            "from_": Use("yolo"),
+            "to": Use("jsonl"),
+            "classes": CLASSES,
+            "target": Use(fine=("a-folder",)),
+        },  # files of YOLO beside others
     ),
     "layout show": Line(
         {"source": "yolo", "classes": "classes.txt", "size": "64x64"}, {"from_": Use("yolo"), "classes": CLASSES}

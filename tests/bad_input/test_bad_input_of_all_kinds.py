@@ -36,6 +36,11 @@ def test_every_command_has_a_line() -> None:
         assert all({*use.beside, *use.instead_of} <= params for use in line.uses.values())
 
 
+def test_what_is_no_door_is_public_still() -> None:
+    names = {name.removesuffix("()").partition(".")[0] for name in callables.no_doors()}
+    assert names <= {name for module in callables.MODULES for name in module.__all__}
+
+
 def test_every_public_callable_has_good_arguments() -> None:
     for public in callables.publics().values():
         assert set(public.required) <= set(public.good())
@@ -53,6 +58,7 @@ def test_every_line_works(template: Path, tmp_path: Path) -> None:
         bench.fresh()
 
 
+@pytest.mark.slow
 def test_a_new_option_is_tried_without_a_case_of_its_own(template: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     known = dict(commands.commands())["presets"]
     monkeypatch.setattr(known, "params", [*known.params, click.Option(["--new"], type=float)])
@@ -95,19 +101,19 @@ def test_what_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert process.attempt("any").verdict == "hang"
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_a_sample_is_refused(template: Path, tmp_path: Path) -> None:
-    check(template, tmp_path, SAMPLE, processes=2)
+    check(template, tmp_path, SAMPLE, processes=1, workers=1)
 
 
 @pytest.mark.long
 def test_everything_is_refused(template: Path, tmp_path: Path) -> None:
-    check(template, tmp_path, 10**9, processes=50)
+    check(template, tmp_path, 10**9, processes=50, workers=2)
 
 
-def check(template: Path, folder: Path, count: int, processes: int) -> None:
+def check(template: Path, folder: Path, count: int, processes: int, workers: int) -> None:
     known = worker.cases(template)
     assert len(known) > 1000
-    outcomes = tried(known, spread(list(known), count), folder, template, 2, processes)
+    outcomes = tried(known, spread(list(known), count), folder, template, workers, processes)
     wrong = [str(outcome) for found in outcomes.values() for outcome in found if outcome.verdict != RIGHT]
     assert not wrong, "\n".join(wrong)
