@@ -37,12 +37,14 @@ def folders(files: Path) -> Path:
 
 
 def walk(model: LatentDiffusion, z: torch.Tensor, other: LatentDiffusion) -> torch.Tensor:
-    """Where a model's steps lead. Another model predicts the same from each of its latents."""
-    denoiser, beside = (each.bind([PROMPT], (), (Layout.from_boxes(BOXES),), cfg=4.0, count=STEPS) for each in (model, other))
+    """Where a model's steps lead. At each of its latents another model predicts the same."""
+    layouts = (Layout.from_boxes(BOXES),)
+    denoiser = model.bind([PROMPT], (), layouts, cfg=4.0, count=STEPS)
+    ours, theirs = (each.bind([PROMPT], (), layouts, cfg=1.0, count=STEPS) for each in (model, other))
     for step in DDIM().schedule(model.noise_schedule, STEPS):
-        prediction = denoiser.predict(z, step)
-        assert relative(beside.predict(z, step).eps, prediction.eps) <= TRAJECTORY
-        z = DDIM().step(z, prediction, step, None)
+        # Of one branch: the weighted difference of two would magnify the rounding of both.
+        assert relative(theirs.predict(z, step).eps, ours.predict(z, step).eps) <= TRAJECTORY
+        z = DDIM().step(z, denoiser.predict(z, step), step, None)
     return z
 
 
@@ -52,7 +54,7 @@ def test_ours_from_the_file_and_diffusers_from_the_folder_walk_alike(files: Path
 
     single: Any = CheckpointFile().load(files / f"{family}.safetensors", device="cpu", dtype="fp32")
     folder: Any = DiffusersFolder().load(folders / family, device="cpu", dtype="fp32")
-    z = torch.randn(1, 4, 8, 8)
+    z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
     ours = walk(single, z, folder)
     assert (folder.describe()["family"], folder.describe()["prediction"]) == (family, single.describe()["prediction"])
     if family == "gligen-text-image":  # its pipeline asks for the images that stand in the boxes
