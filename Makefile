@@ -41,7 +41,7 @@ NUMERIC := tests/samplers tests/distances tests/extractors tests/parity \
 
 portable: $(VENV)/.installed-test
 	$(PYTEST) $(NUMERIC) --perturb
-	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) $(NUMERIC) --threads 2
+	ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 $(PYTEST) $(NUMERIC)
 	MKL_CBWR=COMPATIBLE $(PYTEST) $(NUMERIC) --odd-offsets
 
 # The whole suite under each of them; with make -k the others are run after a failure.

@@ -111,9 +111,6 @@ def check_config(given: Options, guidance: Mapping[str, Any], model: str | None)
     from ..framework.config import apply_sets, merge, validate
     from ..framework.plugins import OWN, discover
 
-    for text in given.sets:
-        if "=" in text and not text.partition("=")[2].strip():
-            raise ConfigError(f"--set {text!r}: nothing stands behind the =; give a value, or null for none")
     plugins = discover()
     if (own := next((broken for broken in plugins.broken if broken.package == OWN), None)) is not None:
         raise PluginError(f"lsregen's own plugins cannot be loaded: {own}; free some memory, or install lsregen again")

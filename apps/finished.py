@@ -63,17 +63,17 @@ class Finished:
                 return None
         except UNREADABLE:
             return None
-        seeds = [sample.seed for sample in inside.batch] if inside is not None else (entry or {})["batch_seeds"]
+        seeds = [sample.seed for sample in inside.batch] if inside is not None else (entry or {}).get("batch_seeds", [])
         index = inside.index if inside is not None else (entry or {}).get("index", 0)
         said = entry or {"energies": [], "seconds": None}
-        return Made(there, settings, seeds, index, said["energies"], said["seconds"], digest, earlier=True)
+        return Made(there, settings, seeds, index, said.get("energies", []), said.get("seconds"), digest, earlier=True)
 
     def _same(self, settings: Mapping[str, Any], shot: Shot) -> bool:
         expected = self._expected(shot).settings()
         names = [key for key in {*settings, *expected} if settings.get(key) != expected.get(key)]
         if names != ["models"]:
             return not names
-        return settings["models"] == self._models
+        return settings.get("models") == self._models
 
     def _expected(self, shot: Shot) -> Metadata:
         """What an image will say of itself, but for the models that render for it."""

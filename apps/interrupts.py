@@ -30,8 +30,8 @@ def unbroken() -> Generator[None]:
         signal.signal(number, lambda number, _: held.append(number))
     try:
         yield
-    finally:
+    finally:  # an error of the block must not swallow what was held back
         for number, handler in handlers.items():
             signal.signal(number, handler)
-    if held:
-        handlers[held[0]](held[0], None)
+        if held:
+            handlers[held[0]](held[0], None)

@@ -58,11 +58,13 @@ def parse_value(text: str, where: str) -> Any:
     """One value that is written as YAML.
 
     Raises:
-        ConfigError: it is not YAML, or goes on with another key.
+        ConfigError: it is not YAML, goes on with another key, or is nothing but a comment, which would mean the default.
     """
     values = parse_yaml(f"value: {text}", where, placed=False)
     if len(values) > 1:
         raise ConfigError(f"{where}: more than one value: also {', '.join(list(values)[1:])}; give each on its own")
+    if values["value"] is None and text.strip() not in ("null", "~"):
+        raise ConfigError(f"{where}: {text!r} is no value; write null where none is meant")
     return values["value"]
 
 

@@ -114,7 +114,7 @@ PLACES = "--box PHRASE=LEFT,TOP,RIGHT,BOTTOM, --mask PHRASE=FILE.png or --layout
 PLACED = f"give a phrase its place: {PLACES}"
 SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "sampler": (("--sampler", "dddim"), ("sampler", "'dddim'", "did you mean 'ddim'?", "ddpm")),
-    "set to nothing": (("--set", "model="), ("--set 'model='", "nothing stands behind the =")),
+    "set to nothing": (("--set", "model="), ("--set 'model='", "is no value")),
     "set to no name": (("--set", "model=''"), ("model ''", "empty")),
     "set without value": (("--set", "steps"), ("--set 'steps'", "key=value")),
     "set of no setting": (("--set", "stepps=3"), ("stepps", "did you mean 'steps'?")),

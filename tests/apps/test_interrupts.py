@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Generator
+from contextlib import suppress
 
 import pytest
 
@@ -33,6 +34,17 @@ def test_both_interrupt_and_neither_breaks_a_block(number: signal.Signals) -> No
         block()
     assert done == [number]
     assert signal.getsignal(number) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_error_of_a_block_does_not_swallow_an_interrupt(number: signal.Signals) -> None:
+    def block() -> None:
+        with suppress(OSError), unbroken():
+            signal.raise_signal(number)
+            raise OSError("No space left on device")
+
+    with pytest.raises(KeyboardInterrupt):
+        block()
 
 
 def test_an_ignored_sigterm_stays_ignored() -> None:

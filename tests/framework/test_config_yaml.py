@@ -133,6 +133,14 @@ def test_a_file_is_read_up_to_a_limit(tmp_path: Path) -> None:
             load_yaml(path)
 
 
+@pytest.mark.parametrize("text", ["", "  ", "#7", "# a comment"])
+def test_a_setting_that_says_nothing_is_no_default(text: str) -> None:
+    with pytest.raises(ConfigError, match="here"):
+        parse_value(text, "here")
+    assert parse_value("null", "here") is None
+    assert parse_value("~", "here") is None
+
+
 @pytest.mark.parametrize("text", ["3\nseed: 5", "3\nseed: 5\n", "{a: 1}\nseed: 2", "\nseed: 5", "3\nvalue: 4", "[" * 100])
 def test_a_setting_is_one_value(text: str) -> None:
     with pytest.raises(ConfigError, match="steps"):
