@@ -21,6 +21,7 @@ from .worker import Bench, judged, state
 
 LIMIT = 60.0
 """Seconds of computing, or of waiting for nothing, after which a case hangs: a hundred times what one takes."""
+ROOT = Path(__file__).parents[2]
 ENVIRONMENT = {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1", "PYTHONDONTWRITEBYTECODE": "1"}
 
 
@@ -40,6 +41,7 @@ class Worker:
                 stderr=subprocess.DEVNULL,
                 text=True,
                 env=ENVIRONMENT,
+                cwd=ROOT,  # whatever folder the tests before have left this process in
                 start_new_session=True,
             )
         process = self.process

@@ -20,6 +20,12 @@ from .lines import LINES
 SAMPLE = 150
 
 
+@pytest.fixture(autouse=True)
+def home(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bench changes the folder of the process; the next test finds it as it was."""
+    monkeypatch.chdir(pool.ROOT)
+
+
 @pytest.fixture(scope="module")
 def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("files")
