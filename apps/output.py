@@ -13,7 +13,7 @@ from typing import Any, cast
 from warnings import catch_warnings, simplefilter
 
 from ..framework.errors import LsregenError
-from ..framework.files import locked, make_folder, reason, write_whole
+from ..framework.files import locked, make_folder, read_json, reason, write_whole
 from ..framework.packing import MOST_PIXELS
 
 FORMAT = "lsregen-report"
@@ -128,8 +128,8 @@ def png_text(path: Path, key: str) -> str | None:
 def read_own(path: Path, format: str = FORMAT) -> dict[str, Any] | None:
     """What a JSON file that lsregen wrote holds; None if it is something else, or not there."""
     try:
-        found: object = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError):
+        found: object = read_json(path, f"a file of the format {format}")
+    except LsregenError:
         return None
     values = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
     return values if values.get("format") == format else None
