@@ -211,22 +211,19 @@ class GuidanceRun:
         return Prediction(seen.view.eps.detach(), seen.view.z0.detach()), shifts, [pull.settled() for pull in pulls]
 
     def _pulls(self, seen: _Look, pending: Sequence[_Pending], step: Step) -> list[_Pull]:
-        energies = [self._energy(active, seen, step, progress.updated) for active, progress in pending]
-        return [
-            _Pull(active, progress, energy, progress.minimised(energy), seen.samples)
-            for (active, progress), energy in zip(pending, energies, strict=True)
-        ]
+        return [self._pulled(active, progress, seen, step) for active, progress in pending]
 
-    def _energy(self, term: ActiveTerm, seen: _Look, step: Step, updated: Tensor) -> Energy:
-        counted = seen.samples & updated
-        energy = term.energy(seen.view, updated)
+    def _pulled(self, term: ActiveTerm, progress: TermStep, seen: _Look, step: Step) -> _Pull:
+        counted = seen.samples & progress.updated
+        measured = term.measured(seen.view, progress.updated)
+        energy = measured.energy()
         if not bool((torch.isfinite(energy.value) & torch.isfinite(energy.watch))[counted].all()):
             values = [float(value) for value in energy.value.detach()]
             raise NonFiniteError(
                 f"term {term.term.name!r} at step {step.index} (t={step.t}): its energy is {values}, with the network in "
                 f"{self.run.model.dtype}; {remedies(self.run.model, 'a lower gamma', pulled=bool(self.log))}"
             )
-        return energy
+        return _Pull(term, progress, energy, progress.minimised(energy, measured.energy), seen.samples)
 
     def _shift(self, pulls: Sequence[_Pull], leaf: Tensor, step: Step, *, keep_graph: bool = False) -> Tensor:
         """`sum_i gamma_i * g_i`: one backward for all terms that use their gradient as it is, one for each that normalises it."""

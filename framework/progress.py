@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -30,14 +32,25 @@ class TermStep:
     def live(self) -> bool:
         return bool(self.updated.any())
 
-    def minimised(self, energy: Energy) -> Tensor:
-        """What is minimised for each sample, zero for those that are done."""
+    def minimised(self, energy: Energy, again: Callable[[Tensor], Energy]) -> Tensor:
+        """What is minimised for each sample, zero for those that are done.
+
+        Args:
+            again: the same energy, whose gradient goes into some samples `[b]` alone. Where some samples refine and others do
+                not, each sample's gradient must come from one part of the energy: zero times an infinite slope of the other part
+                is not zero.
+        """
         if self._first:  # a sample that is low enough already gets its ordinary update from this very evaluation
             self.refining = self.refining & (energy.watch > self.threshold)
             self._first = False
-        refine = energy.value if energy.refine is None else energy.refine
-        chosen = torch.where(self.refining, refine, energy.value)
-        return torch.where(self.updated, chosen, torch.zeros_like(chosen))
+        refining, updated = self.refining, self.updated
+        if energy.refine is None or not bool(refining.any()):
+            chosen = energy.value
+        elif bool(refining[updated].all()):
+            chosen = _refined(energy)
+        else:
+            chosen = torch.where(refining, _refined(again(refining)), again(updated & ~refining).value)
+        return torch.where(updated, chosen, torch.zeros_like(chosen))
 
     def advance(self, watch: Tensor) -> Tensor:
         """Count the update just made; which samples have stopped for the rest of the run."""
@@ -53,3 +66,7 @@ class TermStep:
         below = ordinary & (watch <= self.schedule.stop_below)
         self.left = torch.where(below, 0, self.left)
         return below if self.schedule.stop_forever else torch.zeros_like(below)
+
+
+def _refined(energy: Energy) -> Tensor:
+    return energy.value if energy.refine is None else energy.refine

@@ -106,8 +106,8 @@ class ActiveTerm:
             propose = getattr(self.term.extractor, "initial", None)
             return None if propose is None else propose(run, self.state)
 
-    def energy(self, view: View, updated: Tensor) -> Energy:
-        """The energy of each sample. `updated` `[b]`: those whose gradient is wanted; into the others none goes.
+    def measured(self, view: View, updated: Tensor) -> Measured:
+        """What the distance measures. `updated` `[b]`: the samples whose gradient is wanted; into the others none goes.
 
         Zero times an infinite slope is not zero: a sample that is done would break the gradient that it shares with other terms.
         """
@@ -124,9 +124,7 @@ class ActiveTerm:
         if not self.looked:
             check_samples(name, self.term.extractor, distance, self.seeds, current, target)
             self.looked = True
-        with calling(f"term {name!r}", "distance", distance):
-            energy = distance(current, target)
-        return checked_energy(energy, name, distance, len(view.z))
+        return Measured(self.term, current, target)
 
     def _features(self, method: str, view: View) -> Features | None:
         extractor = self.term.extractor
@@ -138,6 +136,28 @@ class ActiveTerm:
 
     def _looking(self, method: str) -> AbstractContextManager[None]:
         return calling(f"term {self.term.name!r}", "extractor", self.term.extractor, method)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The features of a term at one latent, from which its energy is computed."""
+
+    term: Term
+    current: Features
+    target: Features | None
+
+    def energy(self, samples: Tensor | None = None) -> Energy:
+        """The energy of each sample. `samples` `[b]`: those into whose features a gradient goes; all of them by default."""
+        current, target, name, distance = self.current, self.target, self.term.name, self.term.distance
+        if samples is not None:
+            current, target = _kept_features(current, samples), None if target is None else _kept_features(target, samples)
+        with calling(f"term {name!r}", "distance", distance):
+            energy = distance(current, target)
+        return checked_energy(energy, name, distance, len(current.present))
+
+
+def _kept_features(features: Features, samples: Tensor) -> Features:
+    return replace(features, maps=tuple(_kept(maps, samples) for maps in features.maps))
 
 
 def _kept(value: Tensor, samples: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsregen.framework import Features, Schedule, Term, View
+from lsregen.framework import Energy, Features, Schedule, Term, View
 from lsregen.framework.guidance import Guidance
 
 from ..toys import LinearDenoiser, Look, Measure, draw, features, make_run, mean_square
@@ -64,3 +64,26 @@ def test_any_samples_of_a_term_may_be_done_in_any_batch(name: str, site: str, do
     chosen = torch.tensor(done)
     torch.testing.assert_close(both[chosen], alone[chosen])
     assert not torch.allclose(both[~chosen], alone[~chosen], atol=1e-7), "the others are pulled by both"
+
+
+@pytest.mark.parametrize("refined", [refined for refined in product((False, True), repeat=3) if any(refined)])
+def test_the_energy_that_is_not_minimised_breaks_no_gradient(refined: tuple[bool, ...]) -> None:
+    """`value` has an infinite slope in the samples that refine, and `refine` in the others: each takes its own."""
+    samples = torch.tensor(refined)
+    z = draw(0, 3, 4, 3, 3).abs() + 0.5
+    z[samples] = 0
+    run = make_run(LinearDenoiser(offset=0.0, prompts=PROMPTS), z)
+
+    @dataclass(frozen=True)
+    class Both(Measure):
+        def __call__(self, current: Features, target: Features | None) -> Energy:
+            maps = current.maps[0]
+            energy = (maps - 1).square().flatten(1).sum(dim=1)
+            watch = (maps == 0).flatten(1).all(dim=1).double()  # 1 for the samples that refine
+            rooted = torch.where(samples.reshape(-1, 1, 1, 1, 1), 1, maps - z[:, None])
+            return Energy(norm(maps), watch, energy + norm(rooted))
+
+    pull = Guidance([Term(Look(), Both(norm), Schedule(gamma=0.01, refine={0.0: (0.5, 1)}, final_update=False))]).start(run)
+    moved = pull.before(z, run.steps[0])
+    expected = torch.where(samples.reshape(-1, 1, 1, 1), z - 0.02 * (z - 1), z - 0.01 * z / norm(z).reshape(-1, 1, 1, 1))
+    torch.testing.assert_close(moved, expected)

@@ -14,6 +14,10 @@ from lsregen.framework.types import Energy, Step
 STEP = Step(0, 10, 999, 0.1, 0.2)
 
 
+def minimised(progress: TermStep, energy: Energy) -> torch.Tensor:
+    return progress.minimised(energy, lambda samples: energy)
+
+
 def walk(schedule: Schedule, energies: Sequence[Sequence[float]], stopped: Sequence[bool] | None = None) -> list[list[str]]:
     """What each evaluation updates each sample by: `value`, `refine`, or nothing (`-`)."""
     progress = TermStep(schedule, STEP, torch.tensor(stopped or [False] * len(energies[0])))
@@ -22,7 +26,7 @@ def walk(schedule: Schedule, energies: Sequence[Sequence[float]], stopped: Seque
         if not progress.live:
             break
         watched = torch.tensor(watch)
-        chosen = progress.minimised(Energy(torch.ones_like(watched), watched, 2 * torch.ones_like(watched)))
+        chosen = minimised(progress, Energy(torch.ones_like(watched), watched, 2 * torch.ones_like(watched)))
         made.append([{0.0: "-", 1.0: "value", 2.0: "refine"}[float(x)] for x in chosen])
         assert [mark != "-" for mark in made[-1]] == progress.updated.tolist()
         progress.advance(watched)
@@ -44,7 +48,7 @@ def test_a_sample_gets_the_update_that_found_it_low_enough_and_no_other() -> Non
 def test_a_sample_stops_for_the_run_only_if_asked(forever: bool, expected: list[bool]) -> None:
     progress = TermStep(Schedule(stop_below=0.2, stop_forever=forever), STEP, torch.zeros(2, dtype=torch.bool))
     watch = torch.tensor([0.1, 0.5])
-    progress.minimised(Energy(watch, watch))
+    minimised(progress, Energy(watch, watch))
     assert progress.advance(watch).tolist() == expected
 
 
@@ -62,7 +66,7 @@ def test_refining_does_not_stop_a_sample_for_the_run() -> None:
     schedule = Schedule(refine={0.0: (0.5, 3)}, stop_below=0.6, stop_forever=True)
     progress = TermStep(schedule, STEP, torch.zeros(1, dtype=torch.bool))
     for watch, stopped in ((0.9, False), (0.4, False), (0.4, True)):
-        progress.minimised(Energy(torch.tensor([watch]), torch.tensor([watch])))
+        minimised(progress, Energy(torch.tensor([watch]), torch.tensor([watch])))
         assert progress.advance(torch.tensor([watch])).tolist() == [stopped]
     assert not progress.live
 
