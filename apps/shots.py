@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..framework import tokens
 from ..framework.errors import ConfigError, LayoutError, PhraseError
 from ..framework.items import SEEDS, Dropped, Item, Items, Size
 from ..framework.layout import Layout, Region
@@ -166,10 +167,7 @@ def check_phrases(table: TokenTable, layout: Layout, where: str = "") -> None:
     """
     for phrase in layout.phrases:
         try:
-            if table.pieces:
-                table.span(phrase)
-            else:
-                table.locate(phrase)
+            tokens.check_phrases(table, [phrase], seen=bool(table.pieces))
         except PhraseError as error:
             raise PhraseError(f"{where or f'{_option(layout.of(phrase))}: '}{str(error).removesuffix(NO_TOKENS)}") from None
 

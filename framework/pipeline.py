@@ -31,6 +31,7 @@ from .report import Report, Result, described
 from .requests import Batch, check_callable, make_batch
 from .sizes import checked_size, rendered_size
 from .taps import select_layers
+from .tokens import check_phrases
 from .trace import AttentionTrace
 from .types import Image, Model, Run, StepReport
 from .unused import check_seen, said_in_vain, said_of_render
@@ -142,8 +143,8 @@ class Pipeline:
         if pictures is not None:
             run = entered(run, pictures, strength)
         run, renders = _keeping_renders(run)
-        _check_phrases(run)
-        for layout in run.layouts:
+        for table, layout in zip(run.denoiser.tokens, run.layouts, strict=True):
+            check_phrases(table, layout.phrases, seen=bool(terms.terms))
             check_proportions(layout, run.size)
         cfg = cast("float", resolved.cfg)
         for sentence in said_in_vain(run, guidance, bool(terms.terms), batch.negatives, cfg):
@@ -302,17 +303,6 @@ def _keeping_renders(run: Run) -> tuple[Run, list[list[PILImage.Image]]]:
         return images
 
     return replace(run, renderer=render), renders
-
-
-def _check_phrases(run: Run) -> None:
-    """Every phrase is in its prompt, whether or not something looks at it.
-
-    Raises:
-        PhraseError: one is not.
-    """
-    for table, layout in zip(run.denoiser.tokens, run.layouts, strict=True):
-        for phrase in layout.phrases:
-            table.locate(phrase)
 
 
 @dataclass

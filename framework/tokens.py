@@ -170,6 +170,22 @@ class TokenTable:
         return f"tokens: {shown or 'none'}{more}"
 
 
+def check_phrases(table: TokenTable, phrases: Iterable[str], seen: bool) -> None:
+    """Whether a prompt can be drawn with these phrases: each is in it, and it is clear which words are meant.
+
+    Args:
+        seen: whether something needs their tokens, such as guidance: the model must see them too.
+
+    Raises:
+        PhraseError: one cannot be used; as `TokenTable.span` if `seen`, else as `TokenTable.locate`.
+    """
+    for phrase in phrases:
+        if seen:
+            table.span(phrase)
+        else:
+            table.locate(phrase)
+
+
 def _runs(pieces: Iterable[Piece]) -> list[list[Piece]]:
     """Pieces one by one, but neighbouring special tokens of the same text (padding) together."""
     runs: list[list[Piece]] = []

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...framework.errors import ConfigError, LayoutError, PhraseError, told_of
 from ...framework.items import LEAVE_OUT, Dropped, Item, Size
-from ...framework.matching import occurrences
 from ...framework.options import build, option, plain
+from ...framework.tokens import check_phrases
 from .jobs import Job, LazyJobs, check_names
 from .plan import Method, Plan
 from .sources import Entry, Source
@@ -254,11 +254,7 @@ def _fault(item: Item, config: ResolvedConfig, model: Model) -> str | None:
     try:
         if not item.prompt.strip():
             return "an empty prompt"
-        for phrase in item.layout.phrases:  # guidance alone needs its tokens, and to know which of several is meant
-            if config.terms:
-                table.span(phrase)
-            elif len(occurrences(phrase, item.prompt)) < 2:
-                table.locate(phrase)
+        check_phrases(table, item.layout.phrases, seen=bool(config.terms))
     except PhraseError as error:
         return str(error).split("\n")[0]
     if not item.layout.boxed and any(term.distance.needs_target for term in config.terms):

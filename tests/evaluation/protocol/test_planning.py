@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
+from lsregen.evaluation.protocol.maker import Maker, Workshop
 from lsregen.evaluation.protocol.plan import Origin, Plan
 from lsregen.evaluation.protocol.planning import MethodSpec, make_plan, read_methods, seed_of, size_for
 from lsregen.evaluation.protocol.sources import Asked, Entry, Source, read_source
-from lsregen.framework.errors import ConfigError, LayoutError
+from lsregen.framework.errors import ConfigError, LayoutError, PhraseError
 from lsregen.framework.items import Item
 from lsregen.framework.layout import Layout
 from lsregen.framework.pipeline import Pipeline
@@ -215,6 +216,34 @@ def test_items_that_a_method_cannot_make(name: str) -> None:
 def test_a_long_prompt_is_no_fault_where_nothing_looks_at_phrases() -> None:
     long, _, _ = FAULTY["long"]
     assert len(make_plan(items(long), {"none": MethodSpec()}, device="cpu")[0].jobs) == 1
+
+
+TWICE = "a red circle and a blue circle"
+UNSEEN = "a blue square and " * 9 + TWICE
+
+
+@pytest.mark.parametrize(
+    ("prompt", "phrase", "guidance", "taken"),
+    [
+        (TWICE, "red circle", "none", True),
+        (TWICE, "circle#2", "none", True),
+        (TWICE, "circle", "none", False),  # it is not clear which is meant, though nothing looks at it
+        (TWICE, "circle", "layout-guidance", False),
+        (TWICE, "circle#3", "none", False),
+        (UNSEEN, "red", "none", True),
+        (UNSEEN, "red", "layout-guidance", False),
+    ],
+)
+def test_a_plan_takes_the_phrases_that_its_run_takes(prompt: str, phrase: str, guidance: str, taken: bool) -> None:
+    asked, spec = item(prompt, {phrase: BOX["red circle"]}), MethodSpec(guidance, steps=2)
+    if taken:
+        [made] = Maker.of(plan := make_plan(items(asked), {"it": spec}, device="cpu")[0], Workshop("cpu")).make(plan.jobs)
+        assert made.record.error is None
+        return
+    with pytest.raises(LayoutError, match=f"item item-0: phrase '{phrase}'"):
+        make_plan(items(asked), {"it": spec}, device="cpu")
+    with pytest.raises(PhraseError, match=f"phrase '{phrase}'"):
+        Pipeline.load("shapeworld-base", device="cpu")(prompt, layout=asked.layout, guidance=guidance, steps=2)
 
 
 def test_no_item_is_left() -> None:
