@@ -117,6 +117,7 @@ class Work:
         self._write()
 
     def _batch(self, pipeline: Pipeline, shots: tuple[Shot, ...], listener: Listener) -> None:
+        said = ""
         try:
             result = self._result(pipeline, shots, listener)
         except FATAL:
@@ -124,15 +125,20 @@ class Work:
         except Exception as error:  # a value that is not finite, or whatever a plugin raises
             if len(self.job.kept) == 1:
                 raise
-            first, *others = shots
-            if others:  # each alone: one of them may be the only one at fault
-                for shot in shots:
-                    self._batch(pipeline, (shot,), listener)
-                return
-            said = str(error) if isinstance(error, LsregenError) else f"{type(error).__name__}: {error}"
+            result, said = None, str(error) if isinstance(error, LsregenError) else f"{type(error).__name__}: {error}"
+        # Here the error is gone, and with its traceback all that the batch had computed.
+        if result is not None:
+            self._keep_all(result, shots, listener)
+            return
+        first, *others = shots
+        if others:  # each alone: one of them may be the only one at fault
+            for shot in shots:
+                self._batch(pipeline, (shot,), listener)
+        else:
             self.failed.append(Failure(first, self.job.files(first).image, said))
             listener.failure(self.failed[-1])
-            return
+
+    def _keep_all(self, result: Result, shots: tuple[Shot, ...], listener: Listener) -> None:
         for phase, seconds in result.report.seconds.items():
             self.seconds[phase] = self.seconds.get(phase, 0.0) + seconds
         self.guided_passes += result.report.guided_passes

@@ -8,6 +8,7 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import pytest
 import torch
@@ -335,6 +336,22 @@ def test_a_batch_that_fails_is_made_one_by_one(run: Call, stand_in: StandIn) -> 
     assert [list(call["seed"]) for call in stand_in.calls] == [[0, 1, 2], [0], [1], [2], [3, 4, 5]]
     assert "Failed: outputs/x-2.png: ZeroDivisionError: a plugin's own\n" in result.stderr
     assert report_in()["seeds"] == [0, 1, 3, 4, 5]
+
+
+def test_what_a_failed_batch_computed_is_gone_before_its_images_are_made_one_by_one(run: Call, stand_in: StandIn) -> None:
+    computed: list[ref[torch.Tensor]] = []
+    kept: list[bool] = []
+
+    def fail(batch: int) -> None:
+        if batch == 0:
+            large = torch.zeros(8)
+            computed.append(ref(large))
+            raise ZeroDivisionError("a plugin's own")
+        kept.append(computed[0]() is not None)
+
+    stand_in.before_batch = fail
+    assert run("generate", "--count", "2", "--batch", "2").exit_code == 0
+    assert kept == [False, False]
 
 
 @pytest.mark.parametrize("error", [ConfigError("not so"), OSError(28, "No space left on device", "/there"), MemoryError()])
