@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from math import floor
@@ -19,6 +19,7 @@ from .masks import stretched
 from .options import convert
 from .packing import in_rgb
 from .types import Image, Latents, Run, Step
+from .values import as_list
 
 
 def to_pil(images: Image) -> list[PILImage.Image]:
@@ -44,12 +45,13 @@ def from_pil(pictures: Sequence[PILImage.Image], size: tuple[int, int]) -> Image
     return rearrange(tensors, "b h w c -> b c h w")
 
 
-def pictures_of(given: PILImage.Image | Sequence[PILImage.Image], count: int) -> tuple[PILImage.Image, ...]:
+def pictures_of(given: PILImage.Image | Iterable[PILImage.Image], count: int) -> tuple[PILImage.Image, ...]:
     """One picture for each of `count` images.
 
     Raises:
         ConfigError: something else than pictures, or a list of another length.
     """
+    given = as_list(given, PILImage.Image)
     several = cast("Sequence[object]", given) if isinstance(given, list | tuple) else (given,)
     for one in several:
         if not isinstance(one, PILImage.Image):

@@ -18,10 +18,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
 from .calls import calling
 from .errors import ConfigError, LsregenError, nearest, shown
-from .values import bare, check_path, half_a_character
-
-MOST_ITEMS = 1_000_000
-"""A longer list is refused: `range` makes endless ones."""
+from .values import MOST_ITEMS, bare, check_path, half_a_character
 
 LARGEST = 2**64
 """A larger whole number is refused: nothing here counts so far, and Python itself does not print it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -35,7 +35,7 @@ from .tokens import check_phrases
 from .trace import AttentionTrace
 from .types import Image, Model, Run, StepReport
 from .unused import check_seen, said_in_vain, said_of_render
-from .values import MOST_STEPS
+from .values import MOST_STEPS, as_list
 
 log = logging.getLogger(__name__)
 
@@ -83,24 +83,24 @@ class Pipeline:
 
     def __call__(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Iterable[str],
         *,
-        layout: Layout | Sequence[Layout | None] | None = None,
-        negative: str | Sequence[str] = "",
+        layout: Layout | Iterable[Layout | None] | None = None,
+        negative: str | Iterable[str] = "",
         guidance: GuidanceLike = None,
         steps: int | None = None,
         cfg: float | None = None,
         sampler: str | Mapping[str, Any] | None = None,
-        seed: int | Sequence[int] | None = None,
+        seed: int | Iterable[int] | None = None,
         count: int = 1,
         size: tuple[int, int] | None = None,
-        init_image: PILImage.Image | Sequence[PILImage.Image] | None = None,
+        init_image: PILImage.Image | Iterable[PILImage.Image] | None = None,
         strength: float | None = None,
-        sets: Sequence[str] = (),
+        sets: Iterable[str] = (),
         on_step: OnStep | None = None,
         trace: int = 0,
     ) -> Result:
-        """Make one batch of images.
+        """Make one batch of images. Where one is given per image, any iterable with an order will do, such as a list or an array.
 
         Args:
             prompt: one prompt for `count` images with the seeds `seed, seed + 1, ...`, or one prompt per image.
@@ -180,14 +180,14 @@ class Pipeline:
         steps: int | None = None,
         cfg: float | None = None,
         sampler: str | Mapping[str, Any] | None = None,
-        sets: Sequence[str] = (),
+        sets: Iterable[str] = (),
     ) -> tuple[ResolvedConfig, Guidance]:
         """The complete configuration of a run, every default filled in, and the guidance it describes.
 
         Raises:
             ConfigError: a setting that cannot be used, one that another overrides too; or `sets` of a `Guidance` object's terms.
         """
-        sets = convert(sets, Sequence[str], "sets")
+        sets = cast("Sequence[str]", convert(as_list(sets, str), Sequence[str], "sets"))
         if isinstance(guidance, Term | list | tuple):
             guidance = Guidance(cast("Term | Sequence[Term]", guidance))
         given = {"steps": steps, "cfg": cfg, "sampler": sampler}

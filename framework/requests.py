@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -11,6 +11,7 @@ from .errors import ConfigError, LayoutError, shown
 from .items import SEEDS
 from .layout import Layout
 from .options import convert
+from .values import as_list
 
 MOST_IMAGES = 100_000
 
@@ -26,20 +27,22 @@ class Batch:
 
 
 def make_batch(
-    prompt: str | Sequence[str],
-    negative: str | Sequence[str],
-    layout: Layout | Sequence[Layout | None] | None,
-    seed: int | Sequence[int],
+    prompt: str | Iterable[str],
+    negative: str | Iterable[str],
+    layout: Layout | Iterable[Layout | None] | None,
+    seed: int | Iterable[int],
     count: int,
 ) -> Batch:
     """Spread single values over the batch, and check that lists are of one length.
 
+    A list may be any iterable that has an order: a generator, an array, tensor or series with one axis. Seeds are whole numbers.
+
     Raises:
         ConfigError, LayoutError: a value of another type, out of its range, or lists of several lengths; names the argument.
     """
-    prompt = convert(prompt, str | Sequence[str], "prompt")
-    negative = convert(negative, str | Sequence[str], "negative")
-    seed = convert(seed, int | Sequence[int], "seed")
+    prompt = convert(as_list(prompt, str), str | Sequence[str], "prompt")
+    negative = convert(as_list(negative, str), str | Sequence[str], "negative")
+    seed = convert(as_list(seed, int), int | Sequence[int], "seed")
     count = checked_whole(count, "count", 1, MOST_IMAGES)
     prompts = (prompt,) * count if isinstance(prompt, str) else tuple(prompt)
     if not isinstance(prompt, str) and count != 1:
@@ -66,6 +69,7 @@ def make_batch(
 
 def _layouts(given: object, count: int) -> tuple[Layout, ...]:
     """One for each image; an empty one where there is None."""
+    given = as_list(given, Layout, type(None))
     several = tuple(cast("Sequence[object]", given)) if isinstance(given, list | tuple) else (given,) * max(1, count)
     for one in several:
         if not isinstance(one, Layout | None):

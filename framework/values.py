@@ -1,12 +1,17 @@
-"""Single values as they come in: numbers of other libraries, texts, and paths."""
+"""Values as they come in: numbers and lists of other libraries, texts, and paths."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from .errors import ConfigError, shown
+
+MOST_ITEMS = 1_000_000
+"""A longer list is refused: `range` makes endless ones."""
 
 MOST_STEPS = 10_000
 """Of sampling; what a model was trained with allows fewer."""
@@ -20,6 +25,31 @@ def bare(value: Any) -> Any:
         return value.item()
     except (TypeError, ValueError, RuntimeError):  # a tensor without values
         return value
+
+
+_AS_THEY_ARE = (str, bytes, list, tuple, range, Mapping, set, frozenset)
+
+
+def as_list(value: object, *kinds: type) -> Any:
+    """Several items in order as a list: of an array, tensor or series with one axis, of a generator, or of any other iterable.
+
+    Anything else stays as it is: a text, a mapping, a set (it has no order), an array whose items are not all of `kinds`, and
+    what is a list already. Of what never ends, one item more than `MOST_ITEMS` is taken.
+    """
+    several: object = bare(value)
+    taken = isinstance(several, Iterable) and not isinstance(several, _AS_THEY_ARE)
+    if not taken:
+        return cast("Any", several)
+    items = cast("Any", several)
+    if not hasattr(items, "dtype"):
+        return list(islice(cast("Iterable[Any]", items), MOST_ITEMS + 1))
+    if getattr(items, "ndim", None) != 1:
+        return items
+    try:
+        plain: list[Any] = items.tolist()
+    except RuntimeError:  # a tensor without values
+        return items
+    return plain if all(isinstance(item, kinds) and not isinstance(item, bool) for item in plain) else items
 
 
 def half_a_character(text: str) -> bool:

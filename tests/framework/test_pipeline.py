@@ -32,7 +32,6 @@ from lsregen.framework import (
 from lsregen.framework.config import load_preset, validate
 from lsregen.framework.guidance import LogEntry
 from lsregen.framework.pipeline import to_pil
-from lsregen.framework.requests import make_batch
 from lsregen.samplers.ddim import DDIM
 
 from ..near import TRAJECTORY, near, relative, same_pictures
@@ -252,38 +251,6 @@ def test_a_sample_that_was_not_measured_is_none_in_json(pipeline: Pipeline) -> N
 
 
 # What is wrong
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"count": 0}, "count: 0 is below 1; expected from 1 to 100,000"),
-        ({"prompt": ["a", "b"], "count": 2}, "count: 2 with a list of prompts; repeat the prompts in the list instead"),
-        ({"prompt": []}, "prompts: the list is empty; give at least one prompt"),
-        ({"prompt": " "}, "prompt ' ' is empty; say what the picture should show"),
-        ({"prompt": ["a", ""]}, "prompt '' is empty; say what the picture should show"),
-        ({"seed": -1}, "seed -1: expected a whole number from 0 to 2^63 - 1"),
-        ({"seed": 2**63}, f"seed {2**63}: expected a whole number from 0 to 2^63 - 1"),
-        ({"seed": 2**63 - 1, "count": 2}, f"seed {2**63}: expected a whole number from 0 to 2^63 - 1"),
-        ({"seed": 1.5}, "seed: 1.5 is not a whole number or a list of whole numbers"),
-        ({"seed": [1, "a"], "count": 2}, "seed[1]: 'a' is not a whole number"),
-        ({"seed": [1, 2]}, "seed: 2 given for 1 images; give one for all of them, or one each"),
-        ({"negative": ["x"], "count": 2}, "negative: 1 given for 2 images; give one for all of them, or one each"),
-        ({"layout": [LAYOUT] * 3, "count": 2}, "layout: 3 given for 2 images; give one for all of them, or one each"),
-    ],
-)
-def test_a_batch_that_does_not_fit_together_is_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        make_batch(**{"prompt": "a", "negative": "", "layout": None, "seed": 0, "count": 1, **options})
-    assert str(caught.value) == message
-
-
-def test_single_values_are_spread_over_a_batch() -> None:
-    batch = make_batch(["a", "b"], "blurred", LAYOUT, 3, 1)
-    assert batch.negatives == ("blurred", "blurred")
-    assert batch.layouts == (LAYOUT, LAYOUT)
-    assert batch.seeds == (3, 4)
-    assert make_batch("a", "", None, [2**62], 1).layouts == (Layout(),)
 
 
 @pytest.mark.parametrize(
