@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, cast
 from ..framework.errors import LsregenError
 from ..framework.files import is_file
 from ..framework.images import beginning
-from ..framework.options import plain
+from ..framework.other_models import with_described, without_dtype
 from ..framework.report import described
+from .checks import memory_errors
 from .job import Files, Job, Made
 from .metadata import ABOUT, Metadata, MetadataError, Sample, read_metadata
 from .output import UNREADABLE, png_text, read_own
@@ -70,13 +71,13 @@ class Finished:
 
     def _same(self, settings: Mapping[str, Any], shot: Shot) -> bool:
         expected = self._expected(shot).settings()
-        names = [key for key in {*settings, *expected} if settings.get(key) != expected.get(key)]
-        if names != ["models"]:
-            return not names
-        return settings.get("models") == self._models
+        if any(settings.get(key) != expected.get(key) for key in {*settings, *expected} - {"models"}):
+            return False
+        found = cast("dict[str, dict[str, Any]]", settings.get("models") or {})
+        return {name: without_dtype(model) for name, model in found.items()} == self._models
 
     def _expected(self, shot: Shot) -> Metadata:
-        """What an image will say of itself, but for the models that render for it."""
+        """What an image will say of itself, but for the other models."""
         job, found = self.job, self.described
         settings: dict[str, Any] = {**found, "config": {**found["config"], "seed": shot.seed}}
         settings["config"].pop("model", None)
@@ -90,28 +91,17 @@ class Finished:
         )
 
     @cached_property
-    def _models(self) -> dict[str, Any] | None:
-        """The models that render, described: loaded for a moment each, since only their weights tell; None if one cannot be."""
-        from ..framework.model_names import with_models
-        from ..framework.pipeline import Pipeline
+    def _models(self) -> dict[str, dict[str, Any]] | None:
+        """The other models of its images, described as they are now; None if one cannot be.
 
-        names: list[str] = []
-
-        def note(name: str, find: Any) -> str:
-            if find is None:
-                names.append(name)
-            return name
-
-        where: dict[str, Any] = {
-            "device": self.described["device"],
-            "dtype": self.described["dtype"],
-            "plugins": self.pipeline.plugins,
-        }
-        try:
-            with_models(self.described["config"], self.pipeline.plugins, note)
-            return {name: plain(Pipeline.load(name, **where).model.describe()) for name in names}
-        except LsregenError:  # making the image tells why
-            return None
+        Raises:
+            ConfigError: the memory does not suffice.
+        """
+        with memory_errors("to look at another model", "close other programs, or make all images anew (--again)"):
+            try:
+                return with_described(self.described["config"], self.pipeline.plugins, {})[1]
+            except LsregenError:  # making the image tells why
+                return None
 
     def _pictures(self, files: Files, digest: str, entry: Mapping[str, Any] | None) -> Files | None:
         """The files of an image that is finished; None if a picture about it is not there, or is of another file."""

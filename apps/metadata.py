@@ -48,7 +48,7 @@ class Metadata:
 
     `batch`, `index`: all samples of the batch it was made in, and its place there; other batches give the same picture up to
     rounding. `initial`: the `sha256` of the picture that it was made from and the `strength`; empty if it was made from noise.
-    `models`: those that rendered for it, by name; pictures of earlier versions do not say.
+    `models`: the others, which rendered for it or looked at it, by name; pictures of earlier versions do not say.
     """
 
     batch: tuple[Sample, ...]

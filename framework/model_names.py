@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from .config import Config, expanded, load_guidance, merge, validate
 from .errors import ConfigError, told_of
+from .hashes import folder_hashes
 from .options import convert, join, key_of
 
 if TYPE_CHECKING:
@@ -47,6 +48,34 @@ def with_models(config: Mapping[str, Any], plugins: Plugins, change: Change, dep
                     elif find is not None and values[key]:
                         values[key] = change(values[key], find)
     return result
+
+
+def described_folder(place: str, find: Find) -> dict[str, Any]:
+    """A model that only its plugin can load, described by the files of its folder.
+
+    Raises:
+        ConfigError: there is no such folder.
+        CheckpointError: a file of it cannot be read.
+    """
+    folder = find(place)
+    return {"name": folder.name, "sha256": folder_hashes(folder)}
+
+
+def folders_of(plugin: Any, path: str) -> dict[str, dict[str, Any]]:
+    """Every model that only a plugin can load and that its options name, described by its files; by its name there.
+
+    Args:
+        path: where the plugin stands in the configuration, for errors.
+
+    Raises:
+        ConfigError, CheckpointError: as `described_folder`.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for field in fields(plugin) if is_dataclass(plugin) else ():
+        if callable(find := field.metadata.get("model")) and (name := getattr(plugin, field.name)):
+            with told_of(f"{path}.{key_of(field)}"):
+                found[name] = described_folder(name, cast("Find", find))
+    return found
 
 
 def source_settings(source: Mapping[str, Any]) -> Config:

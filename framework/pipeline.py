@@ -23,7 +23,7 @@ from .images import beginning, checked_strength, entered, pictures_of, to_pil
 from .layout import Layout
 from .loop import OnStep, sample
 from .masks import check_proportions
-from .model_names import DEFAULT_MODEL, checked_source
+from .model_names import DEFAULT_MODEL, checked_source, folders_of
 from .options import convert, plain
 from .plugin_checks import check_instance
 from .plugins import Plugins, installed
@@ -211,10 +211,13 @@ class Pipeline:
     def _start(self, config: ResolvedConfig, batch: Batch, size: tuple[int, int], models: dict[str, Mapping[str, Any]]) -> Run:
         """Everything that is fixed for one run; each sample draws its noise from its own stream, on the CPU.
 
-        `models` takes the descriptions of those that render for it.
+        `models` takes the descriptions of those that render for it, and of those that its plugins load.
         """
         shape = self.model.latent_shape(size)
         cfg = self.model.default_cfg if config.cfg is None else config.cfg
+        for term in config.terms:
+            models.update(folders_of(term.extractor, f"guidance.{term.name}.extractor"))
+            models.update(folders_of(term.distance, f"guidance.{term.name}.distance"))
         with calling("", "sampler", config.sampler, "schedule"):
             steps = check_steps(config.sampler.schedule(self.model.noise_schedule, config.steps), config.sampler)
         generators = tuple(torch.Generator().manual_seed(seed) for seed in batch.seeds)

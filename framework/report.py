@@ -87,8 +87,9 @@ class Report:
     `energies`: every evaluation of every term, in order. `seconds`: by phase. `guided_passes`: network passes made for guidance.
     `skipped_updates`: of single samples, because a gradient was not finite (see `Schedule.non_finite`). `steps_made`: fewer
     than the configuration's if `on_step` ended the run. `initial`: of the pictures that the run started from, if it did, the
-    hashes of their pixels (`sha256`) and the `strength`. `models`: the descriptions of the models that rendered for an extractor,
-    by the names that the configuration has for them. `versions`: by package, those of the plugins that were used among them.
+    hashes of their pixels (`sha256`) and the `strength`. `models`: the descriptions of the other models, which rendered for an
+    extractor or looked at pictures, by the names that the configuration has for them. `versions`: by package, those of the
+    plugins that were used among them.
     """
 
     prompts: tuple[str, ...]

@@ -6,12 +6,10 @@ Only safetensors are read. A component is a folder with a `config.json` and its 
 from __future__ import annotations
 
 import errno
-import hashlib
 import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -146,18 +144,6 @@ def write_config(folder: Path, values: Mapping[str, Any], name: str = "config.js
     """Write a JSON file as diffusers does: sorted keys, two spaces."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-
-
-def sha256(path: Path) -> str:
-    """The hash of a file, in hex; remembered until the file changes."""
-    status = path.stat()
-    return _sha256(path, status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=256)
-def _sha256(path: Path, size: int, modified: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _shown(problems: Mapping[str, list[str]]) -> str:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from ..framework.errors import ConfigError, LayoutError
+from ..framework.hashes import file_hash
 from ..framework.layout import Layout
 from ..framework.taps import Taps
 from ..framework.tokens import TokenTable
 from ..framework.types import Image, Latents, NoiseSchedule, Prediction, Step, View
 from .autoencoder import Autoencoder, encoding_in_fp32
-from .checkpoint import sha256
 from .conditioning import Conditioner, Conditioning
 from .grounding import Grounder
 from .stages import Everywhere, Stage, Stages
@@ -171,7 +171,7 @@ class LatentDiffusion:
             "components": {
                 part: {
                     "parameters": sum(p.numel() for p in network.parameters()),
-                    "sha256": {file.name: sha256(file) for file in self.files.get(part, ())},
+                    "sha256": {file.name: file_hash(file) for file in self.files.get(part, ())},
                 }
                 for part, network in self._components().items()
             },

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from ...framework.calls import raised
 from ...framework.errors import CheckpointError
+from ...framework.hashes import folder_hashes
 from .features import pooled, sides
 from .folders import load_folder
-from .hashes import folder_hashes
 
 EXPECTED = (
     "expected a folder of CLIP as transformers saves it: config.json, model.safetensors, tokenizer, preprocessor_config.json"

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ...framework.detection import Detected, LoadedDetector
 from ...framework.errors import ConfigError, nearest
+from ...framework.hashes import file_hash, folder_hashes
 from ...framework.options import check_options, option
 from .folders import load_folder
-from .hashes import file_hash, folder_hashes
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -17,9 +17,9 @@ from torch import Tensor
 from ...framework.errors import CheckpointError, ConfigError
 from ...framework.files import look, shortened
 from ...framework.folders import network_of
+from ...framework.hashes import file_hash, folder_hashes
 from .devices import device_of
 from .folders import load_folder
-from .hashes import file_hash, folder_hashes
 
 if TYPE_CHECKING:
     from PIL.Image import Image

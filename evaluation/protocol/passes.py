@@ -14,12 +14,12 @@ from PIL import Image
 from ...framework.calls import calling
 from ...framework.detection import Detected, LoadedDetector
 from ...framework.errors import ConfigError
+from ...framework.hashes import file_hash
 from ...framework.report import versions
 from ..records import Records, digest
 from .clip import Clip, crop
 from .entrants import Entry, read_picture
 from .features import FeatureNetwork
-from .hashes import file_hash
 from .jobs import Job
 from .measures import Seen
 

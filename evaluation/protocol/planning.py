@@ -178,9 +178,9 @@ def _fit_all(source: Source, specs: Mapping[str, MethodSpec], device: str) -> di
     """Every method by its name; models are loaded one after another, each once, and first those that are not the main ones."""
     from ...framework.config import apply_sets, load_guidance, validate
     from ...framework.options import convert
+    from ...framework.other_models import with_described
     from ...framework.pipeline import DEFAULT_MODEL, Pipeline
     from ...framework.plugins import discover
-    from .weights import with_described
 
     plugins, known, configs = discover(), dict[str, dict[str, Any]](), dict[str, dict[str, Any]]()
     for name, spec in specs.items():

@@ -16,11 +16,11 @@ from PIL import Image
 from ...framework.errors import ConfigError
 from ...framework.files import is_file, reason, write_whole
 from ...framework.layout import Layout
+from ...framework.other_models import with_described
 from ...framework.report import versions
 from .. import metrics
 from ..memory import watch
 from ..metrics import FoundBox, ImageResult, Resampled, Statistic
-from ..protocol.weights import with_described
 from ..records import Record, Records
 from .classifier import image_features, weights_hash
 from .detect import Detection, detect

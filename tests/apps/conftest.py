@@ -13,8 +13,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from lsregen.apps.cli import cli
-from lsregen.evaluation.protocol import weights
 from lsregen.evaluation.shapeworld import render, sample_scene
+from lsregen.framework import other_models
 from lsregen.framework import report as reports
 from lsregen.framework.config import apply_sets, load_guidance, merge, validate
 from lsregen.framework.errors import ConfigError
@@ -162,5 +162,5 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
         return pipeline
 
     monkeypatch.setattr(Pipeline, "load", load)
-    monkeypatch.setattr(weights, "describe", lambda place, find: {"name": place})  # of what renders: nothing is loaded
+    monkeypatch.setattr(other_models, "describe", lambda place, find: {"name": place})  # of what renders: nothing is loaded
     return pipeline

@@ -9,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from click.testing import Result
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from lsregen.apps import run_report, work
 from lsregen.apps.metadata import encode_png, read_metadata
 from lsregen.apps.output import write_file
+from lsregen.extractors.segmenter import EMBEDDED
+from lsregen.framework import other_models
 from lsregen.framework import report as reports
+from lsregen.framework.hashes import folder_hashes
 
 from .conftest import BOXES, PROMPT, StandIn
 
@@ -153,6 +158,54 @@ def test_an_image_of_other_weights_device_or_versions_is_made_again(
         monkeypatch.setattr(where, name, value)
         run(*BASE)
         assert len(stand_in.calls) == made
+
+
+SEGMENTER = ("--guidance", "segmenter@shapeworld", "--set", "guidance.segments.extractor.model=mine", "--trace", "0")
+
+
+def test_an_image_is_made_again_when_a_model_that_looked_at_it_has_other_weights(run: Call) -> None:
+    shutil.copytree(EMBEDDED["shapeworld-segmenter"], "mine")
+    command = ("generate", *BOXES, "--name", "x", "--steps", "2", "--device", "cpu", *SEGMENTER)
+    assert "1 image in" in run(*command).stderr
+    assert read_metadata(Path("outputs/x-0.png")).models["mine"]["sha256"] == folder_hashes(Path("mine"))
+    assert "1 image finished before, none made" in run(*command).stderr
+    weights = load_file("mine/model.safetensors")
+    save_file({name: 2 * value for name, value in weights.items()}, "mine/model.safetensors", {"format": "pt"})
+    result = run(*command)
+    assert "1 image in" in result.stderr, result.output
+    assert read_metadata(Path("outputs/x-0.png")).models["mine"]["sha256"] == folder_hashes(Path("mine"))
+
+
+SOURCE = "guidance: {pull: {extractor: {name: gligen_inversion, source: {model: small}}, distance: l2, blend: 1}}"
+
+
+def test_a_model_that_rendered_for_an_image_is_compared_and_told_of(
+    run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("pull.yaml").write_text(SOURCE)
+    looked: list[str] = []
+
+    def described(place: str, find: object) -> dict[str, Any]:
+        looked.append(place)
+        return other_models.without_dtype(stand_in.model.describe())
+
+    monkeypatch.setattr(other_models, "describe", described)
+    command = (*BASE, "--guidance", "pull.yaml", "--count", "2")
+    for _ in range(2):
+        assert run(*command).exit_code == 0
+    assert (seeds(stand_in), looked) == ([[0], [1]], ["small"])
+    monkeypatch.setattr(other_models, "describe", lambda place, find: {"name": "small", "sha256": "1"})
+    assert run(*command).exit_code == 0
+    assert len(stand_in.calls) == 4
+
+    def exhausted(place: str, find: object) -> dict[str, Any]:
+        raise torch.OutOfMemoryError("tried to allocate")
+
+    monkeypatch.setattr(other_models, "describe", exhausted)
+    result = run(*command)
+    assert (result.exit_code, len(stand_in.calls)) == (2, 4)
+    assert "Error: not enough memory" in result.stderr
+    assert "--again" in result.stderr
 
 
 def test_start_pictures_and_strengths_are_compared(run: Call, stand_in: StandIn) -> None:

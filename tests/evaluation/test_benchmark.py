@@ -336,7 +336,7 @@ def test_items_are_made_again_when_a_model_that_renders_for_them_has_other_weigh
         asked.append(place)
         return {"name": place, "components": weights[place]}
 
-    monkeypatch.setattr("lsregen.evaluation.protocol.weights.describe", described)
+    monkeypatch.setattr("lsregen.framework.other_models.describe", described)
     pipeline, known = cast("Any", FakePipeline()), dict[str, dict[str, Any]]()
     first, second = (contender(pipeline, name, SMALL_TERM, known=known).settings for name in ("small", "the same"))
     assert first == second

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lsregen.distances.l2 import L2
+from lsregen.extractors.segmenter import folder_of
 from lsregen.framework import (
     ConfigError,
     Features,
@@ -25,6 +26,7 @@ from lsregen.framework import (
 )
 from lsregen.framework.config import load_preset
 from lsregen.framework.loop import sample
+from lsregen.framework.model_names import described_folder
 from lsregen.framework.pipeline import to_pil
 
 from ..near import same_pictures
@@ -122,6 +124,13 @@ def test_the_report_has_the_weights_of_whatever_rendered(pipeline: Pipeline) -> 
     assert report.models["shapeworld-base"] == pipeline.model.describe()
     assert "grounding" in report.as_dict()["models"]["shapeworld-gligen"]
     assert pipeline(PROMPT, steps=1).report.models == {}
+
+
+def test_the_report_has_the_weights_of_whatever_looks_at_pictures(pipeline: Pipeline) -> None:
+    term = {"extractor": {"name": "segmentation", "model": "shapeworld-segmenter"}, "distance": "cross_entropy"}
+    report = pipeline(PROMPT, layout=LAYOUT, guidance={"guidance": {"segments": term}}, steps=1).report
+    assert report.models == {"shapeworld-segmenter": described_folder("shapeworld-segmenter", folder_of)}
+    assert set(report.models["shapeworld-segmenter"]["sha256"]) >= {"config.json", "model.safetensors"}
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from lsregen.framework.errors import CheckpointError
+from lsregen.framework.hashes import file_hash
 from lsregen.models import DiffusersFolder
-from lsregen.models.checkpoint import fill, load_weights, read_config, save_component, sha256
+from lsregen.models.checkpoint import fill, load_weights, read_config, save_component
 from lsregen.models.weight_files import find_weights
 
 
@@ -163,10 +164,10 @@ def test_saving_and_hashing(tmp_path: Path) -> None:
     assert read_config(tmp_path / "unet") == {"a": None, "b": 1}
     (path,) = loaded.files
     assert path.stat().st_mode & 0o044 == 0o044  # others may read an installed model
-    before = sha256(path)
-    assert before == sha256(path)
+    before = file_hash(path)
+    assert before == file_hash(path)
     path.write_bytes(b"changed")
-    assert sha256(path) != before
+    assert file_hash(path) != before
 
 
 def spoil(folder: Path, part: str, change: Callable[[dict[str, torch.Tensor]], None]) -> None:

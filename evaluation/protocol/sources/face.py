@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ....framework.errors import ConfigError, LayoutError
+from ....framework.hashes import file_hash
 from ....framework.items import LEAVE_OUT, POLICIES, Dropped, Item, Reading
 from ..expects import Expects
-from ..hashes import file_hash
 from ..plan import Origin
 
 __all__ = ["POLICIES", "SPLITS", "Asked", "Entry", "Reader", "Source", "finished", "hashes_of", "whole"]
