@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 
 from . import ldm_layout as layout
@@ -23,8 +24,10 @@ FAMILIES = ("sd1", "sd2", "gligen", "gligen-text-image", "sdxl")
 
 
 @cache
+@torch.random.fork_rng(devices=())
 def networks(family: str, vocabulary: int = 32) -> dict[str, Any]:
-    """The networks of a whole model, of diffusers and transformers, by component."""
+    """The networks of a whole model, of diffusers and transformers, by component: the same whoever asks first."""
+    torch.manual_seed(1)
     like = "sd1" if family.startswith("gligen") else family
     depths = {"transformer_layers_per_block": [1, 1, 2]} if family == "sdxl" else {}
     sizes: dict[str, Any] = {**SETTINGS, **depths, "block_out_channels": WIDTHS[like], "attention_head_dim": HEADS[like]}
