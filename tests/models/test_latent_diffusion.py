@@ -20,7 +20,7 @@ from lsregen.models.configs import autoencoder_values, scheduler_values, unet_va
 from lsregen.models.latent_diffusion import LatentDiffusion
 from lsregen.samplers.ddim import DDIM
 
-from ..near import PARITY, near, relative
+from ..near import PARITY, TRAJECTORY, near, relative
 
 TEXT_TIME = {
     "addition_embed_type": "text_time",
@@ -121,7 +121,7 @@ def test_trajectory_of_a_model_that_predicts_v(oracles: Any, models: Any) -> Non
     model = models("sd2")
     z = latents(model, 1)
     ours, theirs = walk(model, z, "a red circle", 6), their_walk(oracles("sd2").pipe, model, z, "a red circle", 6)
-    assert (ours - theirs).abs().max() <= 1e-3 * theirs.abs().max()
+    assert relative(ours, theirs) <= TRAJECTORY
 
 
 def test_diffusers_loads_a_folder_that_we_write(base: LatentDiffusion, oracles: Any, tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ def test_diffusers_loads_a_folder_that_we_write(base: LatentDiffusion, oracles: 
     pipe.set_progress_bar_config(disable=True)
     z = latents(model, 1)
     theirs = their_walk(pipe, model, z, "a red circle", 20)
-    assert (walk(model, z, "a red circle", 20) - theirs).abs().max() <= 1e-3 * theirs.abs().max()
+    assert relative(walk(model, z, "a red circle", 20), theirs) <= TRAJECTORY
 
 
 def test_what_a_report_records(oracle: Any, model: LatentDiffusion) -> None:
