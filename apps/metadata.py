@@ -16,6 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from ..framework.errors import LsregenError
 from ..framework.items import SEEDS
 from ..framework.layout import Layout
+from ..framework.values import MOST_SIDE
 from .output import SOFTWARE, UNREADABLE, png_text
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 KEY, PARAMETERS, ABOUT = "lsregen", "parameters", "lsregen-about"
 VERSION = 1  # of the JSON under `KEY`; a reader refuses a newer one
 LONGEST = 1 << 22  # characters of JSON that are read from a picture
-LARGEST_SIDE = 1 << 15
 MOST_SAMPLES = 1024  # of a batch
 
 
@@ -123,7 +123,7 @@ class Metadata:
             raise MetadataError(f"'batch': {len(entries)} samples; at most {MOST_SAMPLES} are read")
         batch = tuple(_sample(_Fields(entry), own) for entry in entries)
         index = found.whole("index", 0, len(batch) - 1)
-        sides = found.wholes("size", 1, LARGEST_SIDE)
+        sides = found.wholes("size", 1, MOST_SIDE)
         if len(sides) != 2 or batch[index] != own:
             raise MetadataError(
                 "'size' is not a width and a height, or the picture's own settings are not those at 'index' in 'batch'"

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from ..framework.values import MOST_STEPS
+from ..framework.values import MOST_ITEMS, MOST_STEPS
 
 
 class Finite(click.FloatRange):
@@ -60,9 +60,7 @@ class PathName(click.Path):
         return super().convert(value, param, ctx)
 
 
-MOST = 1_000_000
-"""Of scenes, items and the like: more is a mistake, and would be listed for hours before the first is made."""
-COUNT = click.IntRange(1, MOST)
+COUNT = click.IntRange(1, MOST_ITEMS)
 BATCH = click.IntRange(1, 1024)
 STEPS = click.IntRange(1, MOST_STEPS)
 SEED = click.IntRange(0, 2**62)

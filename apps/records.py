@@ -12,10 +12,10 @@ from ..framework.errors import ConfigError, LsregenError
 from ..framework.files import is_there, look, read_json, shortened
 from ..framework.layout import Layout
 from ..framework.options import build, keys_of
+from ..framework.values import MOST_STEPS
 from .output import FORMAT
 
 LARGEST = 1e30  # a measured value beyond it is damage
-MOST_STEPS = 1_000_000
 MOST_FAULTS = 5  # that one message lists
 
 

@@ -18,8 +18,8 @@ from ..framework.errors import CheckpointError, ConfigError, LsregenError, Phras
 from ..framework.files import is_file, read_json
 from ..framework.folders import MOST_SETTINGS, network_of, without_bars
 from ..framework.options import convert
-from ..framework.sizes import MOST_SIDE
 from ..framework.types import Image
+from ..framework.values import MOST_SIDE
 
 EMBEDDED: Mapping[str, Path] = MappingProxyType({"shapeworld-segmenter": Path(__file__).parent / "shapeworld-segmenter"})
 """Models that ship with the package, by name; anything else is a folder."""

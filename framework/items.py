@@ -13,6 +13,7 @@ from .layout import Box, Layout, Region
 from .options import check_options
 
 SEEDS = 2**63  # torch generators take seeds below this
+DRAWN_SEEDS = 2**32  # below this are those that lsregen draws: every tool takes them
 STRENGTH = 0.8  # of image-to-image, where nothing is said
 POLICIES = ("error", "drop")
 LONGEST = 99_999  # pixels of a side

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING
 from .errors import ConfigError, shown
 from .masks import stretched
 from .options import convert
+from .values import MOST_SIDE
 
 if TYPE_CHECKING:
     from .types import Model
-
-MOST_SIDE = 16_384
-"""Pixels of an image's side: what a network of one gibibyte an image and more would be needed for is a mistake."""
 
 
 def checked_size(size: object) -> tuple[int, int]:

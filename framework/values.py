@@ -11,10 +11,12 @@ from typing import Any, cast
 from .errors import ConfigError, shown
 
 MOST_ITEMS = 1_000_000
-"""A longer list is refused: `range` makes endless ones."""
+"""Of a list, of scenes and the like: more is a mistake (`range` makes endless ones), and would be listed for hours."""
 
 MOST_STEPS = 10_000
 """Of sampling; what a model was trained with allows fewer."""
+MOST_SIDE = 16_384
+"""Pixels of an image's side: what a network of one gibibyte an image and more would be needed for is a mistake."""
 
 
 def bare(value: Any) -> Any:

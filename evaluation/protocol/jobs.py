@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import json
-import mmap
 import re
 from abc import abstractmethod
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BufferedReader
 from pathlib import Path
 from typing import Any, cast, overload
+from weakref import finalize
 
 from ...framework.errors import ConfigError, LsregenError
-from ...framework.files import look, parse_json, reason, shortened
+from ...framework.files import MOST_BYTES, look, parse_json, reason, shortened
 from ...framework.items import SEEDS
 from ...framework.layout import Layout
 from ...framework.options import build
+from ...framework.values import MOST_SIDE
 from .expects import Expects
 
 NAME = re.compile(r"[\w@+-][\w@+. -]{0,59}")
@@ -24,6 +26,7 @@ NAME = re.compile(r"[\w@+-][\w@+. -]{0,59}")
 NOT_ONE = "expected a plan that `lsregen evaluate plan` made"
 OWN = ("job", "batch", "method", "item", "seed", "size")
 """What is a job's own; everything else of a line is mostly that of other jobs too."""
+OWN_TYPES = [int, int, str, str, int, list]
 
 
 @dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Job:
     """One image to be made. `number`: its place in the plan; `size`: width and height in pixels.
 
     Raises:
-        ConfigError: the seed is out of range, or a side of the size below 1.
+        ConfigError: the seed or a side of the size is out of range.
     """
 
     number: int
@@ -46,10 +49,7 @@ class Job:
     expects: Expects = field(default_factory=Expects)
 
     def __post_init__(self) -> None:
-        if not 0 <= self.seed < SEEDS:
-            raise ConfigError(f"seed: {self.seed} is not in [0, 2^63)")
-        if min(self.size) < 1:
-            raise ConfigError(f"size: {self.size}; expected (width, height) in pixels, both at least 1")
+        _check_ranges(self.seed, self.size)
 
     def to_json(self) -> dict[str, Any]:
         """Plain JSON types, as a line of a plan holds them."""
@@ -77,6 +77,13 @@ class Job:
             raise ConfigError("number: no such key for a job; its number is 'job'")
         values = {**data, "number": data.get("job"), "layout": Layout.from_json({"regions": data.get("regions", [])})}
         return build(cls, {key: value for key, value in values.items() if key not in ("job", "regions")}, "", "a job")
+
+
+def _check_ranges(seed: int, size: Sequence[int]) -> None:
+    if not 0 <= seed < SEEDS:
+        raise ConfigError(f"seed: {seed} is not in [0, 2^63)")
+    if not 1 <= min(size) <= max(size) <= MOST_SIDE:
+        raise ConfigError(f"size: {tuple(size)}; expected (width, height) in pixels, both from 1 to {MOST_SIDE:,}")
 
 
 class Order:
@@ -108,7 +115,7 @@ class Order:
 
 
 class Lines:
-    """The lines of a file, each read when it is asked for: a plan may have a million.
+    """The lines of a file, each read when it is asked for: a plan may have a million. Of each its hash is kept.
 
     Raises:
         ConfigError: it cannot be read, or is empty.
@@ -118,26 +125,43 @@ class Lines:
         place = look(path)
         if place.kind != "file":  # a pipe cannot be read twice, and a device has no end
             raise ConfigError(f"{shortened(path)}: cannot be read ({place.said}); {NOT_ONE}")
+        self._path, self._ends, self._marks = path, array("Q"), array("q")
         try:
-            with path.open("rb") as file:
-                self._data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            self._file = path.open("rb", buffering=0)
+            finalize(self, self._file.close)
+            buffered = BufferedReader(self._file)
+            while line := buffered.readline(MOST_BYTES + 1):
+                if len(line) > MOST_BYTES:
+                    raise ConfigError(f"{path}: line {len(self) + 1} is longer than {MOST_BYTES:,} bytes; {NOT_ONE}")
+                self._ends.append((self._ends[-1] if self._ends else 0) + len(line))
+                self._marks.append(hash(line))
+            buffered.detach()
         except OSError as error:
             raise ConfigError(f"{path}: cannot be read ({reason(error)}); {NOT_ONE}") from None
-        except ValueError:
-            raise ConfigError(f"{path}: an empty file; {NOT_ONE}") from None
-        self._ends = array("Q")
-        end = 0
-        while (found := self._data.find(b"\n", end)) >= 0:
-            end = found + 1
-            self._ends.append(end)
-        if end < len(self._data):
-            self._ends.append(len(self._data))
+        if not self._ends:
+            raise ConfigError(f"{path}: an empty file; {NOT_ONE}")
 
     def __len__(self) -> int:
         return len(self._ends)
 
     def bytes_of(self, number: int) -> bytes:
-        return self._data[self._ends[number - 1] if number else 0 : self._ends[number]]
+        """A line, which is what it was when the file was opened: what is checked once is what is used later.
+
+        Raises:
+            ConfigError: it was changed since, or cannot be read any more.
+        """
+        start = self._ends[number - 1] if number else 0
+        try:
+            self._file.seek(start)
+            line = self._file.read(self._ends[number] - start)
+        except OSError as error:
+            raise ConfigError(f"{self._path}: cannot be read any more ({reason(error)})") from None
+        if hash(line) != self._marks[number]:
+            raise ConfigError(
+                f"{self._path}, line {number + 1}: changed while the plan was in use; put the plan back that this command began "
+                "with, and give it again"
+            )
+        return line
 
 
 class LazyJobs(Sequence[Job]):
@@ -205,20 +229,12 @@ def _job_of(line: bytes, known: set[int]) -> dict[str, Any]:
         raise ConfigError(f"a job: expected a mapping, got {type(found).__name__}")
     values = cast("dict[str, Any]", found)
     common = hash(repr([(key, value) for key, value in values.items() if key not in OWN]))
-    if common not in known or not _own_right(values):
+    if common in known and [type(values.get(key)) for key in OWN] == OWN_TYPES and [*map(type, values["size"])] == [int, int]:
+        _check_ranges(values["seed"], values["size"])
+    else:
         Job.from_json(values)
         known.add(common)
     return values
-
-
-def _own_right(values: Mapping[str, Any]) -> bool:
-    """Whether what is a job's own is surely right; `Job.from_json` says what is wrong."""
-    job, batch, method, item, seed, size = (values.get(key) for key in OWN)
-    whole = type(job) is int and type(batch) is int and type(seed) is int and 0 <= seed < SEEDS
-    sides = cast("list[Any]", size) if isinstance(size, list) else []
-    return (
-        whole and type(method) is str and type(item) is str and len(sides) == 2 and all(type(x) is int and x > 0 for x in sides)
-    )
 
 
 def check_names(methods: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from ...framework.errors import ConfigError, LayoutError, PhraseError, told_of
-from ...framework.items import LEAVE_OUT, Dropped, Item, Size
+from ...framework.items import DRAWN_SEEDS, LEAVE_OUT, Dropped, Item, Size
 from ...framework.options import build, option, plain
 from ...framework.tokens import check_phrases
 from .jobs import Job, LazyJobs, check_names
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from ...framework.types import Model
 
 POLICIES = "model, own, xFACTOR or WIDTHxHEIGHT"
-SEEDS = 2**32  # of images: every tool takes these
 MOST_JOBS = 10_000_000
 """Of a plan: ten million lines have 4 GB."""
 
@@ -281,4 +280,4 @@ def _job(number: int, batch: int, method: str, entry: Entry, size: Size, k: int,
 
 def seed_of(item: str, k: int, seed: int = 0) -> int:
     """The seed of the k-th image of an item, by its name and a seed of the plan's or its own, whatever else is in the plan."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{item}/{k}".encode()).digest()[:8]) % SEEDS
+    return int.from_bytes(hashlib.sha256(f"{seed}/{item}/{k}".encode()).digest()[:8]) % DRAWN_SEEDS

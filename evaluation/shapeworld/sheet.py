@@ -19,11 +19,11 @@ Colour: TypeAlias = tuple[int, int, int]
 CELL_SIDE = 128  # the least shorter side of a picture on the sheet
 TEXT_WIDTH, HEAD, GAP = 150, 24, 6
 INK, PAPER = (20, 20, 20), (255, 255, 255)
-MOST_SCENES = 24
+MOST_ROWS = 24
 TRUE = "as asked"
 
 
-def contact_sheet(rows: Sequence[Row], folder: Path, most: int = MOST_SCENES) -> Image.Image:
+def contact_sheet(rows: Sequence[Row], folder: Path, most: int = MOST_ROWS) -> Image.Image:
     """The first scenes that all rows share, `most` of them at most, beside the true image of each.
 
     Args:

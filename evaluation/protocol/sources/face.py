@@ -12,12 +12,12 @@ from typing import Any
 from ....framework.errors import ConfigError, LayoutError
 from ....framework.hashes import file_hash
 from ....framework.items import LEAVE_OUT, POLICIES, Dropped, Item, Reading
+from ....framework.values import MOST_ITEMS
 from ..expects import Expects
 from ..plan import Origin
 
 __all__ = ["POLICIES", "SPLITS", "Asked", "Entry", "Reader", "Source", "finished", "hashes_of", "whole"]
 
-MOST_SCENES = 1_000_000
 SPLITS = ("single", "multi", "all")
 
 
@@ -47,8 +47,8 @@ class Asked:
                 raise ConfigError(f"{name} {value!r}: expected one of {', '.join(known)}")
         if self.limit is not None and self.limit < 1:
             raise ConfigError(f"limit {self.limit}: expected at least 1 item")
-        if not 1 <= self.count <= MOST_SCENES:
-            raise ConfigError(f"count {self.count}: expected 1 to {MOST_SCENES:,} scenes")
+        if not 1 <= self.count <= MOST_ITEMS:
+            raise ConfigError(f"count {self.count}: expected 1 to {MOST_ITEMS:,} scenes")
 
     @property
     def file(self) -> Path:

@@ -264,6 +264,11 @@ FORGED: Mapping[str, tuple[Callable[[list[Any]], Any], str]] = {
     "a size of a batch": (with_job(1, size=[32, 64]), "batch 0"),
     "a size that is a text": (with_job(1, size="64x64"), "size"),
     "a side of nothing": (with_job(4, size=[0, 64]), "size"),
+    "a side of nothing in the first job": (with_job(0, size=[0, 64]), "size"),
+    "a side without end": (with_job(4, size=[64, 10**9]), f"size: .*{10**9}"),
+    "a side without end in the first job": (with_job(0, size=[10**9, 64]), f"size: .*{10**9}"),
+    "a size of three sides": (with_job(4, size=[64, 64, 64]), "size"),
+    "a side that is true": (with_job(4, size=[True, 64]), "size"),
     "a prompt that is no text": (with_job(4, prompt=None), "prompt: None"),
     "a bad box": (with_job(4, regions=[REGION]), "red circle"),
     "expects of another kind": (with_job(4, expects={"counts": {"dog": "one"}}), "counts"),
@@ -292,6 +297,31 @@ def test_a_plan_that_nobody_could_have_made_is_refused_whatever_its_digest(tmp_p
     small().write(tmp_path / "plan.jsonl")
     with pytest.raises(ConfigError, match=said):
         Plan.read(forged(tmp_path / "plan.jsonl", edit))
+
+
+@pytest.mark.parametrize("change", ["edited", "cut", "longer"])
+def test_a_plan_that_is_changed_while_it_is_in_use_is_not_used_any_more(tmp_path: Path, small: Small, change: str) -> None:
+    path = tmp_path / "plan.jsonl"
+    small().write(path)
+    plan, data = Plan.read(path), path.read_bytes()
+    first = plan.jobs[0]
+    edited = {"edited": data.replace(b'"seed": 102', b'"seed": 999'), "cut": data[:-20], "longer": data.replace(b"100", b"1000")}
+    with path.open("r+b") as file:  # in place: a file that is put in its stead leaves this one as it was
+        file.truncate(0)
+        file.write(edited[change])
+    with pytest.raises(ConfigError, match=r"plan.jsonl, line \d+: changed while the plan was in use"):
+        list(plan.jobs)
+    path.unlink()
+    path.write_bytes(data)
+    assert Plan.read(path).jobs[0] == first
+
+
+def test_a_plan_outlives_its_file(tmp_path: Path, small: Small) -> None:
+    path = tmp_path / "plan.jsonl"
+    small().write(path)
+    plan = Plan.read(path)
+    path.unlink()
+    assert list(plan.jobs) == list(small().jobs)
 
 
 def test_forging_alone_changes_nothing(tmp_path: Path, small: Small) -> None:
