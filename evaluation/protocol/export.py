@@ -66,18 +66,28 @@ def export_shapeworld(
 
 @contextmanager
 def _whole_or_none(folder: Path) -> Generator[None]:
-    """Make the folders of a data set; if the block fails, or is interrupted, all that was made is removed again."""
-    made = [path for path in (folder, *folder.absolute().parents) if not is_there(path)]
+    """Make the folders of a data set; if the block fails, or is interrupted, all that was made is removed again.
+
+    Only that: another command may make a data set in the same folder meanwhile.
+    """
+    above = [path for path in (folder, *folder.absolute().parents) if not is_there(path)]
+    made: list[Path] = []
     try:
-        for name in FOLDERS:
-            (folder / name).mkdir(parents=True)
+        for path in reversed(above):
+            with suppress(FileExistsError):
+                path.mkdir()
+                made.append(path)
+        for path in (folder / name for name in FOLDERS):
+            path.mkdir()
+            made.append(path)
         yield
     except BaseException:
-        for name in FOLDERS:
-            shutil.rmtree(folder / name, ignore_errors=True)
-        with suppress(OSError):  # the disk became read-only: the first error is the one to tell
-            for path in made:
-                path.rmdir()
+        with suppress(OSError):  # one is not empty, or the disk became read-only: the first error is the one to tell
+            for path in reversed(made):
+                if path in above:
+                    path.rmdir()
+                else:
+                    shutil.rmtree(path, ignore_errors=True)
         raise
 
 

@@ -6,6 +6,7 @@ import errno
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +91,30 @@ def test_what_an_unfinished_export_made_is_removed(
     assert list(tmp_path.rglob("*")) == ([tmp_path / "a", folder] if there else [])
     export_shapeworld(folder, count=3)
     assert len(list((folder / "images").iterdir())) == 3
+
+
+@pytest.mark.parametrize("late", ["data", "images", "annotations"])
+def test_a_data_set_that_another_command_makes_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, late: str
+) -> None:
+    """The other command makes its folders just before this one makes the folder called `late`."""
+    folder, mkdir = tmp_path / "a" / "data", Path.mkdir
+
+    def slow(path: Path, *args: Any, **options: Any) -> None:
+        if path == (folder if late == "data" else folder / late):
+            monkeypatch.setattr(Path, "mkdir", mkdir)
+            for name in ("images", "annotations"):
+                if not (late == "annotations" and name == "images"):
+                    (folder / name).mkdir(parents=True)
+                    (folder / name / "theirs").write_text("")
+        mkdir(path, *args, **options)
+
+    monkeypatch.setattr(Path, "mkdir", slow)
+    with pytest.raises(ConfigError, match="cannot be written"):
+        export_shapeworld(folder, count=1)
+    theirs = ["annotations"] if late == "annotations" else ["annotations", "images"]
+    assert sorted(path.parent.name for path in folder.rglob("theirs")) == theirs
+    assert sorted(path.name for path in folder.iterdir()) == theirs
 
 
 def test_places_where_no_data_set_can_be(tmp_path: Path) -> None:
