@@ -49,7 +49,16 @@ def load_folder(
     if missing := sorted(said["missing_keys"]):
         lacking = f"lacks {counted(len(missing), 'weight')}, {missing[0]!r} among them"
         raise CheckpointError(f"{what} {folder}: {lacking}; {_held(folder)}{expected}")
+    _return_by_name(network)
     return network.eval().requires_grad_(False).to(place), *others
+
+
+def _return_by_name(network: Any) -> None:
+    """A folder may ask for outputs as plain tuples, for the whole network or a part of it; here they are used by their names."""
+    for part in network.modules():
+        config: Any = getattr(part, "config", None)
+        if hasattr(config, "return_dict"):
+            config.return_dict = True
 
 
 def load_part(what: str, folder: Path, name: str, expected: str, **how: Any) -> Any:

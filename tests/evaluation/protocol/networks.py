@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
@@ -106,3 +107,14 @@ def clip(folder: Path) -> Path:
     sides = {"height": 32, "width": 32}
     image_processor("CLIP", size={"shortest_edge": 32}, crop_size=sides).save_pretrained(folder)
     return folder
+
+
+def in_tuples(folder: Path, home: Path) -> Path:
+    """A copy of a folder whose network, and each of its parts, returns plain tuples unless it is asked otherwise."""
+    copied = shutil.copytree(folder, home / "tuples")
+    settings = json.loads((copied / "config.json").read_text())
+    for part in (settings, settings.get("text_config"), settings.get("vision_config")):
+        if part is not None:
+            part["return_dict"] = False
+    (copied / "config.json").write_text(json.dumps(settings))
+    return copied

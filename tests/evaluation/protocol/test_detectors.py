@@ -67,6 +67,17 @@ def test_a_folder_for_any_words_conforms_and_looks_for_nothing_else(owl: Path) -
     assert found[2] == ()
 
 
+@pytest.mark.parametrize("name", ["yolos", "owl"])
+def test_a_folder_may_ask_for_plain_tuples(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue(name)
+    pictures, words = [networks.noise((80, 64), 60)], [("cat", "dog")]
+    (wanted,), (found,) = (
+        TransformersDetector(str(each)).load("cpu")(pictures, words) for each in (folder, networks.in_tuples(folder, tmp_path))
+    )
+    assert [each.label for each in found] == [each.label for each in wanted] != []
+    assert [each.score for each in found] == pytest.approx([each.score for each in wanted])
+
+
 def test_boxes_are_those_of_transformers_as_fractions(yolos: Path) -> None:
     from transformers import AutoImageProcessor, AutoModelForObjectDetection
 

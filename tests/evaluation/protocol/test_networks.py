@@ -86,6 +86,13 @@ def test_a_clip_without_its_vocabulary_is_refused(tmp_path: Path, folder: Path) 
         load_clip(tmp_path, "cpu")
 
 
+def test_an_encoders_folder_may_ask_for_plain_tuples(clip: Clip, folder: Path, tmp_path: Path) -> None:
+    tuples = networks.in_tuples(folder, tmp_path)
+    features = [load_features(str(each), "cpu")([PICTURE]) for each in (folder, tuples)]
+    np.testing.assert_allclose(features[1], features[0], rtol=1e-5, atol=1e-6)
+    assert load_clip(tuples, "cpu").score(PICTURE, "red circle") == pytest.approx(clip.score(PICTURE, "red circle"), abs=1e-3)
+
+
 def test_features_of_an_encoder_are_each_pictures_own(folder: Path) -> None:
     network = load_features(str(folder), "cpu")
     pictures = [PICTURE, Image.new("RGB", (64, 64)), PICTURE]
