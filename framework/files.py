@@ -6,6 +6,7 @@ nothing and a thousand nested brackets are one clear error everywhere.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
@@ -20,10 +21,13 @@ from typing import IO, Any, Literal
 from .errors import ConfigError, LsregenError
 
 MOST_BYTES = 2**29
-"""A larger text file is refused: the annotations of COCO's training images have 470 MB."""
+"""More is read of no pipe, as it may never end. Of a file the size is known before: see `most_of_a_file`."""
 MOST_LEVELS = 64
 """Data that is nested deeper is refused: what follows its levels by recursion would fail."""
 NESTED = (dict, list)
+
+CANNOT_SYNC = (errno.EACCES, errno.EBADF, errno.EINVAL, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP, errno.EPERM)
+"""What mounts answer that do not force folders to the disk, and folders that may be written and not read."""
 
 ABSENT = "no such file or folder"
 
@@ -84,13 +88,21 @@ def reason(error: OSError | ValueError) -> str:
     return said or type(error).__name__
 
 
-def read_bytes(path: Path, expected: str, error: type[LsregenError] = ConfigError, most: int = MOST_BYTES) -> bytes:
+def most_of_a_file() -> int:
+    """The size in bytes of the largest file that is read: half of this machine's memory, which then holds its text too."""
+    try:
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
+    except (AttributeError, ValueError, OSError):  # a system that does not tell
+        return sys.maxsize
+
+
+def read_bytes(path: Path, expected: str, error: type[LsregenError] = ConfigError, most: int | None = None) -> bytes:
     """What a file holds, or a pipe until it ends.
 
     Args:
         expected: what the file should be, for the message: `a plan`.
         error: what is raised.
-        most: the largest size in bytes.
+        most: the largest size in bytes; by default that of `most_of_a_file`, and `MOST_BYTES` of a pipe.
 
     Raises:
         LsregenError: of the class `error`: it is not there, is no file, cannot be read, or is too large.
@@ -100,15 +112,22 @@ def read_bytes(path: Path, expected: str, error: type[LsregenError] = ConfigErro
         raise error(f"{shortened(path)}: cannot be read ({place.said}); {wanted}")
     try:
         with open(path, "rb") as file:
-            data = file.read(most + 1)
+            found = os.fstat(file.fileno())
+            size = found.st_size if stat.S_ISREG(found.st_mode) else 0
+            limit = max(MOST_BYTES, min(size, most_of_a_file())) if most is None else most
+            data = file.read(min(size, limit) + 1)
+            if size < len(data) <= limit:  # a pipe, or a file that tells no size, or grows
+                data += file.read(limit + 1 - len(data))
     except OSError as fault:
         raise error(f"{shortened(path)}: cannot be read ({reason(fault)}); {wanted}") from None
-    if len(data) > most:
-        raise error(f"{shortened(path)}: larger than {most:,} bytes; {wanted}")
+    except MemoryError:
+        raise error(f"{shortened(path)}: does not fit into the memory; {wanted}") from None
+    if len(data) > limit:
+        raise error(f"{shortened(path)}: larger than {limit:,} bytes; {wanted}")
     return data
 
 
-def read_text(path: Path, expected: str, error: type[LsregenError] = ConfigError, most: int = MOST_BYTES) -> str:
+def read_text(path: Path, expected: str, error: type[LsregenError] = ConfigError, most: int | None = None) -> str:
     """A text in UTF-8, with or without a byte-order mark; its lines end by `\\n`. Raises as `read_bytes`, or if it is none."""
     return decoded(read_bytes(path, expected, error, most), str(path), expected, error)
 
@@ -121,7 +140,7 @@ def decoded(data: bytes, where: str, expected: str, error: type[LsregenError] = 
         raise error(f"{where}: not a text in UTF-8 (byte {fault.start}); expected {expected}") from None
 
 
-def read_json(path: Path, expected: str, error: type[LsregenError] = ConfigError, most: int = MOST_BYTES) -> Any:
+def read_json(path: Path, expected: str, error: type[LsregenError] = ConfigError, most: int | None = None) -> Any:
     """What a JSON file holds. Raises as `read_text` and `parse_json`."""
     return parse_json(read_text(path, expected, error, most), str(path), error, expected)
 
@@ -216,13 +235,22 @@ def make_folder(folder: Path) -> None:
 
 
 def _sync(folder: Path) -> None:
-    """Force the names in a folder to the disk, where the system can."""
-    if hasattr(os, "O_DIRECTORY"):
+    """Force the names in a folder to the disk, where the system and the mount can.
+
+    Raises:
+        OSError: the disk failed.
+    """
+    if not hasattr(os, "O_DIRECTORY"):
+        return
+    try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
 
 
 @contextmanager

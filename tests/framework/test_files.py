@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lsregen.framework import files
 from lsregen.framework.errors import CheckpointError, ConfigError
-from lsregen.framework.files import MOST_LEVELS, locked, look, parse_json, read_bytes, read_json, too_deep, write_whole
+from lsregen.framework.files import (
+    MOST_LEVELS,
+    locked,
+    look,
+    most_of_a_file,
+    parse_json,
+    read_bytes,
+    read_json,
+    too_deep,
+    write_whole,
+)
 
 
 def test_whatever_a_path_is_it_can_be_looked_at(tmp_path: Path) -> None:
@@ -49,6 +64,42 @@ def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
         file.truncate(2**40)
     with pytest.raises(ConfigError, match="larger than 1,000 bytes"):
         read_bytes(path, "a plan", most=1000)
+
+
+def test_a_file_is_read_however_long_and_a_pipe_only_to_its_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_BYTES", 1000)
+    long = tmp_path / "long"
+    long.write_bytes(b"x" * 5000)
+    assert read_bytes(long, "a plan") == b"x" * 5000
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for length in (0, 1, 1000, 1001, 5000):
+        writer = Thread(target=pipe.write_bytes, args=(b"x" * length,))
+        writer.start()
+        if length <= 1000:
+            assert read_bytes(pipe, "a plan") == b"x" * length
+        else:
+            with pytest.raises(ConfigError, match=r"pipe: larger than 1,000 bytes"):
+                read_bytes(pipe, "a plan")
+        writer.join()
+
+
+def test_a_file_that_does_not_fit_into_the_memory_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "MOST_BYTES", 1000)
+    monkeypatch.setattr(files, "most_of_a_file", lambda: 4000)
+    for length in (3999, 4000, 4001):
+        (tmp_path / "file").write_bytes(b"x" * length)
+        if length <= 4000:
+            assert len(read_bytes(tmp_path / "file", "a plan")) == length
+        else:
+            with pytest.raises(ConfigError, match=r"file: larger than 4,000 bytes"):
+                read_bytes(tmp_path / "file", "a plan")
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="a system without such files")
+def test_a_file_that_tells_no_size_is_read() -> None:
+    assert b"VmRSS" in read_bytes(Path("/proc/self/status"), "a plan")
+    assert most_of_a_file() > 2**20
 
 
 @pytest.mark.parametrize(
@@ -116,6 +167,31 @@ def test_a_disk_that_cannot_be_cleaned_hides_no_error(tmp_path: Path, monkeypatc
     monkeypatch.setattr(Path, "replace", full)
     with pytest.raises(OSError, match="No space left"):
         write_whole(tmp_path / "x", [b"new"])
+
+
+@pytest.mark.parametrize("call", ["open", "fsync"])
+@pytest.mark.parametrize("number", ["EINVAL", "EPERM", "ENOTSUP", "EACCES", "EIO", "ENOSPC"])
+def test_a_mount_that_cannot_sync_a_folder_fails_no_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, number: str
+) -> None:
+    code, real = getattr(errno, number), getattr(os, call)
+
+    def refuse(given: Any, *flags: int) -> Any:
+        folder = Path(given).is_dir() if call == "open" else stat.S_ISDIR(os.fstat(given).st_mode)
+        if folder:
+            raise OSError(code, os.strerror(code))
+        return real(given, *flags)
+
+    path = tmp_path / "made" / "x"
+    path.parent.mkdir()
+    monkeypatch.setattr(os, call, refuse)
+    if number in ("EIO", "ENOSPC"):  # the disk's own
+        with pytest.raises(OSError, match=os.strerror(code)):
+            write_whole(path, [b"new"])
+    else:
+        write_whole(path, [b"new"])
+        write_whole(tmp_path / "more" / "y", [b"new"])
+    assert path.read_bytes() == b"new"
 
 
 def test_a_lock_keeps_another_process_out_until_its_end(tmp_path: Path) -> None:
