@@ -44,7 +44,7 @@ def test_classifier_free_guidance(oracle: Any, model: LatentDiffusion, step: Ste
         for ours, theirs in ((prediction.eps, expected.eps), (prediction.z0, expected.z0)):
             assert ours.dtype == torch.float32
             assert not ours.requires_grad
-            assert (ours - theirs).abs().max() <= 1e-4
+            assert near(ours, theirs)
 
 
 @pytest.mark.parametrize(("name", "cfg"), [("base", 1.0), ("base", 4.0), ("sd2", 4.0)])

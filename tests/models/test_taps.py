@@ -17,6 +17,8 @@ from lsregen.models.latent_diffusion import BoundDenoiser, LatentDiffusion
 from lsregen.models.memory import MEMORY, set_memory
 from lsregen.models.transformer import TransformerBlock
 
+from ..near import near
+
 PROMPTS = ("a red circle and a blue circle", "red")
 
 
@@ -102,7 +104,7 @@ def test_maps_are_those_of_explicit_attention(oracle: Any, model: LatentDiffusio
             assert ours.shape[:2] == (2, layer.heads)
             assert ours.shape[-2:] == (-(-8 // layer.downscale), -(-12 // layer.downscale))
             theirs = rearrange(explicit[f"{layer.name}.{path}"], "(b heads) p t -> b heads t p", b=2)
-            assert (rearrange(ours, "b heads t h w -> b heads t (h w)") - theirs).abs().max() <= 1e-4
+            assert near(rearrange(ours, "b heads t h w -> b heads t (h w)"), theirs)
         logits, probs = view[TapPoint(layer.name, "cross_logits")], view[TapPoint(layer.name, "cross_probs")]
         assert (logits.softmax(dim=2) - probs).abs().max() <= 1e-6
 
