@@ -38,7 +38,8 @@ OPTIONS = (
         "--memory",
         type=NAME,
         metavar="fast|balanced|low",
-        help="What guided passes keep: the less, the less memory, and the more time, for the same picture. [default: fast]",
+        help="How much a guided pass keeps in memory: fast keeps nearly all of its intermediate results, low keeps few. Less "
+        "memory takes more time; the picture is the same. [default: fast]",
     ),
     click.option(
         "--tiling",

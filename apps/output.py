@@ -57,7 +57,9 @@ def slug(prompt: str) -> str:
 
 @contextmanager
 def sole(folder: Path) -> Generator[None]:
-    """Make a folder, and let no other command of lsregen's write images there; one in which nothing was kept is removed again.
+    """Make a folder and lock it: until the block ends, no other lsregen command may write images there.
+
+    If the folder did not exist before and is still empty at the end, it is removed.
 
     Raises:
         OutputError: it cannot be made or written to.
@@ -73,7 +75,7 @@ def sole(folder: Path) -> Generator[None]:
         with locked(folder / LOCK, taken, keep=False):
             yield
     finally:
-        with suppress(OSError):  # until one has something in it
+        with suppress(OSError):  # stops at the first one that is not empty
             for path in made:
                 path.rmdir()
 

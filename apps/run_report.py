@@ -58,15 +58,15 @@ class Entries:
 class ReportFile:
     """The file: written whole each time, over an earlier one if that speaks of no other images.
 
-    `earlier`: what was there before, if it is a report. `aside`: where it is kept, if it has to be. `written`: what stands there
-    now, if this run has written it. `covers`: of how many images that speaks.
+    `earlier`: what was there before, if it is a report. `aside`: where it is kept, if it has to be. `written`: whether this run
+    has written the file. `recorded`: the number of images in the report that this run wrote last.
     """
 
     path: Path
     earlier: Mapping[str, Any] | None = None
     aside: Path | None = None
     written: bool = False
-    covers: int = 0
+    recorded: int = 0
     _again: float = 0.0
 
     def __post_init__(self) -> None:
@@ -96,7 +96,7 @@ class ReportFile:
         if self.aside is not None and superseded:
             self.aside.unlink(missing_ok=True)
             self.aside = None
-        self.written, self.covers = True, len(names)
+        self.written, self.recorded = True, len(names)
         now = time.perf_counter()
         self._again = now if len(data) <= LARGE else now + OVERHEAD * (now - begun)
 

@@ -73,8 +73,8 @@ class Work:
 
     @property
     def reported(self) -> bool:
-        """Whether a report on the disk speaks of every finished image."""
-        return self.report.covers >= len(self.made) or self.unchanged
+        """Whether the report on the disk holds every finished image."""
+        return self.report.recorded >= len(self.made) or self.unchanged
 
     @property
     def pending(self) -> list[tuple[Shot, ...]]:

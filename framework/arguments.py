@@ -1,4 +1,4 @@
-"""The arguments of public functions: what they are given is made what their annotations say, or refused by its name."""
+"""Checks the arguments of public functions: each is converted to the type of its annotation, or an error names it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ R = TypeVar("R")
 
 
 def checked(function: Callable[P, R]) -> Callable[P, R]:
-    """The same function, which refuses arguments of other types than its annotations say; numpy's numbers become Python's.
+    """A function that checks its arguments first: each must have the type of its annotation. numpy's numbers become Python's.
 
     Raises:
         ConfigError: some have another type; names all of them.
@@ -93,7 +93,7 @@ def checked_whole(value: object, name: str, least: int, most: int) -> int:
 
 
 def check_within(number: int, name: str, least: int, most: int) -> None:
-    """Whether a whole number is within bounds.
+    """Refuse a whole number that is not within bounds.
 
     Raises:
         ConfigError: it is not.

@@ -34,7 +34,7 @@ from .taps import select_layers
 from .tokens import check_phrases
 from .trace import AttentionTrace
 from .types import Image, Model, Run, StepReport
-from .unused import check_seen, said_in_vain, said_of_render
+from .unused import check_seen, render_warnings, unused_settings
 from .values import MOST_STEPS, as_list
 
 log = logging.getLogger(__name__)
@@ -147,7 +147,7 @@ class Pipeline:
             check_phrases(table, layout.phrases, seen=bool(terms.terms))
             check_proportions(layout, run.size)
         cfg = cast("float", resolved.cfg)
-        for sentence in said_in_vain(run, guidance, bool(terms.terms), batch.negatives, cfg):
+        for sentence in unused_settings(run, guidance, bool(terms.terms), batch.negatives, cfg):
             log.warning("%s", sentence)
         for term in terms.terms:
             if said := overshoot(term.name, term.extractor, term.distance, term.schedule):
@@ -268,7 +268,7 @@ class Pipeline:
             config, terms = other.resolve(settings)
             run = other._start(config, batch, rendered_size(other.model, size, wanted), models)
             models[name] = plain(other.model.describe())
-        for sentence in said_of_render(run, terms.terms, None if size is not None else wanted):
+        for sentence in render_warnings(run, terms.terms, None if size is not None else wanted):
             log.warning("source: %s", sentence)
         return other._decode(sample(run, terms)[0], batch.seeds)
 

@@ -1,4 +1,4 @@
-"""What a caller gave and nothing looks at: an error, or worth a warning, as the images would not show it."""
+"""Settings that change nothing: some are errors, others give a warning, as the images do not show that they were ignored."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ def pulls_nothing(guidance: str | Path, model: Model) -> str:
     )
 
 
-def said_in_vain(run: Run, guidance: object, pulled: bool, negatives: Sequence[str], cfg: float) -> Iterator[str]:
-    """A sentence for each thing that changes nothing.
+def unused_settings(run: Run, guidance: object, pulled: bool, negatives: Sequence[str], cfg: float) -> Iterator[str]:
+    """A warning for each setting that changes nothing.
 
     Args:
         run: from the step at which it is entered.
-        guidance: as it was given; a mapping without terms says in so many words that nothing pulls.
+        guidance: as it was given; an empty mapping means that nothing shall pull, and gives no warning.
         pulled: whether any term pulls.
     """
     prompts = [("prompt", table) for table in {table.prompt: table for table in run.denoiser.tokens}.values()]
@@ -71,8 +71,8 @@ def _left_to_a_model(guidance: object) -> bool:
     return isinstance(guidance, Mapping | str | Path) and bool(load_guidance(cast("Any", guidance)).get("model"))
 
 
-def said_of_render(run: Run, terms: Sequence[Term], wanted: tuple[int, int] | None) -> Iterator[str]:
-    """A sentence for each thing that the picture which another run begins with cannot bring.
+def render_warnings(run: Run, terms: Sequence[Term], wanted: tuple[int, int] | None) -> Iterator[str]:
+    """A warning for each reason why the picture that a run begins with brings no layout, or no more detail.
 
     Args:
         terms: without any, no layout is meant.

@@ -263,10 +263,10 @@ class BoundDenoiser:
             return self._network(z, step, self.conditional) if conditional is None else self._raw(conditional, step)
         if conditional is None:
             both = self._network(torch.cat([z, z]), step, self.unconditional.joined(self.conditional))
-            without, towards = both.chunk(2)
+            uncond, cond = both.chunk(2)
         else:
-            without, towards = self._network(z, step, self.unconditional), self._raw(conditional, step)
-        return without + self.cfg * (towards - without)
+            uncond, cond = self._network(z, step, self.unconditional), self._raw(conditional, step)
+        return uncond + self.cfg * (cond - uncond)
 
     def _network(self, z: Latents, step: Step, told: Conditioning) -> Tensor:
         self.model.stages.enter("noise")
