@@ -16,8 +16,8 @@ from ..framework.report import described
 from .checks import memory_errors
 from .job import Files, Job, Made
 from .metadata import ABOUT, Metadata, MetadataError, Sample, read_metadata
-from .output import UNREADABLE, png_text, read_own
-from .records import RunError, read_record, reports_of
+from .output import UNREADABLE, png_text
+from .records import RunError, read_report, record_of, reports_of
 
 if TYPE_CHECKING:
     from ..framework.pipeline import Pipeline
@@ -36,10 +36,10 @@ class Finished:
     again, for which it counts too. And every picture about it must be there, made of this very file.
     """
 
-    def __init__(self, job: Job, pipeline: Pipeline, batch: Any = None) -> None:
-        """`batch`: that of the image to be made again."""
+    def __init__(self, job: Job, pipeline: Pipeline, batch: Any = None, earlier: Mapping[str, Any] | None = None) -> None:
+        """`batch`: that of the image to be made again. `earlier`: what the report of the folder says, if it is whole."""
         resolved, _ = pipeline.resolve(job.guidance, **job.options)
-        self.job, self.pipeline, self.batch = job, pipeline, batch
+        self.job, self.pipeline, self.batch, self.earlier = job, pipeline, batch, earlier
         self.described = described(pipeline.model, pipeline.plugins, resolved)
 
     def all(self) -> list[Made]:
@@ -116,16 +116,20 @@ class Finished:
     def _entries(self) -> dict[tuple[str, str], dict[str, Any]]:
         """What the reports of the folder say of images, by the name and the hash of their files; the newest wins."""
         found: dict[tuple[str, str], dict[str, Any]] = {}
-        for path in reports_of(self.job.folder):
-            try:
-                read_record(path)
-            except RunError:  # not there, or damaged
-                continue
-            report = read_own(path) or {}
+        kept = filter(None, map(_whole_report, reports_of(self.job.folder)[1:]))
+        for report in [*([self.earlier] if self.earlier is not None else []), *kept]:
             shared = {key: report[key] for key in SHARED if key in report}
             for image in cast("list[dict[str, Any]]", report["images"]):
                 found.setdefault((image["path"], str(image.get("sha256"))), {**shared, **image})
         return found
+
+
+def _whole_report(path: Path) -> Mapping[str, Any] | None:
+    try:
+        record_of(path, report := read_report(path))
+    except RunError:  # not there, or damaged
+        return None
+    return report
 
 
 def _settings(entry: Mapping[str, Any]) -> dict[str, Any]:

@@ -30,6 +30,8 @@ from .streams import stdout_kept
 
 if TYPE_CHECKING:
     from ..framework.pipeline import Pipeline
+    from .job import Job
+    from .run_report import ReportFile
     from .work import Work
 
 FAILED = 1
@@ -144,13 +146,12 @@ def command(**options: Any) -> None:
     with stdout_kept() as echo, ExitStack() as folder:
         job, plugins, request = plan(given)
         from .finished import Finished  # with torch; what is cheap to refuse was refused
-        from .run_report import ReportFile
         from .work import Work
 
         there = is_folder(given.out)  # else it is made when the model has agreed, and nobody is at work in it
         if there:
             folder.enter_context(sole(given.out))
-        old = claim(job.paths)
+        report, old = _claimed(job)
         check_source(given, job)
         check_masks(job)
         started = time.perf_counter()
@@ -158,13 +159,21 @@ def command(**options: Any) -> None:
         say(f"{pipeline.model.name} on {pipeline.model.device}, guidance: {job.guidance_name}")
         if not there:
             folder.enter_context(sole(given.out))
-            old = claim(job.paths)
-        work = Work(job, ReportFile(job.report), begun)
+            report, old = _claimed(job)
+        work = Work(job, report, begun)
         work.seconds = {"start": started - begun, "load": time.perf_counter() - started}
         if not given.again:
             batch = None if request.metadata is None else request.metadata.batch
-            work.resume(Finished(job, pipeline, batch).all())
+            work.resume(Finished(job, pipeline, batch, report.earlier).all())
         _make(work, pipeline, old, echo, given.as_json)
+
+
+def _claimed(job: Job) -> tuple[ReportFile, list[Path]]:
+    """The report that is there, read once; and the files that will be replaced. Raises as `claim`."""
+    from .run_report import ReportFile
+
+    report = ReportFile(job.report)
+    return report, claim(job.paths, known=[job.report] if report.own else ())
 
 
 def _make(work: Work, pipeline: Pipeline, old: Sequence[Path], echo: Callable[[str], None], as_json: bool) -> None:

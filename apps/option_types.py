@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from ..framework.items import SEEDS
 from ..framework.values import MOST_ITEMS, MOST_STEPS
 
 
@@ -63,7 +64,7 @@ class PathName(click.Path):
 COUNT = click.IntRange(1, MOST_ITEMS)
 BATCH = click.IntRange(1, 1024)
 STEPS = click.IntRange(1, MOST_STEPS)
-SEED = click.IntRange(0, 2**62)
+SEED = click.IntRange(0, SEEDS // 2)  # the scenes that follow the first count up
 TEXT = Text()
 NAME = Name()
 PATH = PathName()

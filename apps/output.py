@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any, cast
 from warnings import catch_warnings, simplefilter
 
 from ..framework.errors import LsregenError
-from ..framework.files import locked, make_folder, read_json, reason, write_whole
+from ..framework.files import is_file, locked, make_folder, read_json, reason, write_whole
 from ..framework.packing import MOST_PIXELS
 
 FORMAT = "lsregen-report"
@@ -80,8 +80,18 @@ def sole(folder: Path) -> Generator[None]:
                 path.rmdir()
 
 
-def claim(paths: Iterable[Path], format: str = FORMAT, cure: str = "choose another --out or --name") -> list[Path]:
-    """Which of the files exist and will be replaced. `format`: of the JSON files among them. `cure`: how to avoid one in the way.
+def claim(
+    paths: Iterable[Path],
+    format: str = FORMAT,
+    cure: str = "choose another --out or --name",
+    known: Collection[Path] = (),
+) -> list[Path]:
+    """Which of the files exist and will be replaced.
+
+    Args:
+        format: of the JSON files among them.
+        cure: how to avoid one in the way.
+        known: those that were read already, and are lsregen's.
 
     Raises:
         OutputError: one of them is a folder, or was not made by lsregen.
@@ -90,7 +100,7 @@ def claim(paths: Iterable[Path], format: str = FORMAT, cure: str = "choose anoth
     for path in old:
         if path.is_dir():
             raise OutputError(f"{path}: a folder is in the way; {cure}, or remove it")
-        if not is_own(path, format):
+        if path not in known and not is_own(path, format):
             what = "" if path.suffix == ".png" else f" (no {format})"
             raise OutputError(f"{path} exists and was not made by lsregen{what}; {cure}, or move it away")
     return old
@@ -140,17 +150,24 @@ def read_own(path: Path, format: str = FORMAT) -> dict[str, Any] | None:
 def keep_aside(path: Path) -> Path:
     """Copy a file to the first free name beside it, `report-1.json` for `report.json`; nothing is ever replaced.
 
+    A copy that is there already, made by a process that was killed before it went on, is taken for it.
+
     Raises:
         OutputError: it cannot be read, or the copy not be written.
     """
     try:
         data = path.read_bytes()
         names = (path.with_name(f"{path.stem}-{number}{path.suffix}") for number in count(1))
-        aside = next(name for name in names if not os.path.lexists(name))
-        write_file(aside, data)
+        aside = next(name for name in names if not os.path.lexists(name) or _holds(name, data))
+        if not os.path.lexists(aside):
+            write_file(aside, data)
     except OSError as error:
         raise OutputError(f"{path}: cannot be kept aside ({reason(error)})") from None
     return aside
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    return is_file(path) and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
 def write_file(path: Path, data: bytes) -> None:

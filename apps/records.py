@@ -112,10 +112,28 @@ def read_record(path: Path) -> Record:
     Raises:
         RunError: it cannot be read, is not such a report, or a value in it is missing or wrong.
     """
+    return record_of(path, read_report(path))
+
+
+def read_report(path: Path) -> dict[str, Any]:
+    """What a report says as plain JSON types; of its values only the format is checked.
+
+    Raises:
+        RunError: it cannot be read, or is not a report of `lsregen generate`.
+    """
     found: object = read_json(path, "a report of lsregen generate", RunError)
     values = cast("dict[str, Any]", found) if isinstance(found, dict) else {}
     if values.get("format") != FORMAT:
         raise RunError(f"{path}: not a report of lsregen generate: expected a mapping with the format {FORMAT!r}")
+    return values
+
+
+def record_of(path: Path, values: Mapping[str, Any]) -> Record:
+    """What `read_report` read there, checked.
+
+    Raises:
+        RunError: a value in it is missing or wrong.
+    """
     try:
         return build(Record, _whole(values), "")
     except LsregenError as error:

@@ -12,12 +12,16 @@ from pathlib import Path
 from textwrap import indent
 from typing import Any
 
-from .output import keep_aside, read_own, write_file
-from .records import RunError, read_record
+from .output import keep_aside, write_file
+from .records import RunError, read_report, record_of
 
 LARGE = 1 << 20
 OVERHEAD = 20
-"""A report of more than `LARGE` bytes is written again when so many times the seconds have passed that it took the last time."""
+"""A report of more than `LARGE` bytes is written again when so many times the seconds have passed that it took the last time.
+
+What a killed process (`kill -9`) loses then is what the report would have said of the images since: their energies and seconds.
+The images themselves and their settings are in their files; such as have no settings inside (`--no-metadata`) are made again.
+"""
 
 
 @dataclass
@@ -58,11 +62,13 @@ class Entries:
 class ReportFile:
     """The file: written whole each time, over an earlier one if that speaks of no other images.
 
-    `earlier`: what was there before, if it is a report. `aside`: where it is kept, if it has to be. `written`: whether this run
-    has written the file. `recorded`: the number of images in the report that this run wrote last.
+    `own`: whether a report is there, whole or damaged. `earlier`: what it says, if it is whole. `aside`: where it is kept, if it
+    has to be. `written`: whether this run has written the file. `recorded`: the number of images in the report that this run
+    wrote last.
     """
 
     path: Path
+    own: bool = False
     earlier: Mapping[str, Any] | None = None
     aside: Path | None = None
     written: bool = False
@@ -71,8 +77,9 @@ class ReportFile:
 
     def __post_init__(self) -> None:
         with suppress(RunError):  # not there, damaged, or changed by hand
-            read_record(self.path)
-            self.earlier = read_own(self.path)
+            found, self.own = read_report(self.path), True
+            record_of(self.path, found)
+            self.earlier = found
 
     @property
     def due(self) -> bool:

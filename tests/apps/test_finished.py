@@ -14,10 +14,11 @@ from click.testing import Result
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from lsregen.apps import run_report, work
+from lsregen.apps import output, records, run_report, work
 from lsregen.apps.metadata import encode_png, read_metadata
 from lsregen.apps.output import write_file
 from lsregen.extractors.segmenter import EMBEDDED
+from lsregen.framework import files as files_module
 from lsregen.framework import other_models
 from lsregen.framework import report as reports
 from lsregen.framework.hashes import folder_hashes
@@ -303,6 +304,38 @@ def test_seconds_and_passes_are_those_of_all_commands_together(run: Call, stand_
     assert report()["guided_passes"] == first["guided_passes"] + complete["guided_passes"] // 2
     assert report()["seconds"]["total"] > first["seconds"]["total"]
     assert report()["seconds"]["sample"] == pytest.approx(first["seconds"].get("sample", 0) + complete["seconds"]["sample"] / 2)
+
+
+def test_a_report_is_kept_aside_once_when_the_command_is_killed_between_the_copy_and_the_new_report(
+    run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(path: Path, data: bytes) -> None:
+        raise KeyboardInterrupt
+
+    run(*BASE, "--count", "2")
+    complete = report()
+    with monkeypatch.context() as patch:
+        patch.setattr(run_report, "write_file", killed)  # the copy is written, and not the new report
+        assert run("generate", "--name", "y").exit_code == 130
+    assert (report(), json.loads(Path("outputs/report-1.json").read_text())) == (complete, complete)
+    run("generate", "--name", "y")
+    assert [image["path"] for image in report()["images"]] == ["y-0.png"]
+    assert {path.name for path in Path("outputs").glob("report*")} == {"report.json", "report-1.json"}
+
+
+def test_every_report_is_read_once(run: Call, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("generate", "--name", "y")
+    run(*BASE, "--count", "2")
+    opened: list[str] = []
+
+    def watched(path: Path, *rest: Any) -> Any:
+        opened.append(path.name)
+        return files_module.read_json(path, *rest)
+
+    for module in (output, records):
+        monkeypatch.setattr(module, "read_json", watched)
+    assert "2 images finished before" in run(*BASE, "--count", "2").stderr
+    assert sorted(opened) == ["report-1.json", "report.json"]
 
 
 def test_a_damaged_report_is_kept_aside_and_believed_nothing(run: Call, stand_in: StandIn) -> None:
