@@ -43,7 +43,7 @@ def walk(model: LatentDiffusion, z: torch.Tensor, other: LatentDiffusion) -> tor
     ours, theirs = (each.bind([PROMPT], (), layouts, cfg=1.0, count=STEPS) for each in (model, other))
     for step in DDIM().schedule(model.noise_schedule, STEPS):
         # Of one branch: the weighted difference of two would magnify the rounding of both.
-        assert relative(theirs.predict(z, step).eps, ours.predict(z, step).eps) <= TRAJECTORY
+        assert near(theirs.predict(z, step).eps, ours.predict(z, step).eps)
         z = DDIM().step(z, denoiser.predict(z, step), step, None)
     return z
 
@@ -54,7 +54,8 @@ def test_ours_from_the_file_and_diffusers_from_the_folder_walk_alike(files: Path
 
     single: Any = CheckpointFile().load(files / f"{family}.safetensors", device="cpu", dtype="fp32")
     folder: Any = DiffusersFolder().load(folders / family, device="cpu", dtype="fp32")
-    z = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    # Four cells at the coarsest level: a norm of two values, as of one cell, divides by the difference of two that may be equal.
+    z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     ours = walk(single, z, folder)
     assert (folder.describe()["family"], folder.describe()["prediction"]) == (family, single.describe()["prediction"])
     if family == "gligen-text-image":  # its pipeline asks for the images that stand in the boxes
@@ -63,7 +64,7 @@ def test_ours_from_the_file_and_diffusers_from_the_folder_walk_alike(files: Path
     pipe.set_progress_bar_config(disable=True)
     grounded = {"gligen_phrases": list(BOXES), "gligen_boxes": list(BOXES.values())} if family == "gligen" else {}
     theirs = pipe(
-        PROMPT, height=64, width=64, latents=z, num_inference_steps=STEPS, guidance_scale=4.0, output_type="latent", **grounded
+        PROMPT, height=128, width=128, latents=z, num_inference_steps=STEPS, guidance_scale=4.0, output_type="latent", **grounded
     ).images
     assert relative(ours, theirs) <= TRAJECTORY
     image = torch.rand(1, 3, 64, 64)
