@@ -31,7 +31,7 @@ bad-input: $(VENV)/.installed-test
 # Killed at twenty random moments each, and repeated.
 kill: export LSREGEN_KILLS = 20
 kill: $(VENV)/.installed-test
-	$(BIN)/python -m pytest -q -m long tests/apps/test_killed.py
+	$(BIN)/python -m pytest -q -m long tests/apps/generating/test_killed.py
 
 # The tests that compare numbers, with other roundings (docs/explanation/numbers.md): perturbed, and as two other processors round.
 NUMERIC := tests/samplers tests/distances tests/extractors tests/parity \

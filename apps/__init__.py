@@ -1,1 +1,1 @@
-"""The doors of lsregen: the command line. `cli.py` is the entry point, every other command has a file of its own."""
+"""The doors of lsregen: the command line. `cli.py` is the entry point, its table says where every command is."""

@@ -12,20 +12,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..framework.calls import out_of_memory
 from ..framework.errors import ConfigError, LayoutError, nearest
 from ..framework.files import look, reason
-from ..framework.formats import MASK_FORM
-from ..framework.items import Size
-from ..framework.layout import BOX_FORM, Layout, Region, parse_box
-from ..framework.packing import MOST_PIXELS
+from ..framework.layout.image_files import MOST_PIXELS
+from ..framework.layout.regions import BOX_FORM, Layout, Region, parse_box
+from ..framework.layout_files.formats import MASK_FORM
+from ..framework.layout_files.item import Size
+from ..framework.plugins.calls import out_of_memory
 from .output import OutputError
 
 if TYPE_CHECKING:
-    from ..framework.config import ResolvedConfig
-    from ..framework.plugins import Plugins
+    from ..framework.config.resolve import ResolvedConfig
+    from ..framework.plugins.registry import Plugins
     from ..framework.types import Model
-    from .job import Job
 
 LONGEST_SHOWN = 80  # characters of a name, in a message
 PIXELS = re.compile(r"; these look like pixels: .*")  # what the framework says to those who write Python or files
@@ -104,7 +103,7 @@ def check_regions(config: ResolvedConfig, layout: Layout, where: str, *, listed:
             raise ConfigError(f"{term_where}: no phrase to look at; {cure}")
 
 
-def check_boxes(guidance: str | None, job: Job, layouts: Sequence[Layout], model: Model) -> None:
+def check_boxes(guidance: str | None, pulled: bool, layouts: Sequence[Layout], model: Model) -> None:
     """Whether boxes have someone to look at them; warns where a file may mean that they have none.
 
     `guidance`: as it was given, if any was.
@@ -112,10 +111,10 @@ def check_boxes(guidance: str | None, job: Job, layouts: Sequence[Layout], model
     Raises:
         ConfigError: a preset leaves them to a model that does not see them.
     """
-    from ..framework.unused import check_seen, pulls_nothing
+    from ..framework.pipeline.preflight import check_seen, pulls_nothing
 
     boxed = any(layout.boxed for layout in layouts)
-    if boxed and not job.pulled and guidance not in (None, "none"):
+    if boxed and not pulled and guidance not in (None, "none"):
         check_seen(model, guidance)
         if "grounding" not in model.describe():
             click.echo(f"Warning: {pulls_nothing(guidance, model)}", err=True)

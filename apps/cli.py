@@ -15,7 +15,7 @@ import click
 
 from ..framework.errors import LsregenError, PluginError, nearest
 from ..framework.files import reason
-from ..framework.plugins import allowed_packages, normalised
+from ..framework.plugins.registry import allowed_packages, normalised
 from .interrupts import INTERRUPTED, interrupt_on_sigterm
 from .streams import UNWRITTEN, outlast, unwritten
 
@@ -34,10 +34,18 @@ COMMANDS: Mapping[str, str] = {
     "study": "Make a blind user study of two methods as one page, and score its answers.",
     "tokens": "Show how a model splits a prompt into tokens.",
 }
-"""lsregen's own commands, each the `command` of the module of that name, and what the list of commands says of them."""
+"""lsregen's own commands, each the `command` of a module, and what the list of commands says of them."""
+
+HOMES: Mapping[str, str] = {
+    "evaluate": ".evaluating.evaluate",
+    "generate": ".generating.generate",
+    "show": ".showing.show",
+    "study": ".evaluating.study",
+}
+"""The modules of commands that are not in a file of their own name beside this one."""
 
 LIBRARY = __name__.partition(".")[0]
-LIBRARY_SAYS = "lsregen.models.conditioning"  # the logger that says it to those who write Python
+LIBRARY_SAYS = "lsregen.models.runtime.conditioning"  # the logger that says it to those who write Python
 
 
 class Failure(click.ClickException):
@@ -64,7 +72,7 @@ class LazyGroup(NamingGroup):
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name in COMMANDS:
-            return import_module(f".{cmd_name}", __package__).command
+            return import_module(HOMES.get(cmd_name, f".{cmd_name}"), __package__).command
         found = third_party().get(cmd_name)
         return load_command(found) if found else None
 
@@ -110,7 +118,7 @@ def _warnings_said() -> Generator[None, None, None]:
 def third_party() -> dict[str, list[EntryPoint]]:
     """The commands of other packages by name, not loaded; those that have a name of lsregen's own are never run.
 
-    The environment variable that limits plugins (`framework/plugins.py`) limits commands too.
+    The environment variable that limits plugins (`framework/plugins/registry.py`) limits commands too.
     """
     allowed = allowed_packages()
     found: dict[str, list[EntryPoint]] = {}

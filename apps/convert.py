@@ -29,7 +29,7 @@ def command(source: Path, out: Path, family: str | None, prediction_type: str | 
     lsregen convert diffusion_pytorch_model.bin gligen
     lsregen generate --model gligen ...
     """
-    from ..framework.plugins import discover
+    from ..framework.plugins.registry import discover
 
     if (place := look(source)).kind not in ("file", "folder"):
         raise ConfigError(

@@ -12,7 +12,7 @@ from .option_types import NAME
 from .streams import stdout_kept
 
 if TYPE_CHECKING:
-    from ..framework.inspection import Component, Inspection
+    from ..framework.plugins.inspection import Component, Inspection
 
 
 @click.command()
@@ -25,7 +25,7 @@ def command(model: str, as_json: bool) -> None:
     lsregen inspect shapeworld-base
     lsregen inspect v1-5-pruned-emaonly.safetensors
     """
-    from ..framework.plugins import discover
+    from ..framework.plugins.registry import discover
 
     with stdout_kept() as echo:
         found = discover().inspect_model(model)

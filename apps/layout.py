@@ -14,8 +14,8 @@ from .cli import NamingGroup
 from .option_types import NAME, PATH
 
 if TYPE_CHECKING:
-    from ..framework.items import Dropped, Item, Items
-    from ..framework.layout import Region
+    from ..framework.layout.regions import Region
+    from ..framework.layout_files.item import Dropped, Item, Items
 
 BY_ENDING = {".json": "lsregen", ".jsonl": "jsonl", ".txt": "yolo", "": "yolo"}
 """What is written if nothing is said, by the ending of the file; a name without one is a folder."""
@@ -64,7 +64,7 @@ def convert(source: Path, target: Path, to: str | None, force: bool, **options: 
     lsregen layout convert instances.json prompts.jsonl
     lsregen layout convert labels/ boxes.json --to coco --size 640x480
     """
-    from ..framework.formats import encode_layouts
+    from ..framework.layout_files.formats import encode_layouts
 
     to = to or BY_ENDING.get(target.suffix)
     if to is None:
@@ -99,7 +99,7 @@ def show(source: Path, **options: Any) -> None:
 
 
 def _read(source: Path, from_: str | None, size: str | None, classes: Path | None, on_bad_box: str) -> Items:
-    from ..framework.formats import read_layouts
+    from ..framework.layout_files.formats import read_layouts
 
     sides = None
     if size is not None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from ..framework.items import SEEDS
-from ..framework.values import MOST_ITEMS, MOST_STEPS
+from ..framework.config.values import MOST_ITEMS, MOST_STEPS
+from ..framework.layout_files.item import SEEDS
 
 
 class Finite(click.FloatRange):

@@ -14,9 +14,10 @@ from warnings import catch_warnings, simplefilter
 
 from ..framework.errors import LsregenError
 from ..framework.files import is_file, locked, make_folder, read_json, reason, write_whole
-from ..framework.packing import MOST_PIXELS
+from ..framework.layout.image_files import MOST_PIXELS
 
 FORMAT = "lsregen-report"
+RESULT = "result.json"  # the scores of a run, in its folder `scores`
 """The `format` of a report.json, by which lsregen knows its own files."""
 SOFTWARE = "lsregen"
 LOCK = ".lsregen.lock"

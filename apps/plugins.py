@@ -12,15 +12,15 @@ import click
 from .streams import stdout_kept
 
 if TYPE_CHECKING:
-    from ..framework.options import Option
-    from ..framework.plugins import Plugins, Registered
+    from ..framework.config.options import Option
+    from ..framework.plugins.registry import Plugins, Registered
 
 
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def command(as_json: bool) -> None:
     """List extractors, distances, samplers, models and detectors, with their options."""
-    from ..framework.plugins import discover
+    from ..framework.plugins.registry import discover
 
     with stdout_kept() as echo:
         plugins = discover()
@@ -70,8 +70,8 @@ def listing(plugins: Plugins) -> Iterator[str]:
 
 def schedule_options() -> tuple[Option, ...]:
     """The options of every term, whatever its extractor and distance."""
-    from ..framework.options import describe_options
-    from ..framework.schedule import Schedule
+    from ..framework.config.options import describe_options
+    from ..framework.guidance.schedule import Schedule
 
     return describe_options(Schedule)
 
@@ -103,6 +103,6 @@ def help_of(plugin: Registered) -> str:
 
 def options_of(plugin: Registered) -> tuple[Option, ...]:
     """The options that a configuration can set; a model has none."""
-    from ..framework.options import describe_options
+    from ..framework.config.options import describe_options
 
     return describe_options(plugin.cls) if plugin.kind != "model" else ()

@@ -12,7 +12,8 @@ import click
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def command(name: str | None, as_json: bool) -> None:
     """List the guidance presets, or show the one called NAME as YAML, to change and use with --guidance FILE.yaml."""
-    from ..framework.config import load_preset, load_yaml, presets
+    from ..framework.config.presets import load_preset, presets
+    from ..framework.config.yaml_text import load_yaml
 
     if name is not None:
         config = load_preset(name)  # for its error, too: it names the nearest preset

@@ -20,8 +20,8 @@ def command(prompt: str, model: str | None) -> None:
     check_text("PROMPT", prompt, needed=True)
     if model is not None:
         check_model(model)
-    from ..framework.pipeline import DEFAULT_MODEL, Pipeline
-    from ..framework.plugins import discover
+    from ..framework.pipeline.pipeline import DEFAULT_MODEL, Pipeline
+    from ..framework.plugins.registry import discover
 
     with stdout_kept() as echo:
         plugins, model = discover(), model or DEFAULT_MODEL

@@ -13,13 +13,12 @@ from pathlib import Path
 import click
 import torch
 
+from benchmarks.outline import Cost, counted
+from benchmarks.records import Record, Row, print_rows
+from benchmarks.reference import Reference
+from benchmarks.subjects import Subject, one_run, outlined
 from lsregen.framework import Guidance, GuidanceRun, Run
-from lsregen.models.memory import MEMORY, set_memory
-
-from .outline import Cost, counted
-from .records import Record, Row, print_rows
-from .reference import Reference
-from .subjects import Subject, one_run, outlined
+from lsregen.models.networks.checkpointing import MEMORY, set_memory
 
 GIB = 2**30
 MODES = tuple(MEMORY)

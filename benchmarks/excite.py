@@ -13,13 +13,12 @@ from types import SimpleNamespace
 import torch
 from torch import Tensor
 
-from lsregen.models.latent_diffusion import LatentDiffusion
-
-from .clock import Timing, alternating, quotient
-from .records import Row
-from .reference import network, published
-from .step import one_step
-from .subjects import LAYOUT, Subject, made_in, one_run, with_random_weights
+from benchmarks.clock import Timing, alternating, quotient
+from benchmarks.records import Row
+from benchmarks.reference import network, published
+from benchmarks.step import one_step
+from benchmarks.subjects import LAYOUT, Subject, made_in, one_run, with_random_weights
+from lsregen.models.runtime.latent_diffusion import LatentDiffusion
 
 PRESET = "attend-and-excite"
 ONE_UPDATE = ("guidance.semantic.refine={}",)

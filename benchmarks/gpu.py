@@ -22,16 +22,15 @@ from typing import Any
 import click
 import torch
 
-from lsregen.evaluation.protocol.maker import answers
+from benchmarks import excite, image, parity, step
+from benchmarks.clock import alternating
+from benchmarks.records import Record, Row, device_name, print_rows
+from benchmarks.reference import STRENGTH, Reference
+from benchmarks.subjects import Subject, one_run, plugins, with_random_weights
+from lsregen.evaluation.runs.worker import answers
 from lsregen.framework import ConfigError, Pipeline, presets
-from lsregen.framework.config import load_preset
-from lsregen.models.devices import resolve
-
-from . import excite, image, parity, step
-from .clock import alternating
-from .records import Record, Row, device_name, print_rows
-from .reference import STRENGTH, Reference
-from .subjects import Subject, one_run, plugins, with_random_weights
+from lsregen.framework.config.presets import load_preset
+from lsregen.models.runtime.devices import resolve
 
 DTYPES = ("fp32", "fp16", "bf16")
 BASE = "shapeworld-base"

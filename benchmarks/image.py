@@ -8,15 +8,14 @@ from typing import Any
 
 import click
 
+from benchmarks.clock import Timing, alternating, quotient
+from benchmarks.records import Record, Row, device_name, print_rows
+from benchmarks.reference import Reference
+from benchmarks.subjects import LAYOUT, PROMPT, UNETS, Subject, one_run, plugins, with_random_weights
 from lsregen.framework import Pipeline, presets
-from lsregen.framework.config import load_preset
-from lsregen.models.devices import resolve
-from lsregen.models.latent_diffusion import LatentDiffusion
-
-from .clock import Timing, alternating, quotient
-from .records import Record, Row, device_name, print_rows
-from .reference import Reference
-from .subjects import LAYOUT, PROMPT, UNETS, Subject, one_run, plugins, with_random_weights
+from lsregen.framework.config.presets import load_preset
+from lsregen.models.runtime.devices import resolve
+from lsregen.models.runtime.latent_diffusion import LatentDiffusion
 
 LAYOUT_GUIDANCE = "layout-guidance"
 EVERY_UPDATE = ("guidance.layout.stop_below=null",)  # as many passes on both sides, whatever the weights

@@ -16,13 +16,12 @@ from pathlib import Path
 import click
 import torch
 
-from lsregen.models.checkpoint import fill, load_weights, save_component
-from lsregen.models.configs import unet_config
-from lsregen.models.unet import UNet
-from lsregen.models.weight_files import find_weights
-
-from .records import Record, Row, print_rows
-from .subjects import UNETS, made_in
+from benchmarks.records import Record, Row, print_rows
+from benchmarks.subjects import UNETS, made_in
+from lsregen.models.networks.unet import UNet
+from lsregen.models.weights.checkpoint import fill, load_weights, save_component
+from lsregen.models.weights.configs import unet_config
+from lsregen.models.weights.weight_files import find_weights
 
 FAMILY, GIB, GOAL = "SDXL", 2**30, 1.15
 POLL = 0.002  # seconds

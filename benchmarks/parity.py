@@ -19,12 +19,11 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
+from benchmarks.records import Row
+from benchmarks.subjects import LAYOUT, PROMPT
 from lsregen.framework import Pipeline
 from lsregen.framework.types import StepReport
-from lsregen.models.latent_diffusion import LatentDiffusion
-
-from .records import Row
-from .subjects import LAYOUT, PROMPT
+from lsregen.models.runtime.latent_diffusion import LatentDiffusion
 
 STEPS = 20
 NUDGE = 1e-5

@@ -15,12 +15,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from benchmarks.outline import without_numbers
+from benchmarks.subjects import LAYOUT, PROMPT, Subject, Words, made_in
 from lsregen.framework import rasterise
-from lsregen.models.configs import unet_config, unet_values
-from lsregen.models.latent_diffusion import LatentDiffusion
-
-from .outline import without_numbers
-from .subjects import LAYOUT, PROMPT, Subject, Words, made_in
+from lsregen.models.runtime.latent_diffusion import LatentDiffusion
+from lsregen.models.weights.configs import unet_config, unet_values
 
 # The first up block with attention, by family.
 READ = {"SD 1.5": ("mid_block.*", "up_blocks.1.*"), "SDXL": ("mid_block.*", "up_blocks.0.*")}

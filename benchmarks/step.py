@@ -8,15 +8,14 @@ from pathlib import Path
 import click
 import torch
 
-from lsregen.models.devices import resolve
-from lsregen.models.latent_diffusion import LatentDiffusion
-from lsregen.models.memory import set_memory
-
-from .clock import Timing, alternating, quotient
-from .count import MODES, ONE_UPDATE, SHARED
-from .records import Record, Row, device_name, print_rows
-from .reference import Reference
-from .subjects import UNETS, Subject, one_run, with_random_weights
+from benchmarks.clock import Timing, alternating, quotient
+from benchmarks.count import MODES, ONE_UPDATE, SHARED
+from benchmarks.records import Record, Row, device_name, print_rows
+from benchmarks.reference import Reference
+from benchmarks.subjects import UNETS, Subject, one_run, with_random_weights
+from lsregen.models.networks.checkpointing import set_memory
+from lsregen.models.runtime.devices import resolve
+from lsregen.models.runtime.latent_diffusion import LatentDiffusion
 
 GIB = 2**30
 GOALS = {"SD 1.5": 1.7, "SDXL": 2.0}  # guided step / plain step

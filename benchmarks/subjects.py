@@ -11,15 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.outline import without_numbers
 from lsregen.framework import Guidance, Layout, NoiseSchedule, Piece, Pipeline, Run, TokenTable, discover
-from lsregen.models.autoencoder import Autoencoder, AutoencoderConfig
-from lsregen.models.conditioning import Conditioning
-from lsregen.models.configs import unet_config
-from lsregen.models.latent_diffusion import LatentDiffusion
-from lsregen.models.memory import set_memory
-from lsregen.models.unet import UNet
-
-from .outline import without_numbers
+from lsregen.models.networks.autoencoder import Autoencoder, AutoencoderConfig
+from lsregen.models.networks.checkpointing import set_memory
+from lsregen.models.networks.unet import UNet
+from lsregen.models.runtime.conditioning import Conditioning
+from lsregen.models.runtime.latent_diffusion import LatentDiffusion
+from lsregen.models.weights.configs import unet_config
 
 PROMPT = "a red circle and a blue square"
 LAYOUT = Layout.from_boxes({"red circle": (0.05, 0.1, 0.45, 0.5), "blue square": (0.55, 0.5, 0.95, 0.9)})

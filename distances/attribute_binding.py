@@ -9,8 +9,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError
-from ..framework.options import check_options, option
 from ..framework.types import Energy, Features, Maps
 
 FLOOR = 1e-6  # share of an even spread that is mixed into every map: a logarithm of zero pulls without end

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 import torch
 
+from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError
-from ..framework.options import check_options, option
-from ..framework.reduce import mean_present, over_groups
+from ..framework.reductions import mean_present, over_groups
 from ..framework.types import Energy, Features, PerSample
 
 

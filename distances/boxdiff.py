@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError
-from ..framework.options import check_options, option
-from ..framework.reduce import max_present, over_groups
+from ..framework.reductions import max_present, over_groups
 from ..framework.types import Energy, Features
 
 HAIR = 1e-5  # a cell that is half covered is inside, whichever way its share was rounded

@@ -8,9 +8,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError
-from ..framework.options import check_options, option
-from ..framework.reduce import mean_present, over_groups
+from ..framework.reductions import mean_present, over_groups
 from ..framework.types import Energy, Features, Maps
 
 EDGE = 1e-3  # shares are kept this far from 0 and 1, as published: a logarithm has no pull beyond

@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import torch
 
+from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError, nearest
-from ..framework.options import check_options, option
 from ..framework.types import Energy, Features
 
 REDUCTIONS = ("sum", "mean")

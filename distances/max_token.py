@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from ..framework.options import check_options, option
-from ..framework.reduce import max_present, over_groups
+from ..framework.config.options import check_options, option
+from ..framework.reductions import max_present, over_groups
 from ..framework.types import Energy, Features
 
 

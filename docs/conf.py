@@ -14,8 +14,8 @@ from sphinx.util.docutils import SphinxDirective
 
 from lsregen.apps.plugins import help_of, options_of
 from lsregen.framework import discover
-from lsregen.framework.config import load_preset, presets
-from lsregen.framework.plugins import Registered
+from lsregen.framework.config.presets import load_preset, presets
+from lsregen.framework.plugins.registry import Registered
 from lsregen.framework.testing import (
     DETECTOR_PROPERTIES,
     DISTANCE_PROPERTIES,

@@ -17,8 +17,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from lsregen.evaluation.shapeworld import sample_scene
 from lsregen.framework import Layout, Pipeline, Result
-from lsregen.framework.config import parse_yaml
-from lsregen.framework.pipeline import GuidanceLike
+from lsregen.framework.config.yaml_text import parse_yaml
+from lsregen.framework.pipeline.pipeline import GuidanceLike
 
 HOME = Path(__file__).parent
 CENTRE = HOME.parent / "examples" / "lsregen-centre" / "centre.yaml"

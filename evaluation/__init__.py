@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 
-from ..framework.hookspecs import hookimpl
+from ..framework.plugins.hookspecs import hookimpl
 
 
 @hookimpl
 def register_detectors(register: Callable[[str, type], None]) -> None:
-    from .protocol.detectors import ShapeWorldDetector, TransformersDetector
+    from .instruments.detectors import ShapeWorldDetector, TransformersDetector
 
     register("shapeworld", ShapeWorldDetector)
     register("transformers", TransformersDetector)

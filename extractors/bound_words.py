@@ -12,11 +12,11 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError, PhraseError
-from ..framework.layout import Layout
-from ..framework.options import check_options, option
-from ..framework.taps import TapPoint, select_layers
-from ..framework.tokens import TokenTable
+from ..framework.layout.regions import Layout
+from ..framework.layout.tokens import TokenTable
+from ..framework.sampling.taps import TapPoint, select_layers
 from ..framework.types import Features, Maps, Needs, Run, TapRequest, View
 from .cross_attention import mean_of_equal_grids
 

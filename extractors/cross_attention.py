@@ -10,12 +10,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError, nearest
-from ..framework.layout import Layout
-from ..framework.options import check_options, option
-from ..framework.rasters import rasterise
-from ..framework.taps import TapPoint, select_layers
-from ..framework.tokens import TokenTable
+from ..framework.layout.rasters import rasterise
+from ..framework.layout.regions import Layout
+from ..framework.layout.tokens import TokenTable
+from ..framework.sampling.taps import TapPoint, select_layers
 from ..framework.types import Features, Maps, Needs, Run, TapRequest, View
 from .smoothing import KERNELS, smooth
 

@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError, nearest
-from ..framework.images import noised
-from ..framework.layout import Layout
-from ..framework.options import check_options, option
-from ..framework.rasters import rasterise
+from ..framework.layout.rasters import rasterise
+from ..framework.layout.regions import Layout
+from ..framework.sampling.image_to_image import noised
 from ..framework.types import Features, Image, Latents, Needs, Run, Step, View
 from .smoothing import smooth
 

@@ -13,13 +13,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..framework.arguments import checked_whole
+from ..framework.config.arguments import checked_whole
+from ..framework.config.options import convert
+from ..framework.config.values import MOST_SIDE
 from ..framework.errors import CheckpointError, ConfigError, LsregenError, PhraseError, nearest, shown
 from ..framework.files import is_file, read_json
-from ..framework.folders import MOST_SETTINGS, network_of, without_bars
-from ..framework.options import convert
+from ..framework.hf_folders import MOST_SETTINGS, network_of, without_bars
 from ..framework.types import Image
-from ..framework.values import MOST_SIDE
 
 EMBEDDED: Mapping[str, Path] = MappingProxyType({"shapeworld-segmenter": Path(__file__).parent / "shapeworld-segmenter"})
 """Models that ship with the package, by name; anything else is a folder."""

@@ -36,37 +36,30 @@ a package, complete. Names are imported on first use, so that importing this mod
 
 from __future__ import annotations
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from .lazy import lazily
 
 if TYPE_CHECKING:
-    from .config import load_preset, presets
-    from .detection import Detected, Detector, LoadedDetector
-    from .errors import (
-        CheckpointError,
-        ConfigError,
-        LayoutError,
-        LsregenError,
-        NonFiniteError,
-        PhraseError,
-        PluginError,
-    )
-    from .formats import mask_region, read_layouts, write_layouts
-    from .guidance import Guidance, GuidanceRun, LogEntry, Term
-    from .hookspecs import hookimpl
-    from .items import Dropped, Item, Items
-    from .layout import Box, Layout, Region, parse_box
-    from .loop import OnStep, sample
-    from .masks import read_mask
-    from .options import option
-    from .pipeline import Pipeline
-    from .plugins import Plugins, discover
-    from .rasters import rasterise
-    from .reduce import max_present, mean_present, over_groups
-    from .report import Report, Result
-    from .schedule import Schedule
-    from .taps import TapLayer, TapPoint, Taps, select_layers
-    from .tokens import Piece, TokenTable
+    from .config.options import option
+    from .config.presets import load_preset, presets
+    from .errors import CheckpointError, ConfigError, LayoutError, LsregenError, NonFiniteError, PhraseError, PluginError
+    from .guidance.run import Guidance, GuidanceRun, LogEntry, Term
+    from .guidance.schedule import Schedule
+    from .layout.masks import read_mask
+    from .layout.rasters import rasterise
+    from .layout.regions import Box, Layout, Region, parse_box
+    from .layout.tokens import Piece, TokenTable
+    from .layout_files.formats import mask_region, read_layouts, write_layouts
+    from .layout_files.item import Dropped, Item, Items
+    from .pipeline.pipeline import Pipeline
+    from .pipeline.report import Report, Result
+    from .plugins.detection import Detected, Detector, LoadedDetector
+    from .plugins.hookspecs import hookimpl
+    from .plugins.registry import Plugins, discover
+    from .reductions import max_present, mean_present, over_groups
+    from .sampling.loop import OnStep, sample
+    from .sampling.taps import TapLayer, TapPoint, Taps, select_layers
     from .types import (
         Denoiser,
         Distance,
@@ -89,48 +82,38 @@ if TYPE_CHECKING:
         View,
     )
 
-_HOMES = {
-    "config": "load_preset presets",
-    "detection": "Detected Detector LoadedDetector",
+HOMES = {
+    "config.options": "option",
+    "config.presets": "load_preset presets",
     "errors": "CheckpointError ConfigError LayoutError LsregenError NonFiniteError PhraseError PluginError",
-    "formats": "mask_region read_layouts write_layouts",
-    "guidance": "Guidance GuidanceRun LogEntry Term",
-    "hookspecs": "hookimpl",
-    "items": "Dropped Item Items",
-    "layout": "Box Layout Region parse_box",
-    "loop": "OnStep sample",
-    "masks": "read_mask",
-    "options": "option",
-    "pipeline": "Pipeline",
-    "plugins": "Plugins discover",
-    "rasters": "rasterise",
-    "reduce": "max_present mean_present over_groups",
-    "report": "Report Result",
-    "schedule": "Schedule",
-    "taps": "TapLayer TapPoint Taps select_layers",
-    "tokens": "Piece TokenTable",
-    "types": "Denoiser Distance Energy FeatureExtractor Features Image Latents Maps Model Needs NoiseSchedule PerSample "
-    "Prediction Run Sampler Step StepReport TapRequest View",
+    "guidance.run": "Guidance GuidanceRun LogEntry Term",
+    "guidance.schedule": "Schedule",
+    "layout.masks": "read_mask",
+    "layout.rasters": "rasterise",
+    "layout.regions": "Box Layout Region parse_box",
+    "layout.tokens": "Piece TokenTable",
+    "layout_files.formats": "mask_region read_layouts write_layouts",
+    "layout_files.item": "Dropped Item Items",
+    "pipeline.pipeline": "Pipeline",
+    "pipeline.report": "Report Result",
+    "plugins.detection": "Detected Detector LoadedDetector",
+    "plugins.hookspecs": "hookimpl",
+    "plugins.registry": "Plugins discover",
+    "reductions": "max_present mean_present over_groups",
+    "sampling.loop": "OnStep sample",
+    "sampling.taps": "TapLayer TapPoint Taps select_layers",
+    "types": "Denoiser Distance Energy FeatureExtractor Features Image Latents Maps Model Needs NoiseSchedule "
+    "PerSample Prediction Run Sampler Step StepReport TapRequest View",
 }
-_HOME_OF = {name: module for module, names in _HOMES.items() for name in names.split()}
 
 __all__ = [  # noqa: RUF022 (in the order of their homes)
-    "CheckpointError", "ConfigError", "LayoutError", "LsregenError", "NonFiniteError", "PhraseError", "PluginError",
-    "load_preset", "presets", "Detected", "Detector", "LoadedDetector",
-    "mask_region", "read_layouts", "write_layouts", "Guidance", "GuidanceRun", "LogEntry", "Term", "hookimpl",
-    "Dropped", "Item", "Items", "Box", "Layout", "Region", "parse_box", "rasterise", "OnStep", "sample", "read_mask",
-    "option", "Pipeline", "Plugins", "discover", "max_present", "mean_present", "over_groups",
-    "Report", "Result", "Schedule", "TapLayer", "TapPoint", "Taps", "select_layers", "Piece", "TokenTable",
-    "Denoiser", "Distance", "Energy", "FeatureExtractor", "Features", "Image", "Latents", "Maps", "Model", "Needs",
-    "NoiseSchedule", "PerSample", "Prediction", "Run", "Sampler", "Step", "StepReport", "TapRequest", "View",
+    "option", "load_preset", "presets", "CheckpointError", "ConfigError", "LayoutError", "LsregenError", "NonFiniteError",
+    "PhraseError", "PluginError", "Guidance", "GuidanceRun", "LogEntry", "Term", "Schedule", "read_mask", "rasterise",
+    "Box", "Layout", "Region", "parse_box", "Piece", "TokenTable", "mask_region", "read_layouts", "write_layouts",
+    "Dropped", "Item", "Items", "Pipeline", "Report", "Result", "Detected", "Detector", "LoadedDetector", "hookimpl",
+    "Plugins", "discover", "max_present", "mean_present", "over_groups", "OnStep", "sample", "TapLayer", "TapPoint", "Taps",
+    "select_layers", "Denoiser", "Distance", "Energy", "FeatureExtractor", "Features", "Image", "Latents", "Maps", "Model",
+    "Needs", "NoiseSchedule", "PerSample", "Prediction", "Run", "Sampler", "Step", "StepReport", "TapRequest", "View",
 ]  # fmt: skip
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME_OF:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME_OF[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOME_OF])
+__getattr__, __dir__ = lazily(__name__, HOMES)

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol, TypeAlias
 import torch
 from torch import Tensor
 
-from .calls import calling
+from .config.options import check_options
 from .errors import ConfigError
-from .options import check_options
-from .taps import TapLayer, TapPoint, TapRequest, Taps
+from .plugins.calls import calling
+from .sampling.taps import TapLayer, TapPoint, TapRequest, Taps
 
 if TYPE_CHECKING:
-    from .layout import Layout
-    from .tokens import TokenTable
+    from .layout.regions import Layout
+    from .layout.tokens import TokenTable
 
 Latents: TypeAlias = Annotated[Tensor, "b c h w"]
 Image: TypeAlias = Annotated[Tensor, "b 3 H W, in [0, 1]"]

@@ -11,18 +11,17 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from ..framework.arguments import checked
+from ..framework.config.arguments import checked
 from ..framework.errors import CheckpointError, ConfigError
 from ..framework.files import is_folder, reason
-from ..framework.hookspecs import hookimpl
+from ..framework.plugins.hookspecs import hookimpl
+from .weights.names import INDEX, PICKLES, SAFE
 
 if TYPE_CHECKING:
-    from ..framework.hookspecs import ModelLoader
-    from ..framework.inspection import Inspection
+    from ..framework.plugins.hookspecs import ModelLoader
+    from ..framework.plugins.inspection import Inspection
     from ..framework.types import Model
 
-INDEX = "model_index.json"
-SAFE, PICKLES = ".safetensors", (".ckpt", ".pt", ".pth", ".bin")
 EMBEDDED = Path(__file__).parent / "shapeworld"
 
 
@@ -46,7 +45,7 @@ class DiffusersFolder:
 
     def fetch(self, name: str, *, revision: str | None = None, variant: str | None = None) -> Path | None:
         """The folder of a model of the Hugging Face hub, downloaded if it must be; see `hub.fetch_folder`."""
-        from .hub import fetch_folder
+        from .weights.hub import fetch_folder
 
         return fetch_folder(name, revision, variant)
 
@@ -70,10 +69,10 @@ class DiffusersFolder:
 
         Args:
             device, dtype: names, as `devices.resolve` takes them.
-            vae: an autoencoder to take instead of the folder's own; see `sources.with_autoencoder`.
+            vae: an autoencoder to take instead of the folder's own; see `part_sources.with_autoencoder`.
             prediction_type: `epsilon` or `v_prediction`, if its scheduler says something else.
             grounding: of a GLIGEN model, the share of the steps, from the first, in which it sees the boxes; else its own.
-            memory: what guided passes keep, `fast`, `balanced` or `low`; see `memory.MEMORY`.
+            memory: what guided passes keep, `fast`, `balanced` or `low`; see `checkpointing.MEMORY`.
             tiling, tile: when the autoencoder works piece by piece, `auto`, `on` or `off`; see `tiling.make_tiling`.
             offload: whether the networks wait in the CPU's memory, and come to the device when they are needed.
             variant: of the weights, such as `fp16`; None for the plain ones, else whichever there are.
@@ -84,10 +83,10 @@ class DiffusersFolder:
         """
         if variant is not None and not variant.strip():
             raise ConfigError(f"variant: {variant!r} is empty; give a name, or leave it out")
-        from .assemble import Dials, build_model
-        from .devices import resolve
-        from .diffusers_folder import read_folder
-        from .sources import with_autoencoder, with_prediction
+        from .runtime.assemble import Dials, build_model
+        from .runtime.devices import resolve
+        from .weights.diffusers_folder import read_folder
+        from .weights.part_sources import with_autoencoder, with_prediction
 
         place, precision = resolve(device, dtype)
         with _readable(path):
@@ -99,7 +98,7 @@ class DiffusersFolder:
 
     def inspect(self, path: Path) -> Inspection:
         """What a folder is; see `inspect.inspect_folder`."""
-        from .inspect import inspect_folder
+        from .weights.inspect import inspect_folder
 
         with _readable(path):
             return inspect_folder(path)
@@ -107,7 +106,7 @@ class DiffusersFolder:
     @checked
     def convert(self, path: Path, out: Path, *, family: str | None = None, prediction_type: str | None = None) -> tuple[str, ...]:
         """Write a folder of pickles again with safetensors; see `convert.convert_folder`. `family` is for single files alone."""
-        from .convert import convert_folder
+        from .weights.convert import convert_folder
 
         if family is not None:
             raise CheckpointError(f"{path}: family is {family!r}, but a folder of diffusers says itself what it is; leave it out")
@@ -117,7 +116,7 @@ class DiffusersFolder:
 
     def explain(self, path: Path) -> str | None:
         """Why a path that is no such folder might have been taken for one; see `explain.explain`."""
-        from .explain import explain
+        from .weights.explain import explain
 
         with _readable(path):
             return explain(path)
@@ -130,7 +129,7 @@ class CheckpointFile:
 
     def recognises(self, path: Path) -> bool:
         """Whether `path` is a file of weights, by its ending or by how it begins."""
-        from .headers import holds_weights
+        from .weights.headers import holds_weights
 
         return (path.suffix.lower() in (SAFE, *PICKLES) and not is_folder(path)) or holds_weights(path)
 
@@ -154,7 +153,7 @@ class CheckpointFile:
 
         Args:
             device, dtype: names, as `devices.resolve` takes them.
-            vae: an autoencoder to take instead of the file's own; see `sources.with_autoencoder`.
+            vae: an autoencoder to take instead of the file's own; see `part_sources.with_autoencoder`.
             family, prediction_type: override what was recognised; see `single_file.open_single_file`.
             grounding, memory, tiling, tile, offload: as `DiffusersFolder.load`.
 
@@ -162,9 +161,9 @@ class CheckpointFile:
             ConfigError: no such device or dtype, or an argument of another type.
             CheckpointError: the file cannot be used, or is a pickle.
         """
-        from .assemble import Dials, build_model
-        from .devices import resolve
-        from .sources import read_file
+        from .runtime.assemble import Dials, build_model
+        from .runtime.devices import resolve
+        from .weights.part_sources import read_file
 
         place, precision = resolve(device, dtype)
         with _readable(path):
@@ -174,7 +173,7 @@ class CheckpointFile:
 
     def inspect(self, path: Path) -> Inspection:
         """What a file is; see `inspect.inspect_file`."""
-        from .inspect import inspect_file
+        from .weights.inspect import inspect_file
 
         with _readable(path):
             return inspect_file(path)
@@ -182,7 +181,7 @@ class CheckpointFile:
     @checked
     def convert(self, path: Path, out: Path, *, family: str | None = None, prediction_type: str | None = None) -> tuple[str, ...]:
         """Write it as a folder of diffusers; see `convert.convert_file`."""
-        from .convert import convert_file
+        from .weights.convert import convert_file
 
         with _readable(path):
             return convert_file(path, out, family=family, prediction_type=prediction_type)

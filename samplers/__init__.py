@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ..framework.hookspecs import hookimpl
+from ..framework.plugins.hookspecs import hookimpl
 from ..framework.types import Sampler
 from .ddim import DDIM
 from .ddpm import DDPM
+
+__all__ = ["DDIM", "DDPM"]
 
 
 @hookimpl

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError
-from ..framework.options import check_options, option
 from ..framework.types import Latents, NoiseSchedule, Prediction, Step
-from .schedule import steps
+from .timesteps import steps
 
 
 def posterior_std(step: Step) -> float:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ..framework.types import Latents, NoiseSchedule, Prediction, Step
 from .ddim import invert, posterior_std, require_noise
-from .schedule import chained_steps
+from .timesteps import chained_steps
 
 
 @dataclass(frozen=True)

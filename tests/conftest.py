@@ -10,7 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
-from .rounding import pytest_addoption, pytest_runtest_protocol
+from tests.rounding import pytest_addoption, pytest_runtest_protocol
 
 __all__ = ["pytest_addoption", "pytest_runtest_protocol"]
 

@@ -6,6 +6,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -85,7 +86,7 @@ def test_no_file_unpickles(file: Path) -> None:
     calls = [node for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
     loads = [node for node in calls if ast.unparse(node.func) in ("torch.load", "pickle.load", "pickle.loads")]
     restricted = [node for node in loads if "weights_only=True" in map(ast.unparse, node.keywords)]
-    assert loads == (restricted if file == ROOT / "models" / "unpickle.py" else [])
+    assert loads == (restricted if file == ROOT / "models" / "weights" / "unpickle.py" else [])
 
 
 def test_one_file_of_the_library_knows_the_names_of_devices() -> None:
@@ -94,7 +95,42 @@ def test_one_file_of_the_library_knows_the_names_of_devices() -> None:
         values = (node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant))
         return any(isinstance(value, str) and value.split(":")[0] == "cuda" for value in values)
 
-    assert [named(file) for file in FILES if names_cuda(file)] == ["models/devices.py"]
+    assert [named(file) for file in FILES if names_cuda(file)] == ["models/runtime/devices.py"]
+
+
+def modules() -> dict[str, Path]:
+    """Every file of the project as the module that Python knows it by."""
+    folders = (*MAY_IMPORT, "recipes", "benchmarks", "tests")
+    found = {
+        ".".join(file.relative_to(ROOT).with_suffix("").parts): file for name in folders for file in (ROOT / name).rglob("*.py")
+    }
+    return {name.removesuffix(".__init__"): file for name, file in found.items()}
+
+
+def graph() -> dict[str, set[str]]:
+    """Which of them each imports, inside functions and `if TYPE_CHECKING` too."""
+    known = modules()
+    arrows: dict[str, set[str]] = {}
+    for module, file in known.items():
+        package = module.split(".") if file.name == "__init__.py" else module.split(".")[:-1]
+        arrows[module] = set()
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                start = package[: len(package) - node.level + 1] if node.level else []
+                base = ".".join([*start, *([node.module] if node.module else [])])
+                names = [
+                    name if (name := f"{base}.{alias.name}").removeprefix("lsregen.") in known else base for alias in node.names
+                ]
+            else:
+                continue
+            arrows[module] |= {name.removeprefix("lsregen.") for name in names} & known.keys() - {module}
+    return arrows
+
+
+def test_no_two_files_import_each_other_by_any_way() -> None:
+    TopologicalSorter(graph()).prepare()  # a CycleError names the circle
 
 
 def run(*command: str) -> None:

@@ -12,8 +12,8 @@ from click.testing import CliRunner
 
 from lsregen.apps.cli import cli
 from lsregen.framework import Layout, LsregenError, Pipeline
-from lsregen.framework.config import load_preset
-from lsregen.framework.layout import parse_box
+from lsregen.framework.config.presets import load_preset
+from lsregen.framework.layout.regions import parse_box
 
 PROMPT = "a red circle and a blue square"
 GOOD = "red circle=0.1,0.1,0.5,0.5"

@@ -21,15 +21,16 @@ from click.testing import CliRunner
 
 from lsregen import framework
 from lsregen.apps.cli import COMMANDS, cli
-from lsregen.evaluation.protocol.export import categories, export_shapeworld
 from lsregen.evaluation.shapeworld.rows import read_rows
+from lsregen.evaluation.sources.export import categories, export_shapeworld
 from lsregen.framework import Pipeline, discover
-from lsregen.framework.config import parse_yaml, presets, validate
-from lsregen.framework.pipeline import GuidanceLike
+from lsregen.framework.config.presets import presets
+from lsregen.framework.config.resolve import validate
+from lsregen.framework.config.yaml_text import parse_yaml
+from lsregen.framework.pipeline.pipeline import GuidanceLike
 from lsregen.framework.testing import check_distance
 from lsregen.models import EMBEDDED
-
-from .evaluation.protocol import networks
+from tests.evaluation import networks
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from lsregen.framework import discover
-from lsregen.framework.config import load_yaml, validate
+from lsregen.framework.config.resolve import validate
+from lsregen.framework.config.yaml_text import load_yaml
 
 pytestmark = pytest.mark.slow
 

@@ -12,8 +12,10 @@ import pytest
 
 from lsregen.apps.cli import cli
 from lsregen.framework import Pipeline, discover
-from lsregen.framework.config import parse_yaml, presets, validate
-from lsregen.framework.pipeline import GuidanceLike
+from lsregen.framework.config.presets import presets
+from lsregen.framework.config.resolve import validate
+from lsregen.framework.config.yaml_text import parse_yaml
+from lsregen.framework.pipeline.pipeline import GuidanceLike
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")

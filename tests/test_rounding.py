@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d, linear, scaled_dot_product_attention
 
-from .rounding import OddOffsets, Perturbed
+from tests.rounding import OddOffsets, Perturbed
 
 
 def draw(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:

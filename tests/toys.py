@@ -12,12 +12,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from lsregen.framework.guidance import Guidance, Term
-from lsregen.framework.layout import Layout
-from lsregen.framework.taps import EverythingRecorded, TapLayer, Taps
-from lsregen.framework.tokens import Piece, TokenTable
+from lsregen.framework.guidance.run import Guidance, Term
+from lsregen.framework.layout.regions import Layout
+from lsregen.framework.layout.tokens import Piece, TokenTable
+from lsregen.framework.sampling.taps import EverythingRecorded, TapLayer, Taps
 from lsregen.framework.types import Energy, Features, Needs, NoiseSchedule, Prediction, Run, Sampler, Step, TapRequest, View
-from lsregen.models.unet import UNet, UNetConfig
+from lsregen.models.networks.unet import UNet, UNetConfig
 from lsregen.samplers.ddim import DDIM
 
 LAYER = TapLayer("mid_block.toy", "mid", 0, 1, 1)

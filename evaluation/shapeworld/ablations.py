@@ -12,10 +12,10 @@ from typing import Any, cast
 import numpy as np
 from PIL import Image
 
-from ...framework.config import load_yaml
+from ...framework.config.yaml_text import load_yaml
 from ...framework.errors import ConfigError, nearest
-from .. import metrics
-from ..plots import Chart, Point, Series, draw_charts
+from ..metrics import bootstrap as metrics
+from ..tables.plots import Chart, Point, Series, draw_charts
 from .benchmark import Row, image_path
 from .render import render
 from .rows import RowSpec, build_row

@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from PIL import Image
 
+from ...framework.config.described_models import with_described
 from ...framework.errors import ConfigError
 from ...framework.files import is_file, reason, write_whole
-from ...framework.layout import Layout
-from ...framework.other_models import with_described
-from ...framework.report import versions
-from .. import metrics
-from ..memory import watch
-from ..metrics import FoundBox, ImageResult, Resampled, Statistic
-from ..records import Record, Records
+from ...framework.layout.regions import Layout
+from ...framework.pipeline.report import versions
+from ..metrics import bootstrap as metrics
+from ..metrics.bootstrap import FoundBox, ImageResult, Resampled, Statistic
+from ..runs.peak_memory import watch
+from ..runs.records import Record, Records
 from .classifier import image_features, weights_hash
 from .detect import Detection, detect
 from .geometry import Box
@@ -32,7 +32,7 @@ from .scenes import Scenes
 from .score import LEAST_SCORE, score_scene
 
 if TYPE_CHECKING:
-    from ...framework.pipeline import Pipeline
+    from ...framework.pipeline.pipeline import Pipeline
 
 Make: TypeAlias = Callable[[Sequence[Scene]], Sequence[Image.Image]]
 DECIMALS = 4  # of the features that are kept, which have a deviation of about 1

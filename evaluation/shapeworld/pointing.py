@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
-from ...framework.layout import Layout
-from ...framework.taps import TapLayer, TapPoint, Taps, select_layers
+from ...framework.layout.regions import Layout
+from ...framework.sampling.taps import TapLayer, TapPoint, Taps, select_layers
 from ...framework.types import Latents, Maps, Model, Step
-from ..metrics import bootstrap
+from ..metrics.bootstrap import bootstrap
 from .geometry import Box
 from .scene import Scene
+from .true_images import diagnostic_step, encode, true_images
 
 if TYPE_CHECKING:
-    from ...framework.pipeline import Pipeline
+    from ...framework.pipeline.pipeline import Pipeline
     from .scenes import Scenes
 
 
@@ -72,8 +73,6 @@ def layer_pointing(
     On true images at `diagnostics.NOISE_LEVEL`. Every entry: `layer`, `place`, `grid` (height and width), `heads`, and as metrics
     `peak_in_box` with its interval over scenes.
     """
-    from .diagnostics import diagnostic_step, encode, true_images
-
     model, step = pipeline.model, diagnostic_step(pipeline)
     shares: dict[TapLayer | None, list[float]] = {}
     grids: dict[TapLayer, list[int]] = {}
@@ -101,8 +100,6 @@ def layer_pointing(
 @torch.no_grad()
 def average_maps(pipeline: Pipeline, scene: Scene) -> tuple[Tensor, list[tuple[Tensor, Box]]]:
     """The true image `[3 H W]` of a scene, and its objects' maps averaged over all layers and heads; see `word_maps`."""
-    from .diagnostics import diagnostic_step, encode, true_images
-
     model, image = pipeline.model, true_images([scene])
     found = attend(model, [scene], encode(model, image), diagnostic_step(pipeline), ("all",))
     return image[0], word_maps(model, scene, mean_map(list(found.values()))[0])

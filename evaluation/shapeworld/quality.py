@@ -7,8 +7,8 @@ from functools import cache, lru_cache
 
 from PIL import Image
 
-from ..distributions import Reference, enough, frechet_distance, kernel_distance
-from ..metrics import Statistic
+from ..metrics.bootstrap import Statistic
+from ..metrics.feature_distances import Reference, enough, frechet_distance, kernel_distance
 from .classifier import Features, image_features
 from .render import render
 from .scene import Scene, sample_scene

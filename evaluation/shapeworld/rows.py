@@ -8,9 +8,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, cast
 
-from ...framework.config import load_yaml
+from ...framework.config.options import build, option
+from ...framework.config.yaml_text import load_yaml
 from ...framework.errors import ConfigError
-from ...framework.options import build, option
 
 ALL = "all"
 """The name of the rows that ship: every method here, on the models that ship."""

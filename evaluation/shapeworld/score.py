@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from ..metrics import box_overlap
+from ..metrics.bootstrap import box_overlap
 from .detect import Detection
 from .geometry import Box
 

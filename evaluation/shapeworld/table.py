@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ...framework.errors import ConfigError
-from ..protocol.table import Column, Table, cells_of
-from ..tables import all_agreed
+from ..tables.markdown import all_agreed
+from ..tables.paper import Column, Table, cells_of
 from .scenes import Scenes
 
 GROUPS = {1: "One object", 2: "Two objects", 3: "Three objects"}

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..layout import Box, Layout, Region
-from ..taps import TapPoint, Taps, select_layers
+from ..layout.regions import Box, Layout, Region
+from ..sampling.taps import TapPoint, Taps, select_layers
 from ..types import Latents, Model, Needs, NoiseSchedule, Prediction, Run, Step, View
 from .inputs import draw, even_steps
 

@@ -12,8 +12,8 @@ from typing import Any, Generic, TypeVar, cast
 import torch
 from torch import Tensor
 
+from ..config.options import build, convert, describe_options, to_values
 from ..errors import ConfigError, LsregenError, nearest
-from ..options import build, convert, describe_options, to_values
 
 S = TypeVar("S")
 

@@ -11,9 +11,9 @@ from math import isfinite
 import numpy as np
 from PIL.Image import Image, fromarray
 
-from ..arguments import checked
-from ..detection import Detected, Detector, LoadedDetector
-from ..plugin_checks import check_instance, check_plugin
+from ..config.arguments import checked
+from ..plugins.class_checks import check_instance, check_plugin
+from ..plugins.detection import Detected, Detector, LoadedDetector
 from .checks import OPTIONS_MEND, REPEAT_MEND, Conformance, Property, expect, expect_options, meanings, run_checks
 
 SIZES = ((64, 64), (96, 64), (64, 64))

@@ -8,9 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..arguments import checked, checked_device
-from ..plugin_checks import check_instance, check_plugin
-from ..rasters import check_raster
+from ..config.arguments import checked, checked_device
+from ..layout.rasters import check_raster
+from ..plugins.class_checks import check_instance, check_plugin
 from ..types import Distance, Energy
 from .checks import (
     OPTIONS_MEND,

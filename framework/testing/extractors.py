@@ -9,11 +9,11 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
-from ..arguments import checked
-from ..layout import Layout
-from ..pipeline import Pipeline
-from ..plugin_checks import FEATURE_KINDS, check_instance, check_plugin
-from ..taps import TAP_KINDS
+from ..config.arguments import checked
+from ..layout.regions import Layout
+from ..pipeline.pipeline import Pipeline
+from ..plugins.class_checks import FEATURE_KINDS, check_instance, check_plugin
+from ..sampling.taps import TAP_KINDS
 from ..types import FeatureExtractor, Features, Latents, Model, Run
 from .bench import EVERY, LAYOUTS, Bench, Looks, declared_view, generous_view, needed_points
 from .checks import (

@@ -9,8 +9,8 @@ from types import MappingProxyType
 import torch
 from torch import Tensor
 
-from ..layout import Box, Layout, Region
-from ..rasters import rasterise
+from ..layout.rasters import rasterise
+from ..layout.regions import Box, Layout, Region
 from ..types import Features, NoiseSchedule, Step
 
 PHRASE_KINDS = ("attention", "logits", "probability")  # their things are word pieces or phrases, with boxes for targets

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..arguments import checked, checked_whole
-from ..plugin_checks import check_instance
-from ..taps import TAP_KINDS, TapPoint, Taps
+from ..config.arguments import checked, checked_whole
+from ..plugins.class_checks import check_instance
+from ..sampling.taps import TAP_KINDS, TapPoint, Taps
 from ..types import Denoiser, Latents, Model, NoiseSchedule, Prediction, Step
 from .bench import COUNT, EVERY, LAYOUTS, PROMPTS, Bench
 from .checks import (

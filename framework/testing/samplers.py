@@ -9,8 +9,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from ..arguments import checked, checked_device
-from ..plugin_checks import check_instance, check_plugin
+from ..config.arguments import checked, checked_device
+from ..plugins.class_checks import check_instance, check_plugin
 from ..types import Latents, NoiseSchedule, Prediction, Sampler, Step
 from .checks import (
     OPTIONS_MEND,

@@ -17,9 +17,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ..errors import ConfigError
-from ..layout import Layout
-from ..taps import EverythingRecorded, TapLayer, Taps
-from ..tokens import Piece, TokenTable
+from ..layout.regions import Layout
+from ..layout.tokens import Piece, TokenTable
+from ..sampling.taps import EverythingRecorded, TapLayer, Taps
 from ..types import Image, Latents, NoiseSchedule, Prediction, Step, View
 from .checks import seeded
 from .inputs import draw

@@ -15,7 +15,7 @@ from torch import Tensor
 from lsregen.evaluation.shapeworld import render, sample_scene
 
 if TYPE_CHECKING:
-    from .latents import LatentSpace
+    from recipes.shapeworld.latent_space import LatentSpace
 
 CHUNK = 256
 
@@ -78,24 +78,3 @@ def captions(count: int, size: tuple[int, int], first_seed: int = 0) -> list[str
 def to_tensor(images: np.ndarray) -> Tensor:
     """uint8 `[b H W 3]` to float `[b 3 H W]` in [-1, 1]."""
     return rearrange(torch.from_numpy(np.array(images)).float() / 127.5 - 1, "b h w c -> b c h w")
-
-
-def patch_directions(images: Tensor, patch: int, channels: int) -> tuple[Tensor, Tensor]:
-    """Principal directions `[channels, 3*patch*patch]` of image patches, by their std to the power -.6, and the mean patch.
-
-    Latents along these directions keep most of a scene's detail in few channels (a 12-channel latent of 4-pixel patches
-    reconstructs 90 % of the objects without any training), and flattened spectra are easier to denoise than raw ones.
-    """
-    patches = rearrange(images, "b c (h p) (w q) -> (b h w) (c p q)", p=patch, q=patch)
-    mean = patches.mean(dim=0)
-    covariance = (patches - mean).T @ (patches - mean) / len(patches)
-    values, vectors = torch.linalg.eigh(covariance)
-    top = vectors[:, -channels:].flip(-1).T  # [channels d], strongest first
-    deviation = values[-channels:].flip(-1).clamp(min=1e-12).sqrt()
-    return top / deviation[:, None] ** 0.6, mean
-
-
-def patch_latents(images: Tensor, directions: Tensor, mean: Tensor, patch: int) -> Tensor:
-    """Images `[b 3 H W]` along the patch directions: `[b channels h w]`."""
-    patches = rearrange(images, "b c (h p) (w q) -> b h w (c p q)", p=patch, q=patch)
-    return rearrange((patches - mean) @ directions.T, "b h w c -> b c h w")

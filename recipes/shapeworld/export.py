@@ -18,13 +18,12 @@ from torch import Tensor, nn
 from transformers import CLIPTokenizer
 
 from lsregen.framework.types import NoiseSchedule
-from lsregen.models.checkpoint import save_component, write_config
-from lsregen.models.configs import autoencoder_values, scheduler_values, unet_values
-from lsregen.models.unet import UNet
-
-from .latents import PATCH, SIDE, latent_space
-from .train_autoencoder import CONFIGS
-from .train_base import UNET, text_encoder
+from lsregen.models.networks.unet import UNet
+from lsregen.models.weights.checkpoint import save_component, write_config
+from lsregen.models.weights.configs import autoencoder_values, scheduler_values, unet_values
+from recipes.shapeworld.latents import PATCH, SIDE, latent_space
+from recipes.shapeworld.train_autoencoder import CONFIGS
+from recipes.shapeworld.train_base import UNET, text_encoder
 
 CFG = 4.0
 DTYPE = torch.float16

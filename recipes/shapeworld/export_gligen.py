@@ -15,13 +15,12 @@ from pathlib import Path
 import torch
 
 from lsregen.models import EMBEDDED
-from lsregen.models.checkpoint import save_component, write_config
-from lsregen.models.configs import unet_values
-from lsregen.models.unet import UNet
-
-from .export import CFG, DTYPE, use_average
-from .latents import PATCH, SIDE
-from .train_gligen import GLIGEN
+from lsregen.models.networks.unet import UNet
+from lsregen.models.weights.checkpoint import save_component, write_config
+from lsregen.models.weights.configs import unet_values
+from recipes.shapeworld.export import CFG, DTYPE, use_average
+from recipes.shapeworld.latents import PATCH, SIDE
+from recipes.shapeworld.train_gligen import GLIGEN
 
 SHARED = ("vae", "text_encoder", "tokenizer", "scheduler")
 SHARE = 1.0  # of the steps that see the boxes; see docs/shapeworld.md

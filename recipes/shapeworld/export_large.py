@@ -15,14 +15,13 @@ from pathlib import Path
 import torch
 from transformers import CLIPTokenizer
 
-from lsregen.models.checkpoint import save_component, write_config
-from lsregen.models.configs import autoencoder_values, scheduler_values, unet_values
-from lsregen.models.unet import UNet
-
-from .export import CFG, DTYPE, INDEX, SCHEDULE, text_keys, text_values, use_average
-from .latents import LARGE_PATCH, LARGE_SIDE, latent_space
-from .train_autoencoder import CONFIGS
-from .train_large import UNET, text_encoders
+from lsregen.models.networks.unet import UNet
+from lsregen.models.weights.checkpoint import save_component, write_config
+from lsregen.models.weights.configs import autoencoder_values, scheduler_values, unet_values
+from recipes.shapeworld.export import CFG, DTYPE, INDEX, SCHEDULE, text_keys, text_values, use_average
+from recipes.shapeworld.latents import LARGE_PATCH, LARGE_SIDE, latent_space
+from recipes.shapeworld.train_autoencoder import CONFIGS
+from recipes.shapeworld.train_large import UNET, text_encoders
 
 LARGE_INDEX = {
     **INDEX,

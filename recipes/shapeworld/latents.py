@@ -6,33 +6,19 @@ it and to decode from it, the other to denoise in it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from .data import image_pool, patch_directions, patch_latents, to_tensor
+from recipes.shapeworld.data import image_pool, to_tensor
+from recipes.shapeworld.latent_space import LatentSpace, patch_directions, patch_latents
 
 CHANNELS = 8
 PATCH, LARGE_PATCH = 4, 8  # pixels
 SIDE, LARGE_SIDE = 64, 192  # pixels of a square image
 IMAGES = {PATCH: (4096, SIDE), LARGE_PATCH: (512, LARGE_SIDE)}  # how many are looked at, and their side
-
-
-@dataclass(frozen=True)
-class LatentSpace:
-    """`directions` `[c 3*p*p]` of patches of `patch` pixels, the mean patch, and the factor that gives latents unit variance."""
-
-    directions: Tensor
-    mean: Tensor
-    scale: float
-    patch: int
-
-    def encode(self, images: Tensor) -> Tensor:
-        """Unscaled latents `[b c h w]` of images `[b 3 H W]` in [-1, 1]; multiply by `scale` for the denoiser."""
-        return patch_latents(images, self.directions, self.mean, self.patch)
 
 
 def latent_space(folder: Path, patch: int = PATCH) -> LatentSpace:

@@ -13,11 +13,10 @@ from dataclasses import replace
 import torch
 import torch.nn.functional as F
 
-from lsregen.models.autoencoder import Autoencoder, AutoencoderConfig
-
-from .data import image_pool, to_tensor
-from .latents import CHANNELS, LARGE_PATCH, LARGE_SIDE, PATCH, SIDE, latent_space
-from .training import Learner, Ranks, Run, arguments, generator
+from lsregen.models.networks.autoencoder import Autoencoder, AutoencoderConfig
+from recipes.shapeworld.data import image_pool, to_tensor
+from recipes.shapeworld.latents import CHANNELS, LARGE_PATCH, LARGE_SIDE, PATCH, SIDE, latent_space
+from recipes.shapeworld.training import Learner, Ranks, Run, arguments, generator
 
 SHARED = AutoencoderConfig(
     latent_channels=CHANNELS,

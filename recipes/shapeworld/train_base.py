@@ -15,12 +15,11 @@ import torch
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from lsregen.models.unet import UNet, UNetConfig
-
-from .data import captions, image_pool, to_tensor
-from .latents import CHANNELS, latent_space, noise_levels
-from .training import Learner, Ranks, Run, arguments, generator
-from .words import LENGTH, save_tokenizer
+from lsregen.models.networks.unet import UNet, UNetConfig
+from recipes.shapeworld.data import captions, image_pool, to_tensor
+from recipes.shapeworld.latents import CHANNELS, latent_space, noise_levels
+from recipes.shapeworld.training import Learner, Ranks, Run, arguments, generator
+from recipes.shapeworld.words import LENGTH, save_tokenizer
 
 WIDTH = 128
 UNET = UNetConfig(

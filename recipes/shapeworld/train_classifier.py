@@ -24,10 +24,9 @@ from torch import Tensor
 
 from lsregen.evaluation.shapeworld import BACKGROUNDS, Scene, render, sample_scene
 from lsregen.evaluation.shapeworld.classifier import DISTURBANCES, KINDS, WEIGHTS, Classifier, Scores, load_classifier
-
-from .data import image_pool, to_tensor
-from .latents import PATCH, LatentSpace, latent_space
-from .training import Learner, Ranks, Run, arguments, generator
+from recipes.shapeworld.data import image_pool, to_tensor
+from recipes.shapeworld.latents import PATCH, LatentSpace, latent_space
+from recipes.shapeworld.training import Learner, Ranks, Run, arguments, generator
 
 COUNTS = {(64, 64): 36_000, (96, 64): 6_000, (64, 96): 6_000}
 EMPTY = 4_096  # scenes without objects, all 64x64

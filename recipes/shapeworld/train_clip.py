@@ -18,10 +18,9 @@ from torch import Tensor
 from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
 from lsregen.evaluation.shapeworld import render, sample_scene
-
-from .data import captions, image_pool, to_tensor
-from .training import Learner, Ranks, Run, arguments, generator, write_preprocessor
-from .words import END, LENGTH, START, save_tokenizer
+from recipes.shapeworld.data import captions, image_pool, to_tensor
+from recipes.shapeworld.training import Learner, Ranks, Run, arguments, generator, write_preprocessor
+from recipes.shapeworld.words import END, LENGTH, START, save_tokenizer
 
 SIDE, POOL, HELD_OUT = 64, 6000, 10_000_000
 TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}

@@ -18,15 +18,14 @@ from PIL import Image
 from torch import Tensor
 from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetConfig
 
-from lsregen.evaluation.metrics import FoundBox, ImageResult, average_precision
-from lsregen.evaluation.protocol.detectors import TransformersDetector
-from lsregen.evaluation.protocol.export import categories
+from lsregen.evaluation.instruments.detectors import TransformersDetector
+from lsregen.evaluation.metrics.bootstrap import FoundBox, ImageResult, average_precision
 from lsregen.evaluation.shapeworld import Scene, render, sample_scene
-
-from .data import to_tensor
-from .latents import LatentSpace, latent_space
-from .train_classifier import HELD_OUT, disturb
-from .training import Learner, Ranks, Run, arguments, generator, write_preprocessor
+from lsregen.evaluation.sources.export import categories
+from recipes.shapeworld.data import to_tensor
+from recipes.shapeworld.latents import LatentSpace, latent_space
+from recipes.shapeworld.train_classifier import HELD_OUT, disturb
+from recipes.shapeworld.training import Learner, Ranks, Run, arguments, generator, write_preprocessor
 
 SIDE = 64
 LABELS = tuple(categories())

@@ -23,15 +23,14 @@ from lsregen.evaluation.shapeworld import sample_scene
 from lsregen.evaluation.shapeworld.geometry import SHAPES
 from lsregen.evaluation.shapeworld.scene import COLOURS
 from lsregen.models import EMBEDDED, DiffusersFolder
-from lsregen.models.gligen import GatedSelfAttention
-from lsregen.models.grounding import SLOTS
-from lsregen.models.text import TextEncoder
-from lsregen.models.unet import UNet
-
-from .data import captions, image_pool, to_tensor
-from .latents import latent_space, noise_levels
-from .train_base import EMA_DECAY, SIZES, SNR_CAP, UNET
-from .training import Learner, Ranks, Run, arguments, generator
+from lsregen.models.networks.gligen import GatedSelfAttention
+from lsregen.models.networks.text import TextEncoder
+from lsregen.models.networks.unet import UNet
+from lsregen.models.runtime.grounding import SLOTS
+from recipes.shapeworld.data import captions, image_pool, to_tensor
+from recipes.shapeworld.latents import latent_space, noise_levels
+from recipes.shapeworld.train_base import EMA_DECAY, SIZES, SNR_CAP, UNET
+from recipes.shapeworld.training import Learner, Ranks, Run, arguments, generator
 
 GLIGEN = replace(UNET, grounded="text")
 LEARNING_RATE = 6e-4

@@ -20,14 +20,13 @@ from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from lsregen.models import EMBEDDED, DiffusersFolder
-from lsregen.models.unet import SIZES as SIZE_NUMBERS
-from lsregen.models.unet import UNet, UNetConfig, size_features
-
-from .data import captions, latent_pool
-from .latents import CHANNELS, LARGE_PATCH, LARGE_SIDE, LatentSpace, latent_space, noise_levels
-from .train_base import CAPTION_DROP, EMA_DECAY, WIDTH, loss_of
-from .training import Learner, Ranks, Run, arguments, generator
-from .words import LENGTH, save_tokenizer
+from lsregen.models.networks.unet import SIZES as SIZE_NUMBERS
+from lsregen.models.networks.unet import UNet, UNetConfig, size_features
+from recipes.shapeworld.data import captions, latent_pool
+from recipes.shapeworld.latents import CHANNELS, LARGE_PATCH, LARGE_SIDE, LatentSpace, latent_space, noise_levels
+from recipes.shapeworld.train_base import CAPTION_DROP, EMA_DECAY, WIDTH, loss_of
+from recipes.shapeworld.training import Learner, Ranks, Run, arguments, generator
+from recipes.shapeworld.words import LENGTH, save_tokenizer
 
 WIDTH_2 = 64  # of the second text encoder
 LAYERS, LAYERS_2 = 3, 2  # of the text encoders; the layer before the last is what the UNet sees

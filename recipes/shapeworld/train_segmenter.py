@@ -19,11 +19,10 @@ from transformers import SegformerConfig, SegformerForSemanticSegmentation
 
 from lsregen.evaluation.shapeworld import masks, render, sample_scene
 from lsregen.evaluation.shapeworld.classifier import KINDS
-
-from .data import image_pool, to_tensor
-from .latents import LatentSpace, latent_space
-from .train_classifier import HELD_OUT, disturb
-from .training import Learner, Ranks, Run, arguments, generator, write_preprocessor
+from recipes.shapeworld.data import image_pool, to_tensor
+from recipes.shapeworld.latents import LatentSpace, latent_space
+from recipes.shapeworld.train_classifier import HELD_OUT, disturb
+from recipes.shapeworld.training import Learner, Ranks, Run, arguments, generator, write_preprocessor
 
 LABELS = ("background", *(f"{colour} {shape}" for colour, shape in KINDS))
 COUNTS = {(64, 64): 24_000, (96, 64): 6_000, (64, 96): 6_000}

@@ -14,16 +14,17 @@ from PIL import Image
 
 from lsregen.apps.cli import cli
 from lsregen.evaluation.shapeworld import render, sample_scene
-from lsregen.framework import other_models
-from lsregen.framework import report as reports
-from lsregen.framework.config import apply_sets, load_guidance, merge, validate
+from lsregen.framework.config import described_models
+from lsregen.framework.config.merging import apply_sets, merge
+from lsregen.framework.config.resolve import load_guidance, validate
 from lsregen.framework.errors import ConfigError
-from lsregen.framework.guidance import LogEntry
-from lsregen.framework.images import beginning
-from lsregen.framework.layout import Layout
-from lsregen.framework.pipeline import Pipeline
-from lsregen.framework.plugins import Plugins, discover
-from lsregen.framework.tokens import Piece, TokenTable
+from lsregen.framework.guidance.run import LogEntry
+from lsregen.framework.layout.regions import Layout
+from lsregen.framework.layout.tokens import Piece, TokenTable
+from lsregen.framework.pipeline import report as reports
+from lsregen.framework.pipeline.pipeline import Pipeline
+from lsregen.framework.plugins.registry import Plugins, discover
+from lsregen.framework.sampling.image_to_image import beginning
 from lsregen.framework.types import Prediction, Step, StepReport
 
 PROMPT = "a red circle and a blue square"
@@ -67,7 +68,7 @@ class StandIn:
     def resolve(self, guidance: Any, *, steps: Any, cfg: Any, sampler: Any, sets: Sequence[str]) -> tuple[Any, Any]:
         flags = {"cfg": cfg, "sampler": sampler}
         config = merge(load_guidance(guidance), {key: value for key, value in flags.items() if value is not None})
-        resolved = validate(apply_sets(config, sets, self.plugins), self.plugins)
+        resolved = validate(apply_sets(config, sets), self.plugins)
         config = {**resolved.as_dict(), "steps": steps or 4, "cfg": cfg or 4.0}
         return SimpleNamespace(as_dict=lambda: config, terms=resolved.terms, sampler=resolved.sampler), None
 
@@ -162,5 +163,5 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
         return pipeline
 
     monkeypatch.setattr(Pipeline, "load", load)
-    monkeypatch.setattr(other_models, "describe", lambda place, find: {"name": place})  # of what renders: nothing is loaded
+    monkeypatch.setattr(described_models, "describe", lambda place, find: {"name": place})  # of what renders: nothing is loaded
     return pipeline

@@ -12,10 +12,9 @@ from click.testing import Result
 from PIL import Image
 
 from lsregen.apps import checks
-from lsregen.apps.metadata import encode_png, read_metadata
-from lsregen.framework.plugins import Broken, Plugins
-
-from .conftest import BOXES, StandIn
+from lsregen.apps.generating.metadata import encode_png, read_metadata
+from lsregen.framework.plugins.registry import Broken, Plugins
+from tests.apps.conftest import BOXES, StandIn
 
 Call = Callable[..., Result]
 
@@ -216,7 +215,7 @@ def test_a_size_beyond_all_is_refused_wherever_it_comes_from(run: Call, stand_in
 
 def test_own_plugins_that_cannot_be_loaded_are_the_first_thing_said(run: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     lacking = Plugins(broken=(Broken("lsregen", "0.1.0", "samplers = lsregen.samplers", "MemoryError: "),))
-    monkeypatch.setattr("lsregen.framework.plugins.discover", lambda *_, **__: lacking)
+    monkeypatch.setattr("lsregen.framework.plugins.registry.discover", lambda *_, **__: lacking)
     result = run("generate")
     check(result, "MemoryError", "lsregen.samplers")
     assert len(result.stderr.splitlines()) == 1

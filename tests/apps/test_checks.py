@@ -10,7 +10,7 @@ import pytest
 
 from lsregen.apps.checks import check_folder, check_model, memory_errors, parse_size, read_box
 from lsregen.framework.errors import ConfigError, LayoutError
-from lsregen.framework.plugins import Plugins, discover
+from lsregen.framework.plugins.registry import Plugins, discover
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import pytest
 import torch
 from click.testing import Result
 
-from lsregen.framework.formats import read_layouts, write_layouts
-from lsregen.framework.items import Item
-from lsregen.framework.layout import Box, Layout, Region
+from lsregen.framework.layout.regions import Box, Layout, Region
+from lsregen.framework.layout_files.formats import read_layouts, write_layouts
+from lsregen.framework.layout_files.item import Item
 
 Call = Callable[..., Result]
 LAYOUT = Layout((Region("dog", Box(0, 0.25, 0.5, 1)), Region("cat", Box(0.5, 0, 1, 0.5))))

@@ -9,10 +9,11 @@ from types import MappingProxyType
 import pytest
 from click.testing import Result
 
-from lsregen.framework import plugins as plugin_module
-from lsregen.framework.config import load_preset, parse_yaml, presets
-from lsregen.framework.options import describe_options
-from lsregen.framework.plugins import Broken, Plugins, discover
+from lsregen.framework.config.options import describe_options
+from lsregen.framework.config.presets import load_preset, presets
+from lsregen.framework.config.yaml_text import parse_yaml
+from lsregen.framework.plugins import registry as plugin_module
+from lsregen.framework.plugins.registry import Broken, Plugins, discover
 
 Call = Callable[..., Result]
 

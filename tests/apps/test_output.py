@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from lsregen.apps.metadata import encode_png
+from lsregen.apps.generating.metadata import encode_png
 from lsregen.apps.output import OutputError, check_name, claim, keep_aside, png_text, read_own, slug, sole, write_file, write_json
 from lsregen.framework.errors import ConfigError
 

@@ -8,9 +8,9 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from . import files, pool
-from .case import RIGHT, VERDICTS, Case, Outcome
-from .worker import Bench, cases
+from tests.bad_input import files, pool
+from tests.bad_input.case import RIGHT, VERDICTS, Case, Outcome
+from tests.bad_input.worker import Bench, cases
 
 
 def spread(ids: list[str], count: int) -> list[str]:

@@ -20,11 +20,10 @@ import torch
 
 import lsregen.framework as framework
 import lsregen.framework.testing as testing
-from lsregen.framework.taps import EverythingRecorded
-
-from . import values
-from .case import Case
-from .objects import BY_NAME, BY_TYPE, GOOD, OF_PIPELINES, SELVES
+from lsregen.framework.sampling.taps import EverythingRecorded
+from tests.bad_input import values
+from tests.bad_input.case import Case
+from tests.bad_input.objects import BY_NAME, BY_TYPE, GOOD, OF_PIPELINES, SELVES
 
 MODULES = (framework, testing)
 
@@ -33,7 +32,7 @@ NO_DOORS = {
         "Detected Dropped Items GuidanceRun LogEntry Report Result Piece TokenTable TapLayer Taps Run Step StepReport View "
         "Conformance"
     ),
-    "plugins hand them over, and framework/checking.py looks at them where they come in": "Energy Features Prediction TapPoint",
+    "plugins hand them over, and contracts.py looks at them where they come in": "Energy Features Prediction TapPoint",
     "it computes inside of distances, extractors and loops": "max_present mean_present over_groups select_layers sample",
     "it declares a part of a class or a module": "hookimpl option",
     "it takes what lsregen makes": "Schedule.active Schedule.refinement Schedule.strength Guidance.start",

@@ -9,11 +9,10 @@ from pathlib import Path
 import click
 
 from lsregen.apps.cli import cli
-
-from . import values
-from .case import Case
-from .files import CONTENTS, bad_file
-from .lines import DEFAULTS, LINES, UNREAD, Good, Line, Use
+from tests.bad_input import values
+from tests.bad_input.case import Case
+from tests.bad_input.files import CONTENTS, bad_file
+from tests.bad_input.lines import DEFAULTS, LINES, UNREAD, Good, Line, Use
 
 NOWHERE = ("nowhere/at-all", "", values.ENDLESS_PATH, "a\0b", "odd/broken", "odd/loop", "~nosuchuser/x", values.HALF)
 INSTEAD_OF_FILE = ("odd/zero", "/dev/zero", "odd/empty-folder", "a-folder", "/dev/null")

@@ -16,12 +16,11 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lsregen.apps.cli import cli
-from lsregen.evaluation.protocol import study
-from lsregen.framework.layout import Layout
-from lsregen.framework.plugins import discover
-
-from ..evaluation.protocol import networks, tiny
-from ..models import narrow_files
+from lsregen.evaluation import study
+from lsregen.framework.layout.regions import Layout
+from lsregen.framework.plugins.registry import discover
+from tests.evaluation import networks, tiny
+from tests.models import narrow_files
 
 PROMPT = "a red circle and a blue square"
 BOX = "red circle=0.1,0.1,0.5,0.5"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
-from .files import BOX, MODEL, PROMPT
+from tests.bad_input.files import BOX, MODEL, PROMPT
 
 Good: TypeAlias = "str | tuple[str, ...]"
 

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 
 from lsregen.distances.box_energy import BoxEnergy
-from lsregen.evaluation.protocol.detectors import ShapeWorldDetector
+from lsregen.evaluation.instruments.detectors import ShapeWorldDetector
 from lsregen.extractors.cross_attention import CrossAttention
 from lsregen.framework import (
     Box,
@@ -51,12 +51,11 @@ from lsregen.framework import (
     View,
     discover,
 )
-from lsregen.framework.detection import Detector
+from lsregen.framework.plugins.detection import Detector
 from lsregen.framework.testing import Conformance
 from lsregen.samplers.ddim import DDIM
-
-from .. import toys
-from .files import BOX, MODEL, PROMPT
+from tests import toys
+from tests.bad_input.files import BOX, MODEL, PROMPT
 
 Make = Callable[[], Any]
 PHRASE = "red circle"

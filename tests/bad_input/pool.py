@@ -16,8 +16,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
-from .case import HANG, TRACEBACK, Case, Outcome
-from .worker import Bench, judged, state
+from tests.bad_input.case import HANG, TRACEBACK, Case, Outcome
+from tests.bad_input.worker import Bench, judged, state
 
 LIMIT = 60.0
 """Seconds of computing, or of waiting for nothing, after which a case hangs: a hundred times what one takes."""

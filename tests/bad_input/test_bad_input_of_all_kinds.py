@@ -11,11 +11,10 @@ import pytest
 from click.testing import CliRunner
 
 from lsregen.apps.cli import cli
-
-from . import callables, commands, files, pool, worker
-from .__main__ import spread, tried
-from .case import ACCEPTED, RIGHT, TRACEBACK, UNCLEAR, WRITTEN, Case
-from .lines import LINES
+from tests.bad_input import callables, commands, files, pool, worker
+from tests.bad_input.__main__ import spread, tried
+from tests.bad_input.case import ACCEPTED, RIGHT, TRACEBACK, UNCLEAR, WRITTEN, Case
+from tests.bad_input.lines import LINES
 
 SAMPLE = 150
 

@@ -22,10 +22,9 @@ from click.testing import CliRunner
 
 from lsregen.apps.cli import cli
 from lsregen.framework.errors import LsregenError
-
-from . import callables, commands, values
-from .case import ACCEPTED, RIGHT, TRACEBACK, UNCLEAR, WRITTEN, Case, Outcome
-from .files import CONTENTS
+from tests.bad_input import callables, commands, values
+from tests.bad_input.case import ACCEPTED, RIGHT, TRACEBACK, UNCLEAR, WRITTEN, Case, Outcome
+from tests.bad_input.files import CONTENTS
 
 MEMORY = 8 << 30
 """Bytes of addresses that the process may have: what reads without end fails instead of filling the machine."""

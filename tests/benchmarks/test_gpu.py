@@ -15,8 +15,7 @@ from benchmarks.gpu import REST, Broken, Part, Parts, Session, Size
 from benchmarks.records import Record, Row
 from benchmarks.table import page
 from lsregen.framework import Pipeline, presets
-
-from ..card import ANSWERS, a_card
+from tests.card import ANSWERS, a_card
 
 CPU = torch.device("cpu")
 LITTLE = [

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lsregen.apps.metadata import read_metadata
-from lsregen.apps.records import read_record
-from lsregen.evaluation.protocol.plan import Plan
-from lsregen.framework.config import load_yaml, validate
-from lsregen.framework.plugins import discover
+from lsregen.apps.generating.metadata import read_metadata
+from lsregen.apps.showing.records import read_record
+from lsregen.evaluation.runs.plan import Plan
+from lsregen.framework.config.resolve import validate
+from lsregen.framework.config.yaml_text import load_yaml
+from lsregen.framework.plugins.registry import discover
 
 MADE = Path(__file__).parent / "made_by_0.1.0"
 PRESETS = sorted(path.stem for path in MADE.glob("*.png"))

@@ -13,8 +13,7 @@ from torch import Tensor
 from lsregen.distances.attribute_binding import AttributeBinding
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.types import Features
-
-from ..toys import draw, features
+from tests.toys import draw, features
 
 Cells = NDArray[np.float64]
 

@@ -12,11 +12,10 @@ from torch import Tensor
 
 from lsregen.distances.boxdiff import BoxDiff
 from lsregen.framework.errors import ConfigError
-from lsregen.framework.layout import Box
-from lsregen.framework.rasters import rasterise
+from lsregen.framework.layout.rasters import rasterise
+from lsregen.framework.layout.regions import Box
 from lsregen.framework.types import Energy
-
-from ..toys import draw, features
+from tests.toys import draw, features
 
 Cells = NDArray[np.float64]
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from lsregen.distances.cross_entropy import CrossEntropy
 from lsregen.framework.errors import ConfigError
-
-from ..toys import draw, features
+from tests.toys import draw, features
 
 
 def maps(seed: int, *shape: int) -> Tensor:

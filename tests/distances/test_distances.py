@@ -17,8 +17,7 @@ from lsregen.distances.l2 import L2
 from lsregen.distances.max_token import MaxToken
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.types import Features
-
-from ..toys import draw, features
+from tests.toys import draw, features
 
 DISTANCES: dict[str, Any] = {
     "box_energy": BoxEnergy(),

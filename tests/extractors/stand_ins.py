@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lsregen.framework.layout import Layout, Region
-from lsregen.framework.taps import TapLayer, TapPoint, Taps, select_layers
+from lsregen.framework.layout.regions import Layout, Region
+from lsregen.framework.sampling.taps import TapLayer, TapPoint, Taps, select_layers
 from lsregen.framework.types import FeatureExtractor, Features, Step, View
-
-from ..toys import draw, make_run, token_table
+from tests.toys import draw, make_run, token_table
 
 STEP = Step(0, 5, 901, 0.1, 0.2)
 TOKENS = 12

@@ -11,11 +11,10 @@ from torch import Tensor
 from lsregen.distances.attribute_binding import AttributeBinding
 from lsregen.extractors.bound_words import BoundWords
 from lsregen.framework.errors import ConfigError, PhraseError
-from lsregen.framework.layout import Layout
+from lsregen.framework.layout.regions import Layout
 from lsregen.framework.types import Features
-
-from . import stand_ins
-from .stand_ins import TOKENS, phrases, probabilities
+from tests.extractors import stand_ins
+from tests.extractors.stand_ins import TOKENS, phrases, probabilities
 
 
 def look(extractor: BoundWords, prompts: Sequence[str], layouts: Sequence[Layout], maps: dict[str, Tensor]) -> Features:

@@ -17,15 +17,14 @@ from lsregen.extractors.bound_words import BoundWords
 from lsregen.extractors.cross_attention import CrossAttention, CrossAttentionState
 from lsregen.extractors.segmentation import Segmentation
 from lsregen.framework.errors import ConfigError, PhraseError
-from lsregen.framework.layout import Box, Layout, Region
-from lsregen.framework.rasters import rasterise
-from lsregen.framework.taps import TapLayer, TapPoint, Taps
+from lsregen.framework.layout.rasters import rasterise
+from lsregen.framework.layout.regions import Box, Layout, Region
+from lsregen.framework.sampling.taps import TapLayer, TapPoint, Taps
 from lsregen.framework.types import Features, View
-
-from ..near import near
-from ..toys import make_run
-from . import stand_ins
-from .stand_ins import STEP, Prompted, phrases
+from tests.extractors import stand_ins
+from tests.extractors.stand_ins import STEP, Prompted, phrases
+from tests.near import near
+from tests.toys import make_run
 
 LAYERS = (
     *stand_ins.LAYERS[:2],

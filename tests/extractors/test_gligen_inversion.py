@@ -12,11 +12,10 @@ import torch
 from lsregen.distances.l2 import L2
 from lsregen.extractors.gligen_inversion import FULL_STRENGTH, NOISES, GligenInversion, enlarged
 from lsregen.framework import ConfigError, Guidance, Layout, Pipeline, Schedule, StepReport, Term
-from lsregen.framework.images import noised, to_pil
-from lsregen.framework.taps import Taps
+from lsregen.framework.sampling.image_to_image import noised, to_pil
+from lsregen.framework.sampling.taps import Taps
 from lsregen.framework.types import Run, View
-
-from ..near import TRAJECTORY, near, relative, same_pictures
+from tests.near import TRAJECTORY, near, relative, same_pictures
 
 pytestmark = pytest.mark.slow
 
@@ -96,7 +95,7 @@ def test_gamma_is_half_of_the_blend(pipeline: Pipeline) -> None:
 
 def test_a_gamma_that_goes_beyond_the_target_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
     extractor = GligenInversion(source={**SOURCE, "steps": 1}, noise="shared")
-    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline"):
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.pipeline"):
         for schedule in (Schedule(gamma=0.5), Schedule(gamma=5, normalise="rms"), Schedule(gamma=5, site="after")):
             walk(pipeline, extractor, schedule, steps=1)
         assert not caplog.messages

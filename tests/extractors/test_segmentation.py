@@ -22,16 +22,15 @@ from lsregen.evaluation.shapeworld import masks, render, sample_scene
 from lsregen.extractors.segmentation import Segmentation
 from lsregen.extractors.segmenter import MEAN, STD, load_segmenter
 from lsregen.framework.errors import CheckpointError, ConfigError, PhraseError
-from lsregen.framework.layout import Box, Layout, Region
-from lsregen.framework.rasters import rasterise
-from lsregen.framework.taps import Taps
+from lsregen.framework.layout.rasters import rasterise
+from lsregen.framework.layout.regions import Box, Layout, Region
+from lsregen.framework.sampling.taps import Taps
 from lsregen.framework.testing import check_extractor
 from lsregen.framework.testing.checks import seeded
 from lsregen.framework.types import Prediction, View
-
-from ..near import near
-from ..toys import draw, make_run
-from .stand_ins import LAYERS, STEP, Prompted, logits, look, phrases
+from tests.extractors.stand_ins import LAYERS, STEP, Prompted, logits, look, phrases
+from tests.near import near
+from tests.toys import draw, make_run
 
 CLASSES = ("background", "circle", "square", "traffic light")
 

@@ -6,8 +6,7 @@ import pytest
 import torch
 
 from lsregen.extractors.smoothing import KERNELS, kernel_1d, smooth
-
-from ..toys import draw
+from tests.toys import draw
 
 
 @pytest.mark.parametrize(("kind", "centre", "edge", "corner"), [

@@ -10,8 +10,7 @@ import torch
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.types import Energy, Prediction, Step
 from lsregen.samplers.ddim import DDIM
-
-from ..toys import LinearDenoiser, draw, make_run
+from tests.toys import LinearDenoiser, draw, make_run
 
 STEP = Step(3, 10, 601, 0.3, 0.5)
 

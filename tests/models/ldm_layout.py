@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .conftest import CROSS, PLAIN, unsettle
+from tests.models.small_models import CROSS, PLAIN, unsettle
 
 State = dict[str, Tensor]
 Shapes = dict[str, tuple[int, ...]]

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from . import ldm_layout as layout
-from .conftest import write_tokenizer
-from .ldm_layout import State
+from tests.models import ldm_layout as layout
+from tests.models.ldm_layout import State
+from tests.models.small_models import write_tokenizer
 
 # Wide enough for groups of 32 channels, whose number no file tells.
 WIDTHS: dict[str, Any] = {"sd1": (32, 32, 64, 64), "sd2": (64, 64, 128, 128), "sdxl": (64, 64, 128)}

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from ..models.conftest import base, copied, files, model, models, oracle, oracles, seeded, step
+from tests.models.conftest import base, copied, files, model, models, oracle, oracles, seeded, step
 
 __all__ = ["base", "copied", "files", "model", "models", "oracle", "oracles", "seeded", "step"]

@@ -8,11 +8,10 @@ import pytest
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from lsregen.framework.layout import Layout
+from lsregen.framework.layout.regions import Layout
 from lsregen.models import EMBEDDED, DiffusersFolder
 from lsregen.samplers.ddim import DDIM
-
-from ..near import TRAJECTORY, relative
+from tests.near import TRAJECTORY, relative
 
 pytestmark = pytest.mark.slow
 

@@ -7,11 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from lsregen.models.autoencoder import Autoencoder
-from lsregen.models.configs import autoencoder_config, unet_config
-from lsregen.models.unet import UNet
-
-from ..models import ldm_layout as layout
+from lsregen.models.networks.autoencoder import Autoencoder
+from lsregen.models.networks.unet import UNet
+from lsregen.models.weights.configs import autoencoder_config, unet_config
+from tests.models import ldm_layout as layout
 
 pytestmark = pytest.mark.slow
 

@@ -10,9 +10,8 @@ import torch
 from torch import Tensor
 
 from lsregen.models import CheckpointFile
-from lsregen.models.conditioning import Conditioning
-
-from ..models.narrow_files import FAMILIES, VOCABULARY, networks
+from lsregen.models.runtime.conditioning import Conditioning
+from tests.models.narrow_files import FAMILIES, VOCABULARY, networks
 
 TOLERANCE = 2e-5
 SCALES = {"sdxl": 0.13025}

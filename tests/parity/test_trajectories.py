@@ -11,15 +11,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lsregen.framework.layout import Layout
+from lsregen.framework.layout.regions import Layout
 from lsregen.framework.types import NoiseSchedule, Run, Sampler
 from lsregen.models import DiffusersFolder
-from lsregen.models.configs import noise_schedule
-from lsregen.models.latent_diffusion import LatentDiffusion
+from lsregen.models.runtime.latent_diffusion import LatentDiffusion
+from lsregen.models.weights.configs import noise_schedule
 from lsregen.samplers.ddim import DDIM
 from lsregen.samplers.ddpm import DDPM
-
-from ..near import TRAJECTORY, relative
+from tests.near import TRAJECTORY, relative
 
 STEPS, CFG = 10, 4.0
 PROMPTS = ("a red circle", "a blue circle and a red circle")

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 
 from recipes.shapeworld import export, train_autoencoder, train_base
-
-from .conftest import Starter, check_model, check_updates
+from tests.recipes.conftest import Starter, check_model, check_updates
 
 pytestmark = pytest.mark.slow
 

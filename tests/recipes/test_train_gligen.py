@@ -9,15 +9,14 @@ import numpy as np
 import pytest
 import torch
 
-from lsregen.evaluation.metrics import box_overlap
+from lsregen.evaluation.metrics.bootstrap import box_overlap
 from lsregen.evaluation.shapeworld import detect
-from lsregen.framework.images import to_pil
+from lsregen.framework.sampling.image_to_image import to_pil
 from lsregen.models import EMBEDDED, DiffusersFolder
 from recipes.shapeworld import export_gligen
 from recipes.shapeworld import train_gligen as recipe
 from recipes.shapeworld.training import generator
-
-from .conftest import FEW, Starter, check_model, check_updates
+from tests.recipes.conftest import FEW, Starter, check_model, check_updates
 
 pytestmark = pytest.mark.slow
 

@@ -15,9 +15,8 @@ from recipes.shapeworld import train_large as recipe
 from recipes.shapeworld.latents import LARGE_PATCH, LatentSpace, latent_space
 from recipes.shapeworld.training import generator
 from recipes.shapeworld.words import save_tokenizer
-
-from ..near import near
-from .conftest import FEW, Starter, check_model, check_updates
+from tests.near import near
+from tests.recipes.conftest import FEW, Starter, check_model, check_updates
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.types import NoiseSchedule, Prediction, Step
 from lsregen.samplers.ddim import DDIM
-from lsregen.samplers.schedule import alpha_bars
+from lsregen.samplers.timesteps import alpha_bars
 
 SHAPE = (2, 4, 6, 5)
 COUNT = 10

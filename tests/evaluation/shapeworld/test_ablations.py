@@ -10,9 +10,10 @@ from lsregen.evaluation.shapeworld import ablations as ablations_module
 from lsregen.evaluation.shapeworld.ablations import AREAS, Ablation, ablation, ablations, by_area, draw
 from lsregen.evaluation.shapeworld.benchmark import Contender, Row
 from lsregen.evaluation.shapeworld.scenes import Scenes
-from lsregen.framework.config import apply_sets, load_guidance, merge, validate
+from lsregen.framework.config.merging import apply_sets, merge
+from lsregen.framework.config.resolve import load_guidance, validate
 from lsregen.framework.errors import ConfigError
-from lsregen.framework.plugins import discover
+from lsregen.framework.plugins.registry import discover
 
 SCENES = Scenes(objects=2, size=(64, 64), count=2, seed=0)
 

@@ -5,16 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from lsregen.evaluation.shapeworld import (
-    Detection,
-    Scene,
-    SceneObject,
-    detect,
-    masks,
-    render,
-    sample_scene,
-    score_scene,
-)
+from lsregen.evaluation.shapeworld import Detection, Scene, SceneObject, detect, masks, render, sample_scene, score_scene
 
 SIZES = [(64, 64), (96, 64), (64, 96), (192, 192)]
 

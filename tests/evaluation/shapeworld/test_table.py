@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lsregen.evaluation.protocol.table import markdown
 from lsregen.evaluation.shapeworld.table import table_of
+from lsregen.evaluation.tables.paper import markdown
 from lsregen.framework.errors import ConfigError
 
 

@@ -25,8 +25,7 @@ from lsregen.framework.testing.toys import ToyModel
 from lsregen.framework.types import Energy, Features
 from lsregen.samplers.ddim import DDIM
 from lsregen.samplers.ddpm import DDPM
-
-from .broken import variant
+from tests.framework.testing.broken import variant
 
 
 def test_one_error_names_all_that_is_wrong_and_what_was_not_tried() -> None:

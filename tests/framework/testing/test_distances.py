@@ -16,9 +16,8 @@ from lsregen.distances.max_token import MaxToken
 from lsregen.framework import discover
 from lsregen.framework.testing import DISTANCE_PROPERTIES, check_distance
 from lsregen.framework.types import Energy, Features
-
-from ...toys import Measure, mean_square
-from .broken import Unexplained, assert_lacks_only, refuse, variant
+from tests.framework.testing.broken import Unexplained, assert_lacks_only, refuse, variant
+from tests.toys import Measure, mean_square
 
 PLUGINS = discover(only=())
 

@@ -12,12 +12,11 @@ from torch import Tensor
 
 from lsregen.extractors.cross_attention import CrossAttention
 from lsregen.framework import Pipeline, discover, load_preset, presets
-from lsregen.framework.config import validate
+from lsregen.framework.config.resolve import validate
 from lsregen.framework.testing import EXTRACTOR_PROPERTIES, check_extractor
 from lsregen.framework.types import Features, Needs, TapRequest, View
-
-from ...toys import Look
-from .broken import Unexplained, assert_lacks_only, variant
+from tests.framework.testing.broken import Unexplained, assert_lacks_only, variant
+from tests.toys import Look
 
 pytestmark = pytest.mark.slow
 

@@ -12,12 +12,11 @@ import torch
 from torch import Tensor
 
 from lsregen.framework import ConfigError, discover
-from lsregen.framework.taps import TapPoint
+from lsregen.framework.sampling.taps import TapPoint
 from lsregen.framework.testing import MODEL_PROPERTIES, check_model
 from lsregen.framework.testing.toys import CHANNELS, LAYERS, ToyDenoiser, ToyModel, ToyNetwork
 from lsregen.framework.types import Prediction, View
-
-from .broken import assert_lacks_only, refuse
+from tests.framework.testing.broken import assert_lacks_only, refuse
 
 pytestmark = pytest.mark.slow
 

@@ -16,9 +16,8 @@ from lsregen.framework.testing.inputs import alpha_bars
 from lsregen.framework.types import NoiseSchedule, Prediction
 from lsregen.samplers.ddim import DDIM
 from lsregen.samplers.ddpm import DDPM
-from lsregen.samplers.schedule import alpha_bars as published_alpha_bars
-
-from .broken import Unexplained, assert_lacks_only, refuse, variant
+from lsregen.samplers.timesteps import alpha_bars as published_alpha_bars
+from tests.framework.testing.broken import Unexplained, assert_lacks_only, refuse, variant
 
 PLUGINS = discover(only=())
 

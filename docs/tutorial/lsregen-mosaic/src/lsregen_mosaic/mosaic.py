@@ -34,7 +34,7 @@ from lsregen.framework import (
     View,
     hookimpl,
 )
-from lsregen.framework.taps import EverythingRecorded
+from lsregen.framework.sampling.taps import EverythingRecorded
 
 TOKENS = 32
 TILE = 4  # pixels of a side

@@ -1,0 +1,1 @@
+"""`lsregen evaluate` and `lsregen study`."""

@@ -1,0 +1,1 @@
+"""`lsregen generate`."""

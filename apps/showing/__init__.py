@@ -1,0 +1,1 @@
+"""`lsregen show`: a run as one page."""

@@ -1,0 +1,1 @@
+"""What should stand where: regions, masks, rasters, and the tokens of their phrases."""

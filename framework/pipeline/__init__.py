@@ -1,0 +1,1 @@
+"""From a request to images: the pipeline, its checks, and its report."""

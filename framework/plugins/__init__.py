@@ -1,0 +1,1 @@
+"""Plugins: the hooks, finding what packages register, and calling it."""

@@ -1,0 +1,76 @@
+"""What a class must have to be registered as a plugin, checked as it comes in, so that a run does not fail at step 37."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import is_dataclass
+from types import MappingProxyType
+from typing import Any, cast
+
+from ..config.options import describe_options
+from ..errors import ConfigError, PluginError, shown
+
+KINDS = ("extractor", "distance", "sampler", "model", "detector")
+FEATURE_KINDS = ("attention", "logits", "probability", "latent", "image")
+MEMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "extractor": ("kind", "needs", "prepare", "current", "target"),
+        "distance": ("accepts", "needs_target", "raster", "__call__"),
+        "sampler": ("schedule", "step", "stochastic", "invert_step"),
+        "model": ("embedded", "recognises", "load"),
+        "detector": ("load",),
+    }
+)
+
+
+OF_INSTANCES: Mapping[str, str] = MappingProxyType(
+    {"extractor": "prepare", "distance": "accepts", "sampler": "invert_step", "model": "bind", "detector": "load"}
+)
+"""What an instance of a kind is told by."""
+
+
+def check_instance(kind: str, given: object) -> None:
+    """Refuse what is no instance of a kind of plugin at all; whether it is a good one is another question.
+
+    Raises:
+        ConfigError: it is a class, or something else altogether.
+    """
+    if isinstance(given, type):
+        raise ConfigError(f"{kind}: the class {given.__name__}; expected an instance: write {given.__name__}(...)")
+    if not hasattr(given, OF_INSTANCES[kind]):
+        raise ConfigError(f"{kind}: {shown(given)} is no {kind}: it has no {OF_INSTANCES[kind]}")
+
+
+def check_plugin(kind: str, name: str, cls: Any) -> None:
+    """Refuse a plugin that could not work.
+
+    Raises:
+        PluginError: a bad name, not a frozen dataclass, a missing member, an option called `name`, or an unknown feature kind.
+    """
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise PluginError(f"{kind} {name!r}: a name is lower case letters, digits and _, beginning with a letter")
+    if kind != "model":
+        frozen = is_dataclass(cls) and isinstance(cls, type) and getattr(cls, "__dataclass_params__").frozen  # noqa: B009
+        if not frozen:
+            raise PluginError(
+                f"{kind} {name!r}: {cls!r} is not a frozen dataclass; write @dataclass(frozen=True) above the class"
+            )
+    known = {*dir(cls), *getattr(cls, "__dataclass_fields__", {})}
+    missing = [member for member in MEMBERS[kind] if member not in known]
+    if missing:
+        raise PluginError(f"{kind} {name!r}: {getattr(cls, '__name__', cls)} has no {', '.join(missing)}")
+    if kind == "model":
+        return
+    if any(option.key == "name" for option in describe_options(cast("type", cls))):
+        raise PluginError(f"{kind} {name!r}: an option cannot be called 'name', which names the plugin itself in a configuration")
+    stated = {"extractor": "kind", "distance": "accepts"}.get(kind)
+    if stated is None:
+        return
+    value = getattr(cls, stated, None)
+    items: object = (value,) if kind == "extractor" else value
+    if not isinstance(items, tuple) or not items:
+        raise PluginError(f"{kind} {name!r}: {stated} is {value!r}; expected a tuple of feature kinds, such as ('attention',)")
+    for item in cast("tuple[object, ...]", items):
+        if item not in FEATURE_KINDS:
+            raise PluginError(f"{kind} {name!r}: {stated} {item!r} is not one of {', '.join(FEATURE_KINDS)}")

@@ -1,0 +1,88 @@
+"""The hooks by which a package adds to lsregen: one for each kind of plugin, all of one form.
+
+A package names a module under `[project.entry-points.lsregen]`; the module implements any of these with `@hookimpl`. lsregen's
+own plugins come in by the same hooks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pluggy
+
+if TYPE_CHECKING:
+    from ..types import Model
+    from .inspection import Inspection
+
+hookspec = pluggy.HookspecMarker("lsregen")
+hookimpl = pluggy.HookimplMarker("lsregen")
+
+
+class ModelLoader(Protocol):
+    """What a model plugin registers: it knows a folder layout, and the models that ship with its package by name."""
+
+    @property
+    def embedded(self) -> Mapping[str, Path]:
+        """Names of models that can be loaded without a path, and their folders."""
+        ...
+
+    def recognises(self, path: Path) -> bool:
+        """Whether the path looks like something this loader loads; cheap, and without side effects."""
+        ...
+
+    def load(self, path: Path, *, device: str, dtype: str) -> Model:
+        """Load the weights; `device` and `dtype` may be `auto`."""
+        ...
+
+
+class FetchingLoader(ModelLoader, Protocol):
+    """A loader that also knows models by the names of a hub, and brings them to this machine."""
+
+    def fetch(self, name: str, *, revision: str | None = None, variant: str | None = None) -> Path | None:
+        """Where the model of this name is by now; None for what is no name of the hub's. Asked only for what is no local path."""
+        ...
+
+
+class InspectingLoader(ModelLoader, Protocol):
+    """A loader that can tell what a path is without loading it."""
+
+    def inspect(self, path: Path) -> Inspection: ...
+
+
+class ConvertingLoader(ModelLoader, Protocol):
+    """A loader that can write a model again in the layout of diffusers, and says what is still to be done then."""
+
+    def convert(self, path: Path, out: Path, **options: Any) -> tuple[str, ...]: ...
+
+
+class ExplainingLoader(ModelLoader, Protocol):
+    """A loader that can say of a path that nobody recognises what it is and what to do, in words, if it can."""
+
+    def explain(self, path: Path) -> str | None: ...
+
+
+@hookspec
+def register_extractors(register: Callable[[str, type], None]) -> None:
+    """Call `register(name, cls)` for each feature extractor: a frozen dataclass that satisfies `FeatureExtractor`."""
+
+
+@hookspec
+def register_distances(register: Callable[[str, type], None]) -> None:
+    """Call `register(name, cls)` for each distance: a frozen dataclass that satisfies `Distance`."""
+
+
+@hookspec
+def register_samplers(register: Callable[[str, type], None]) -> None:
+    """Call `register(name, cls)` for each sampler: a frozen dataclass that satisfies `Sampler`."""
+
+
+@hookspec
+def register_models(register: Callable[[str, ModelLoader], None]) -> None:
+    """Call `register(name, loader)` for each kind of model folder: an object that satisfies `ModelLoader`."""
+
+
+@hookspec
+def register_detectors(register: Callable[[str, type], None]) -> None:
+    """Call `register(name, cls)` for each object detector: a frozen dataclass that satisfies `Detector`."""

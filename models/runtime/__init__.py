@@ -1,0 +1,1 @@
+"""Networks put together as a model, and where and how they run."""

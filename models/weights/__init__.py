@@ -1,0 +1,1 @@
+"""Weights on disk: recognising, reading, converting and inspecting them."""
