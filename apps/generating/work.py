@@ -208,7 +208,7 @@ class Work:
         made = Made(there, metadata.settings(), report.seeds, index, _energies(report, index), seconds, digest)
         self._note(made)
         try:
-            if self.report.due:  # before the image: one that is there has its entry, whenever the process may be killed
+            if self.report.due:  # before the image: unless the report is `LARGE`, no image is there without its entry
                 with suppress(OutputError):  # the last time tells whether it can be written
                     self._write(final=False)
             write_file(files.image, data)

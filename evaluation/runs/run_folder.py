@@ -7,8 +7,8 @@
 A record is JSON: `plan`, the digest of its plan; `job`, `method`, `item`, `seed`; `image`, the sha256 of the picture's size and
 pixels, or null; `error`, null or its `type` and `message`; `alone`, whether it was made without the others of its batch, since
 all together failed; and `measured`: seconds, bytes, the device, versions. All but `measured` is decided by the plan, and by which
-of its jobs fail. The record is written after the picture. A job is finished if it has a record, and the picture of which that
-tells; any other is made again.
+of its jobs fail; the hash of an image on one machine and process layout only (docs/explanation/numbers.md). The record is written
+after the picture. A job is finished if it has a record, and the picture of which that tells; any other is made again.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Record:
 
     @property
     def decided(self) -> dict[str, Any]:
-        """All that the plan decides, as plain JSON types: the same in every run of it."""
+        """All that the plan decides, as plain JSON types: the same in every run of it on one machine and process layout."""
         return {key: value for key, value in plain(self).items() if key != "measured"}
 
 

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 from .. import files
 from ..config.options import check_options
+from ..config.values import MOST_SIDE
 from ..errors import ConfigError, LayoutError, PhraseError, nearest, shown
 from ..layout.regions import Box, Layout, Region
 
@@ -16,7 +17,6 @@ SEEDS = 2**63  # torch generators take seeds below this
 DRAWN_SEEDS = 2**32  # below this are those that lsregen draws: every tool takes them
 STRENGTH = 0.8  # of image-to-image, where nothing is said
 POLICIES = ("error", "drop")
-LONGEST = 99_999  # pixels of a side
 LARGEST = 1e9  # a number of a box, whatever its unit; whole numbers in JSON may have more digits than a float can hold
 DROP = "--on-bad-box drop (on_bad_box='drop')"
 LEAVE_OUT = "leave such items out: --on-bad-box drop"
@@ -236,11 +236,11 @@ def four(value: object, expected: str) -> list[float]:
 def size_of(value: object, where: str) -> Size:
     """Width and height from `[w, h]`."""
     sides = cast("list[object]", value) if isinstance(value, list) else []
-    expected = f"expected [width, height] in pixels, from 1 to {LONGEST} each"
+    expected = f"expected [width, height] in pixels, from 1 to {MOST_SIDE} each"
     if len(sides) != 2:
         raise LayoutError(f"{where}: size {shown(cast('object', value))}: {expected}")
     width, height = (whole(side, f"{where}, size {shown(cast('object', value))}", "side") for side in sides)
-    if not (1 <= width <= LONGEST and 1 <= height <= LONGEST):
+    if not (1 <= width <= MOST_SIDE and 1 <= height <= MOST_SIDE):
         raise LayoutError(f"{where}: size {shown(cast('object', value))}: {expected}")
     return width, height
 
