@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ...framework.errors import ConfigError
-from .worker import Made, Maker, Workshop
 from .plan import Plan
+from .worker import Made, Maker, Workshop
 
 
 def make(plan: Plan, batches: Iterable[range], workshop: Workshop) -> Iterator[list[Made]]:

@@ -17,9 +17,9 @@ from math import ceil
 from typing import Any, cast
 
 from ...framework.errors import ConfigError, LsregenError
-from .worker import Made, Maker, Workshop, failed
 from .plan import Plan
 from .run_folder import Fault
+from .worker import Made, Maker, Workshop, failed
 
 LONGEST = 300
 """Characters of what Ray says."""

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from ...framework.errors import ConfigError, nearest
 from ...framework.config.options import plain
+from ...framework.errors import ConfigError, nearest
 
 RELATIONS = ("left of", "right of", "above", "below", "next to")
 """As VISOR and GenEval call them; `next to` is NSR-1K's."""

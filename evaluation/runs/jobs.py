@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, cast, overload
 from weakref import finalize
 
-from ...framework.errors import ConfigError, LsregenError
-from ...framework.files import MOST_BYTES, look, parse_json, reason, shortened
-from ...framework.layout_files.item import SEEDS
-from ...framework.layout.regions import Layout
 from ...framework.config.options import build
 from ...framework.config.values import MOST_SIDE
+from ...framework.errors import ConfigError, LsregenError
+from ...framework.files import MOST_BYTES, look, parse_json, reason, shortened
+from ...framework.layout.regions import Layout
+from ...framework.layout_files.item import SEEDS
 from .expects import Expects
 
 NAME = re.compile(r"[\w@+-][\w@+. -]{0,59}")

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from ...framework.errors import ConfigError, told_of
 from ...framework.config.options import plain
+from ...framework.errors import ConfigError, told_of
 from ...framework.pipeline.report import weights
 from .plan import Method
 
 if TYPE_CHECKING:
+    from ...framework.config.described_models import Known
     from ...framework.config.merging import Config
     from ...framework.config.other_models import Find
-    from ...framework.config.described_models import Known
 
 
 def settings_at(method: Method, places: Mapping[str, str], known: Known) -> Config:
@@ -27,8 +27,8 @@ def settings_at(method: Method, places: Mapping[str, str], known: Known) -> Conf
         ConfigError: a model is not there, or its weights are others.
         CheckpointError: its files cannot be used.
     """
-    from ...framework.config.other_models import with_models
     from ...framework.config.described_models import known_of
+    from ...framework.config.other_models import with_models
     from ...framework.plugins.registry import discover
 
     def moved(name: str, find: Find | None) -> str:

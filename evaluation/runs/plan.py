@@ -23,9 +23,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, cast
 
+from ...framework.config.options import build, plain
 from ...framework.errors import ConfigError
 from ...framework.files import parse_json, write_whole
-from ...framework.config.options import build, plain
 from .jobs import NOT_ONE, Job, JobLines, Lines, Order, check_names
 
 FORMAT = "lsregen-plan"

@@ -11,13 +11,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from ...framework.errors import ConfigError, LayoutError, PhraseError, told_of
-from ...framework.layout_files.item import DRAWN_SEEDS, LEAVE_OUT, Dropped, Item, Size
 from ...framework.config.options import build, option, plain
+from ...framework.errors import ConfigError, LayoutError, PhraseError, told_of
 from ...framework.layout.tokens import check_phrases
+from ...framework.layout_files.item import DRAWN_SEEDS, LEAVE_OUT, Dropped, Item, Size
+from ..sources import Entry, Source
 from .jobs import Job, LazyJobs, check_names
 from .plan import Method, Plan
-from ..sources import Entry, Source
 
 if TYPE_CHECKING:
     from ...framework.config.resolve import ResolvedConfig
@@ -175,10 +175,10 @@ class _Planned(LazyJobs):
 
 def _fit_all(source: Source, specs: Mapping[str, MethodSpec], device: str) -> dict[str, _Fitted]:
     """Every method by its name; models are loaded one after another, each once, and first those that are not the main ones."""
-    from ...framework.config.merging import apply_sets
-    from ...framework.config.resolve import load_guidance, validate
-    from ...framework.config.options import convert
     from ...framework.config.described_models import with_described
+    from ...framework.config.merging import apply_sets
+    from ...framework.config.options import convert
+    from ...framework.config.resolve import load_guidance, validate
     from ...framework.pipeline.pipeline import DEFAULT_MODEL, Pipeline
     from ...framework.plugins.registry import discover
 

@@ -22,9 +22,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+from ...framework.config.options import build, plain
 from ...framework.errors import ConfigError
 from ...framework.files import is_file, is_there, locked, look, make_folder, read_json, reason, shortened, write_whole
-from ...framework.config.options import build, plain
 from .jobs import Job
 from .plan import Plan
 

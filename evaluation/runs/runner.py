@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TypeAlias
 
 from ...framework.errors import ConfigError
-from .worker import Made, check_version
 from .plan import Plan
 from .run_folder import Record, RunFolder
+from .worker import Made, check_version
 
 Engine: TypeAlias = Callable[[Plan, Sequence[range]], Iterator[list[Made]]]
 """Makes batches, given by the numbers of their jobs, in any order; yields all jobs of a batch at once.

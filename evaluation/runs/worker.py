@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from ...framework.errors import ConfigError, told_of
 from .jobs import Job
+from .model_weights import check_same, moving, settings_at
 from .plan import Method, Plan
 from .run_folder import Fault, Record
-from .model_weights import check_same, moving, settings_at
 
 if TYPE_CHECKING:
     import torch

@@ -19,7 +19,6 @@ from lsregen.evaluation.runs.planning import MethodSpec, make_plan
 from lsregen.evaluation.runs.run_folder import RunFolder
 from lsregen.evaluation.sources import Asked, read_source
 from lsregen.framework.sampling.image_to_image import fingerprint
-
 from tests.near import same_pictures
 
 pytest.importorskip("ray")

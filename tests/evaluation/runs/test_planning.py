@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from lsregen.evaluation.runs.worker import Maker, Workshop
 from lsregen.evaluation.runs.plan import Origin, Plan
 from lsregen.evaluation.runs.planning import MethodSpec, make_plan, read_methods, seed_of, size_for
+from lsregen.evaluation.runs.worker import Maker, Workshop
 from lsregen.evaluation.sources import Asked, Entry, Source, read_source
 from lsregen.framework.errors import ConfigError, LayoutError, PhraseError
-from lsregen.framework.layout_files.item import Item
 from lsregen.framework.layout.regions import Layout
+from lsregen.framework.layout_files.item import Item
 from lsregen.framework.pipeline.pipeline import Pipeline
 
 TWO = {"none": MethodSpec(), "layout-guidance": MethodSpec("layout-guidance", steps=3)}

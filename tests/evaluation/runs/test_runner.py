@@ -14,12 +14,12 @@ import pytest
 
 from lsregen.evaluation.runs import worker as maker
 from lsregen.evaluation.runs.jobs import Job
-from lsregen.evaluation.runs.worker import Made
 from lsregen.evaluation.runs.plan import Plan
 from lsregen.evaluation.runs.run_folder import Fault, Record, RunFolder
 from lsregen.evaluation.runs.runner import run
-from lsregen.framework.pipeline import report as reports
+from lsregen.evaluation.runs.worker import Made
 from lsregen.framework.errors import ConfigError
+from lsregen.framework.pipeline import report as reports
 
 Small = Callable[..., Plan]
 

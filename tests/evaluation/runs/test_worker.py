@@ -17,17 +17,17 @@ from PIL import Image
 
 from lsregen.evaluation.runs import engine_local
 from lsregen.evaluation.runs import worker as maker
-from lsregen.evaluation.runs.worker import Maker, Workshop
 from lsregen.evaluation.runs.plan import Plan
 from lsregen.evaluation.runs.planning import MethodSpec, make_plan
 from lsregen.evaluation.runs.run_folder import RunFolder
 from lsregen.evaluation.runs.runner import run
+from lsregen.evaluation.runs.worker import Maker, Workshop
 from lsregen.evaluation.sources import Asked, read_source
-from lsregen.framework.pipeline import report as reports
 from lsregen.framework.errors import ConfigError
-from lsregen.framework.sampling.image_to_image import fingerprint
+from lsregen.framework.pipeline import report as reports
 from lsregen.framework.pipeline.pipeline import Pipeline
 from lsregen.framework.plugins.registry import discover
+from lsregen.framework.sampling.image_to_image import fingerprint
 
 pytestmark = [pytest.mark.slow, pytest.mark.same_request]  # one plan, made twice: pictures to the last byte
 

@@ -142,7 +142,7 @@ BAD: dict[str, tuple[object, str]] = {
     "ragged mask": ({"regions": [{"phrase": "dog", "mask": [[1], [1, 0]]}]}, r"region 1 \('dog'\): mask: expected rows"),
     "empty mask": ({"regions": [{"phrase": "dog", "mask": [[0]]}]}, "zero everywhere"),
     "huge number": ('{"boxes": {"dog": [0, 0, 1, 1' + "0" * 400 + "]}}", "expected four numbers"),
-    "huge size": ('{"prompt": "a", "size": [64, 1' + "0" * 400 + "]}", "from 1 to 99999 each"),
+    "huge size": ('{"prompt": "a", "size": [64, 1' + "0" * 400 + "]}", "from 1 to 16384 each"),
     "half a character": ('{"prompt": "\\ud800"}', "half of a character in a text"),
     "no such mask": ({"regions": [{"phrase": "dog", "mask": "dog.png"}]}, r"region 1 \('dog'\): mask .*dog.png: no such file"),
     "layout without regions": ({"layout": {}}, "layout: 'regions' is missing"),

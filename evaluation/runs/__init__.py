@@ -1,0 +1,1 @@
+"""Plans of jobs, and their runs on one machine or many."""
