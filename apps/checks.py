@@ -24,7 +24,7 @@ from .output import OutputError
 if TYPE_CHECKING:
     from ..framework.config.resolve import ResolvedConfig
     from ..framework.plugins.registry import Plugins
-    from ..framework.types import Model
+    from ..framework.protocols import Model
 
 LONGEST_SHOWN = 80  # characters of a name, in a message
 PIXELS = re.compile(r"; these look like pixels: .*")  # what the framework says to those who write Python or files

@@ -22,7 +22,7 @@ from torch import Tensor
 from benchmarks.records import Row
 from benchmarks.subjects import LAYOUT, PROMPT
 from lsregen.framework import Pipeline
-from lsregen.framework.types import StepReport
+from lsregen.framework.events import StepReport
 from lsregen.models.runtime.latent_diffusion import LatentDiffusion
 
 STEPS = 20

@@ -16,8 +16,9 @@ from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError, PhraseError
 from ..framework.layout.regions import Layout
 from ..framework.layout.tokens import TokenTable
+from ..framework.protocols import Run
 from ..framework.sampling.taps import TapPoint, select_layers
-from ..framework.types import Features, Maps, Needs, Run, TapRequest, View
+from ..framework.types import Features, Maps, Needs, TapRequest, View
 from .cross_attention import mean_of_equal_grids
 
 Span: TypeAlias = tuple[int, ...]

@@ -15,8 +15,9 @@ from ..framework.errors import ConfigError, nearest
 from ..framework.layout.rasters import rasterise
 from ..framework.layout.regions import Layout
 from ..framework.layout.tokens import TokenTable
+from ..framework.protocols import Run
 from ..framework.sampling.taps import TapPoint, select_layers
-from ..framework.types import Features, Maps, Needs, Run, TapRequest, View
+from ..framework.types import Features, Maps, Needs, TapRequest, View
 from .smoothing import KERNELS, smooth
 
 HEADS = ("keep", "mean")

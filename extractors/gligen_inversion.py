@@ -14,8 +14,9 @@ from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError, nearest
 from ..framework.layout.rasters import rasterise
 from ..framework.layout.regions import Layout
+from ..framework.protocols import Run
 from ..framework.sampling.image_to_image import noised
-from ..framework.types import Features, Image, Latents, Needs, Run, Step, View
+from ..framework.types import Features, Image, Latents, Needs, Step, View
 from .smoothing import smooth
 
 NOISES = ("ddim_inversion", "shared", "fresh", "eps_consistent")

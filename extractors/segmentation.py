@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError, nearest
+from ..framework.protocols import Run
 from ..framework.sampling.taps import TapPoint, select_layers
-from ..framework.types import Features, Maps, Needs, Run, TapRequest, View
+from ..framework.types import Features, Maps, Needs, TapRequest, View
 from .cross_attention import DROP, WORDS, CrossAttentionState, spans_of
 from .segmenter import Segmenter, folder_of, load_segmenter
 

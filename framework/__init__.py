@@ -44,7 +44,8 @@ if TYPE_CHECKING:
     from .config.options import option
     from .config.presets import load_preset, presets
     from .errors import CheckpointError, ConfigError, LayoutError, LsregenError, NonFiniteError, PhraseError, PluginError
-    from .guidance.run import Guidance, GuidanceRun, LogEntry, Term
+    from .events import LogEntry, StepReport
+    from .guidance.run import Guidance, GuidanceRun, Term
     from .guidance.schedule import Schedule
     from .layout.masks import read_mask
     from .layout.rasters import rasterise
@@ -57,36 +58,18 @@ if TYPE_CHECKING:
     from .plugins.detection import Detected, Detector, LoadedDetector
     from .plugins.hookspecs import hookimpl
     from .plugins.registry import Plugins, discover
+    from .protocols import Denoiser, Distance, FeatureExtractor, Model, Run, Sampler
     from .reductions import max_present, mean_present, over_groups
     from .sampling.loop import OnStep, sample
     from .sampling.taps import TapLayer, TapPoint, Taps, select_layers
-    from .types import (
-        Denoiser,
-        Distance,
-        Energy,
-        FeatureExtractor,
-        Features,
-        Image,
-        Latents,
-        Maps,
-        Model,
-        Needs,
-        NoiseSchedule,
-        PerSample,
-        Prediction,
-        Run,
-        Sampler,
-        Step,
-        StepReport,
-        TapRequest,
-        View,
-    )
+    from .types import Energy, Features, Image, Latents, Maps, Needs, NoiseSchedule, PerSample, Prediction, Step, TapRequest, View
 
 HOMES = {
     "config.options": "option",
     "config.presets": "load_preset presets",
     "errors": "CheckpointError ConfigError LayoutError LsregenError NonFiniteError PhraseError PluginError",
-    "guidance.run": "Guidance GuidanceRun LogEntry Term",
+    "events": "LogEntry StepReport",
+    "guidance.run": "Guidance GuidanceRun Term",
     "guidance.schedule": "Schedule",
     "layout.masks": "read_mask",
     "layout.rasters": "rasterise",
@@ -99,11 +82,11 @@ HOMES = {
     "plugins.detection": "Detected Detector LoadedDetector",
     "plugins.hookspecs": "hookimpl",
     "plugins.registry": "Plugins discover",
+    "protocols": "Denoiser Distance FeatureExtractor Model Run Sampler",
     "reductions": "max_present mean_present over_groups",
     "sampling.loop": "OnStep sample",
     "sampling.taps": "TapLayer TapPoint Taps select_layers",
-    "types": "Denoiser Distance Energy FeatureExtractor Features Image Latents Maps Model Needs NoiseSchedule "
-    "PerSample Prediction Run Sampler Step StepReport TapRequest View",
+    "types": "Energy Features Image Latents Maps Needs NoiseSchedule PerSample Prediction Step TapRequest View",
 }
 
 __all__ = [  # noqa: RUF022 (in the order of their homes)

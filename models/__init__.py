@@ -20,7 +20,7 @@ from .weights.names import INDEX, PICKLES, SAFE
 if TYPE_CHECKING:
     from ..framework.plugins.hookspecs import ModelLoader
     from ..framework.plugins.inspection import Inspection
-    from ..framework.types import Model
+    from ..framework.protocols import Model
 
 EMBEDDED = Path(__file__).parent / "shapeworld"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ..framework.plugins.hookspecs import hookimpl
-from ..framework.types import Sampler
+from ..framework.protocols import Sampler
 from .ddim import DDIM
 from .ddpm import DDPM
 

@@ -15,8 +15,9 @@ from torch import Tensor
 from lsregen.framework.guidance.run import Guidance, Term
 from lsregen.framework.layout.regions import Layout
 from lsregen.framework.layout.tokens import Piece, TokenTable
+from lsregen.framework.protocols import Run, Sampler
 from lsregen.framework.sampling.taps import EverythingRecorded, TapLayer, Taps
-from lsregen.framework.types import Energy, Features, Needs, NoiseSchedule, Prediction, Run, Sampler, Step, TapRequest, View
+from lsregen.framework.types import Energy, Features, Needs, NoiseSchedule, Prediction, Step, TapRequest, View
 from lsregen.models.networks.unet import UNet, UNetConfig
 from lsregen.samplers.ddim import DDIM
 

@@ -17,7 +17,7 @@ from ...framework.pipeline.sizes import stretched
 from ..option_types import PATH, Finite
 
 if TYPE_CHECKING:
-    from ...framework.types import Model
+    from ...framework.protocols import Model
     from .metadata import Metadata
     from .request import Options
 

@@ -12,7 +12,7 @@ import click
 from ...framework.errors import counted
 
 if TYPE_CHECKING:
-    from ...framework.types import StepReport
+    from ...framework.events import StepReport
     from .job import Failure, Made
     from .work import Work
 

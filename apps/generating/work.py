@@ -24,9 +24,9 @@ from .run_report import Entries, ReportFile, paths_of
 if TYPE_CHECKING:
     from PIL import Image
 
+    from ...framework.events import StepReport
     from ...framework.pipeline.pipeline import Pipeline
     from ...framework.pipeline.report import Report, Result
-    from ...framework.types import StepReport
     from .request import Shot
 
 FATAL = (ConfigError, CheckpointError, OutputError, OSError)

@@ -22,7 +22,7 @@ from .plan import Method, Plan
 if TYPE_CHECKING:
     from ...framework.config.resolve import ResolvedConfig
     from ...framework.pipeline.pipeline import Pipeline
-    from ...framework.types import Model
+    from ...framework.protocols import Model
 
 POLICIES = "model, own, xFACTOR or WIDTHxHEIGHT"
 MOST_JOBS = 10_000_000

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ...framework.layout.regions import Layout
+from ...framework.protocols import Model
 from ...framework.sampling.taps import TapLayer, TapPoint, Taps, select_layers
-from ...framework.types import Latents, Maps, Model, Step
+from ...framework.types import Latents, Maps, Step
 from ..metrics.bootstrap import bootstrap
 from .geometry import Box
 from .scene import Scene

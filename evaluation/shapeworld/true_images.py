@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from einops import rearrange
 
-from ...framework.types import Image, Latents, Model, Step
+from ...framework.protocols import Model
+from ...framework.types import Image, Latents, Step
 from .render import render
 from .scene import Scene
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from ..guidance.run import Term
     from ..guidance.schedule import Schedule
     from ..plugins.registry import Plugins
-    from ..types import Distance, FeatureExtractor, Sampler
+    from ..protocols import Distance, FeatureExtractor, Sampler
 
 DEEPEST = 4  # renders within renders
 KEYED = re.compile(r"[\w.\[\]-]+: ")  # a problem that begins with the path of a setting

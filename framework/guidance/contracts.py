@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..config.options import convert
 from ..errors import ConfigError, PluginError, shown
-from ..types import Distance, Energy, FeatureExtractor, Features, Model, Step, View
+from ..protocols import Distance, FeatureExtractor, Model
+from ..types import Energy, Features, Step, View
 from .schedule import Schedule, first_step
 
 LOOKS = ("kind",)

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 
 from ..errors import ConfigError, NonFiniteError
+from ..events import LogEntry
 from ..plugins.calls import calling
+from ..protocols import Run
 from ..sampling.taps import TapPoint, Taps
-from ..types import Energy, Latents, Prediction, Run, Step, View
+from ..types import Energy, Latents, Prediction, Step, View
 from .contracts import check_attached, check_window, remedies
 from .gradients import Backward, broken_samples, normalised
 from .schedule import Schedule
@@ -36,20 +38,6 @@ class Guidance:
     def start(self, run: Run) -> GuidanceRun:
         with torch.no_grad():
             return GuidanceRun(self, run)
-
-
-@dataclass(frozen=True)
-class LogEntry:
-    """One evaluation of one term: the watched energy of each sample, and whether the sample was updated by it.
-
-    The energy of a sample that was left out of the pass, being done, is NaN.
-    """
-
-    step: int
-    term: str
-    energy: tuple[float, ...]
-    updated: tuple[bool, ...]
-    strength: float
 
 
 _Pending: TypeAlias = tuple[ActiveTerm, TermStep]

@@ -13,8 +13,9 @@ from torch import Tensor
 from ..errors import ConfigError, shown
 from ..layout.rasters import check_raster
 from ..plugins.calls import calling
+from ..protocols import Distance, FeatureExtractor, Run
 from ..sampling.taps import TapPoint, select_layers
-from ..types import Distance, Energy, FeatureExtractor, Features, Latents, Needs, Run, View
+from ..types import Energy, Features, Latents, Needs, View
 from .contracts import check_parts, check_pull, check_samples, checked_energy, checked_features
 from .schedule import Schedule
 

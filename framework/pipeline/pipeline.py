@@ -21,6 +21,7 @@ from ..config.presets import DEFAULT_MODEL
 from ..config.resolve import ResolvedConfig, checked_source, load_guidance, validate
 from ..config.values import MOST_STEPS, as_list
 from ..errors import ConfigError, NonFiniteError, told_of
+from ..events import StepReport
 from ..guidance.contracts import check_steps, overshoot, remedies
 from ..guidance.run import Guidance, Term
 from ..layout.regions import Layout
@@ -29,11 +30,12 @@ from ..pipeline.sizes import check_proportions
 from ..plugins.calls import calling
 from ..plugins.class_checks import check_instance
 from ..plugins.registry import Plugins, installed
+from ..protocols import Model, Run
 from ..sampling.attention_trace import AttentionTrace
 from ..sampling.image_to_image import beginning, checked_strength, entered, pictures_of, to_pil
 from ..sampling.loop import OnStep, sample
 from ..sampling.taps import select_layers
-from ..types import Image, Model, Run, StepReport
+from ..types import Image
 from .preflight import check_seen, render_warnings, unused_settings
 from .report import Report, Result, described
 from .requests import Batch, check_callable, make_batch

@@ -10,7 +10,7 @@ from ..config.presets import presets
 from ..config.resolve import load_guidance
 from ..errors import ConfigError
 from ..guidance.run import Term
-from ..types import Model, Run
+from ..protocols import Model, Run
 
 
 def check_seen(model: Model, preset: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..config.options import plain
 from ..errors import shown
-from ..guidance.run import LogEntry
+from ..events import LogEntry
 from ..layout.regions import Layout
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ..config.resolve import ResolvedConfig
     from ..plugins.registry import Plugins
-    from ..types import Model
+    from ..protocols import Model
 
 
 DECIDING = ("lsregen", "torch", "transformers", "safetensors")

@@ -10,7 +10,7 @@ from ..errors import ConfigError, LayoutError, shown
 
 if TYPE_CHECKING:
     from ..layout.regions import Layout
-    from ..types import Model
+    from ..protocols import Model
 
 PROPORTIONS = 0.02  # by which those of a mask, or of a first picture, may differ from the image's
 

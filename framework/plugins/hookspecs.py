@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pluggy
 
 if TYPE_CHECKING:
-    from ..types import Model
+    from ..protocols import Model
     from .inspection import Inspection
 
 hookspec = pluggy.HookspecMarker("lsregen")

@@ -26,7 +26,7 @@ from .class_checks import KINDS, check_plugin
 from .distributions import OWN, entry_points, normalised
 
 if TYPE_CHECKING:
-    from ..types import Model
+    from ..protocols import Model
     from .inspection import Inspection
 
 LIMIT = "LSREGEN_PLUGINS"

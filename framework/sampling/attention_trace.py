@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..types import FeatureExtractor, Run, StepReport
+from ..events import StepReport
+from ..protocols import FeatureExtractor, Run
 from .taps import TapPoint, Taps, select_layers
 
 

@@ -19,7 +19,8 @@ from ..errors import ConfigError, shown
 from ..layout.image_files import in_rgb
 from ..layout_files.item import STRENGTH
 from ..pipeline.sizes import stretched
-from ..types import Image, Latents, Run, Step
+from ..protocols import Run
+from ..types import Image, Latents, Step
 
 
 def to_pil(images: Image) -> list[PILImage.Image]:

@@ -8,10 +8,12 @@ from typing import TypeAlias
 import torch
 
 from ..errors import NonFiniteError
+from ..events import StepReport
 from ..guidance.contracts import check_latent, remedies
 from ..guidance.run import Guidance, GuidanceRun
 from ..plugins.calls import calling
-from ..types import Latents, Run, Step, StepReport
+from ..protocols import Run
+from ..types import Latents, Step
 
 OnStep: TypeAlias = Callable[[StepReport], bool | None]
 """Sees every finished step; returning False ends the run there."""

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from ..layout.regions import Box, Layout, Region
+from ..protocols import Model, Run
 from ..sampling.taps import TapPoint, Taps, select_layers
-from ..types import Latents, Model, Needs, NoiseSchedule, Prediction, Run, Step, View
+from ..types import Latents, Needs, NoiseSchedule, Prediction, Step, View
 from .inputs import draw, even_steps
 
 PROMPTS = ("a red circle and a blue square", "a green circle", "a blue square and a red circle")

@@ -11,7 +11,8 @@ from torch import Tensor
 from ..config.arguments import checked, checked_device
 from ..layout.rasters import check_raster
 from ..plugins.class_checks import check_instance, check_plugin
-from ..types import Distance, Energy
+from ..protocols import Distance
+from ..types import Energy
 from .checks import (
     OPTIONS_MEND,
     REPEAT_MEND,

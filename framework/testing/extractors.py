@@ -13,8 +13,9 @@ from ..config.arguments import checked
 from ..layout.regions import Layout
 from ..pipeline.pipeline import Pipeline
 from ..plugins.class_checks import FEATURE_KINDS, check_instance, check_plugin
+from ..protocols import FeatureExtractor, Model, Run
 from ..sampling.taps import TAP_KINDS
-from ..types import FeatureExtractor, Features, Latents, Model, Run
+from ..types import Features, Latents
 from .bench import EVERY, LAYOUTS, Bench, Looks, declared_view, generous_view, needed_points
 from .checks import (
     OPTIONS_MEND,

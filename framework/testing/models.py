@@ -13,8 +13,9 @@ from torch import Tensor
 
 from ..config.arguments import checked, checked_whole
 from ..plugins.class_checks import check_instance
+from ..protocols import Denoiser, Model
 from ..sampling.taps import TAP_KINDS, TapPoint, Taps
-from ..types import Denoiser, Latents, Model, NoiseSchedule, Prediction, Step
+from ..types import Latents, NoiseSchedule, Prediction, Step
 from .bench import COUNT, EVERY, LAYOUTS, PROMPTS, Bench
 from .checks import (
     REPEAT_MEND,

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ..config.arguments import checked, checked_device
 from ..plugins.class_checks import check_instance, check_plugin
-from ..types import Latents, NoiseSchedule, Prediction, Sampler, Step
+from ..protocols import Sampler
+from ..types import Latents, NoiseSchedule, Prediction, Step
 from .checks import (
     OPTIONS_MEND,
     REPEAT_MEND,

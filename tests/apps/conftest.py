@@ -18,14 +18,14 @@ from lsregen.framework.config import described_models
 from lsregen.framework.config.merging import apply_sets, merge
 from lsregen.framework.config.resolve import load_guidance, validate
 from lsregen.framework.errors import ConfigError
-from lsregen.framework.guidance.run import LogEntry
+from lsregen.framework.events import LogEntry, StepReport
 from lsregen.framework.layout.regions import Layout
 from lsregen.framework.layout.tokens import Piece, TokenTable
 from lsregen.framework.pipeline import report as reports
 from lsregen.framework.pipeline.pipeline import Pipeline
 from lsregen.framework.plugins.registry import Plugins, discover
 from lsregen.framework.sampling.image_to_image import beginning
-from lsregen.framework.types import Prediction, Step, StepReport
+from lsregen.framework.types import Prediction, Step
 
 PROMPT = "a red circle and a blue square"
 BOXES = ("--box", "red circle=0.05,0.1,0.45,0.6", "--box", "blue square=0.55,0.45,0.95,0.95")

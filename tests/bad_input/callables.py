@@ -147,7 +147,9 @@ def _hints(function: Any) -> dict[str, Any]:
         known |= vars(importlib.import_module(source))
     known |= {name: getattr(framework, name) for name in framework.__all__ if name != "Image"}
     home = inspect.unwrap(function).__globals__
-    known["Image"] = framework.Image if "Image" in home or home["__name__"].endswith((".types", ".loop")) else PIL.Image.Image
+    known["Image"] = (
+        framework.Image if "Image" in home or home["__name__"].endswith((".types", ".protocols")) else PIL.Image.Image
+    )
     while True:
         try:
             return typing.get_type_hints(function, {**known, **home}, None, include_extras=True)

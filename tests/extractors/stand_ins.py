@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from lsregen.framework.layout.regions import Layout, Region
+from lsregen.framework.protocols import FeatureExtractor
 from lsregen.framework.sampling.taps import TapLayer, TapPoint, Taps, select_layers
-from lsregen.framework.types import FeatureExtractor, Features, Step, View
+from lsregen.framework.types import Features, Step, View
 from tests.toys import draw, make_run, token_table
 
 STEP = Step(0, 5, 901, 0.1, 0.2)

@@ -12,9 +12,10 @@ import torch
 from lsregen.distances.l2 import L2
 from lsregen.extractors.gligen_inversion import FULL_STRENGTH, NOISES, GligenInversion, enlarged
 from lsregen.framework import ConfigError, Guidance, Layout, Pipeline, Schedule, StepReport, Term
+from lsregen.framework.protocols import Run
 from lsregen.framework.sampling.image_to_image import noised, to_pil
 from lsregen.framework.sampling.taps import Taps
-from lsregen.framework.types import Run, View
+from lsregen.framework.types import View
 from tests.near import TRAJECTORY, near, relative, same_pictures
 
 pytestmark = pytest.mark.slow

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from lsregen.framework.layout.regions import Layout
-from lsregen.framework.types import NoiseSchedule, Run, Sampler
+from lsregen.framework.protocols import Run, Sampler
+from lsregen.framework.types import NoiseSchedule
 from lsregen.models import DiffusersFolder
 from lsregen.models.runtime.latent_diffusion import LatentDiffusion
 from lsregen.models.weights.configs import noise_schedule

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from lsregen.framework.errors import ConfigError, NonFiniteError
+from lsregen.framework.events import StepReport
 from lsregen.framework.guidance.run import Guidance, Term
 from lsregen.framework.guidance.schedule import Schedule
+from lsregen.framework.protocols import Sampler
 from lsregen.framework.sampling.loop import sample
-from lsregen.framework.types import Sampler, StepReport
 from lsregen.samplers.ddim import DDIM
 from lsregen.samplers.ddpm import DDPM
 from tests.near import near

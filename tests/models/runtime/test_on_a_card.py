@@ -15,7 +15,7 @@ from torch import Tensor
 
 from lsregen.framework import Layout, Pipeline, Region, presets
 from lsregen.framework.config.presets import load_preset
-from lsregen.framework.types import StepReport
+from lsregen.framework.events import StepReport
 from tests.card import CARD, OtherDevice, a_card
 
 PROMPT = "a red circle and a blue square"
