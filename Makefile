@@ -8,6 +8,9 @@ OLDEST := build/oldest
 # A worker for each core, of one thread.
 FLAGS  := -q -n auto --maxprocesses 4 --durations=25
 PYTEST := $(BIN)/python -m pytest $(FLAGS)
+# The packages of plugins/, which the tests run with.
+PLUGINS := $(wildcard plugins/*/pyproject.toml)
+EDITABLE := $(PLUGINS:%/pyproject.toml=-e %)
 
 .PHONY: demo test long portable portable-all bad-input kill test-all check oldest lint types wheel-test docs gpu gpu-wheels clean
 
@@ -69,7 +72,7 @@ oldest:
 	$(PYTHON) -m venv $(OLDEST)
 	$(OLDEST)/bin/python -c "import sys; assert sys.version_info[:2] == (3, 11), f'needs Python 3.11, not {sys.version}'"
 	$(OLDEST)/bin/python -m pip install -q -c constraints.txt uv
-	$(OLDEST)/bin/uv pip install -q --python $(OLDEST)/bin/python --resolution lowest-direct -e ".[test]"
+	$(OLDEST)/bin/uv pip install -q --python $(OLDEST)/bin/python --resolution lowest-direct -e ".[test]" $(EDITABLE)
 	$(OLDEST)/bin/python -m pytest $(FLAGS) -W default -m "not slow and not long"
 
 lint: $(VENV)/.installed-test types
@@ -90,6 +93,8 @@ wheel-test: $(VENV)/.installed-test
 	$(FRESH)/bin/python -m pip install -q -c constraints.txt ./examples/lsregen-centre pytest
 	$(FRESH)/bin/lsregen plugins | grep -q lsregen-centre
 	cd $(FRESH) && ./bin/python -m pytest -q ../../examples/lsregen-centre/tests
+	$(FRESH)/bin/python -m pip install -q -c constraints.txt $(PLUGINS:%/pyproject.toml=./%)
+	cd $(FRESH) && ./bin/lsregen study make --help > /dev/null && ./bin/lsregen caption --help > /dev/null
 
 # Every warning is an error: a name that moved, a page that nothing leads to.
 docs: $(VENV)/.installed-docs
@@ -133,8 +138,8 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install -q -c constraints.txt -e .
 	touch $@
 
-$(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt
-	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test]"
+$(VENV)/.installed-test: $(VENV)/bin/python pyproject.toml constraints.txt $(PLUGINS)
+	$(BIN)/python -m pip install -q -c constraints.txt -e ".[test]" $(EDITABLE)
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-docs: $(VENV)/bin/python pyproject.toml constraints.txt

@@ -31,7 +31,6 @@ COMMANDS: Mapping[str, str] = {
     "plugins": "List extractors, distances, samplers, models and detectors, with their options.",
     "presets": "List the guidance presets, or show one as YAML.",
     "show": "Show a run as one HTML page: images, attention, energies, timings, settings.",
-    "study": "Make a blind user study of two methods as one page, and score its answers.",
     "tokens": "Show how a model splits a prompt into tokens.",
 }
 """lsregen's own commands, each the `command` of a module, and what the list of commands says of them."""
@@ -40,7 +39,6 @@ HOMES: Mapping[str, str] = {
     "evaluate": ".evaluating.evaluate",
     "generate": ".generating.generate",
     "show": ".showing.show",
-    "study": ".evaluating.study",
 }
 """The modules of commands that are not in a file of their own name beside this one."""
 

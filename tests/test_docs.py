@@ -22,7 +22,6 @@ from click.testing import CliRunner
 from lsregen import framework
 from lsregen.apps.cli import COMMANDS, cli
 from lsregen.evaluation.shapeworld.rows import read_rows
-from lsregen.evaluation.sources.export import categories, export_shapeworld
 from lsregen.framework import Pipeline, discover
 from lsregen.framework.config.presets import presets
 from lsregen.framework.config.resolve import validate
@@ -30,6 +29,7 @@ from lsregen.framework.config.yaml_text import parse_yaml
 from lsregen.framework.pipeline.pipeline import GuidanceLike
 from lsregen.framework.testing import check_distance
 from lsregen.models import EMBEDDED
+from recipes.shapeworld.export_coco import categories, export_coco
 from tests.evaluation import networks
 
 ROOT = Path(__file__).parents[1]
@@ -75,7 +75,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     monkeypatch.delenv("LSREGEN_PLUGINS", raising=False)
     home = tmp_path / "home"
     home.mkdir()
-    for name in ("docs", "examples", "constraints.txt"):
+    for name in ("docs", "examples", "plugins", "constraints.txt"):
         (home / name).symlink_to(ROOT / name)
     monkeypatch.chdir(home)
     site = tmp_path / "site"
@@ -90,7 +90,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
 def stand_ins(home: Path) -> None:
     """What the page on COCO expects on the machine, tiny: a model, a data set, and networks that know nothing."""
     (home / "stable-diffusion-v1-5").symlink_to(EMBEDDED / "shapeworld-base")
-    export_shapeworld(home / "coco", count=ITEMS, objects=2)
+    export_coco(home / "coco", count=ITEMS, objects=2)
     (home / "coco" / "images").rename(home / "val2017")
     for path in (home / "coco" / "annotations").iterdir():
         path.rename(path.with_name(path.name.replace("eval", "val2017")))
@@ -163,11 +163,14 @@ class Reader:
                 )
                 continue
             project = tomllib.loads(Path(name, "pyproject.toml").read_text(encoding="utf-8"))["project"]
-            points = "\n".join(f"{point} = {module}" for point, module in project["entry-points"]["lsregen"].items())
+            points = [
+                "\n".join([f"[{group}]", *(f"{point} = {module}" for point, module in found.items())])
+                for group, found in project["entry-points"].items()
+            ]
             info = self.site / f"{project['name'].replace('-', '_')}-{project['version']}.dist-info"
             info.mkdir()
             (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {project['name']}\nVersion: {project['version']}\n")
-            (info / "entry_points.txt").write_text(f"[lsregen]\n{points}\n")
+            (info / "entry_points.txt").write_text("\n".join(points) + "\n")
             self.monkeypatch.syspath_prepend(str(Path(name, "src").resolve()))
 
 
@@ -204,8 +207,12 @@ def test_the_pages_have_something_of_everything() -> None:
     assert len(with_blocks()) >= 13
     commands = [line.split()[1] for page in PAGES for block in blocks(page) if block.language == "sh"
                 for line in block.text.splitlines() if line.startswith("lsregen ")]  # fmt: skip
-    elsewhere = re.findall(r"^lsregen (\w+)", (DOCS / "protocol.md").read_text(encoding="utf-8"), flags=re.MULTILINE)
-    assert {*commands, *elsewhere} == set(COMMANDS)
+    more = [(DOCS / name).read_text(encoding="utf-8") for name in ("protocol.md", "scale.md")]
+    elsewhere = re.findall(r"^lsregen (\w+)", "\n".join(more), flags=re.MULTILINE)
+    packages = [tomllib.loads(path.read_text(encoding="utf-8")) for path in ROOT.glob("plugins/*/pyproject.toml")]
+    added = {name for package in packages for name in package["project"]["entry-points"].get("lsregen.commands", {})}
+    assert {"study", "caption"} <= added
+    assert {*commands, *elsewhere} == {*COMMANDS, *added}
 
 
 @pytest.mark.parametrize("shown", ["a\n... c\n", "a b c\n"])

@@ -1,1 +1,1 @@
-"""`lsregen evaluate` and `lsregen study`."""
+"""`lsregen evaluate`."""

@@ -15,7 +15,6 @@ from ..option_types import NAME
 from .ablation import ablation
 from .attention import attention
 from .comparison import Settings, check, check_result, compare, comparison_options, diagnostics, require_extra, write_result
-from .datasets import caption, export
 from .plan_and_run import plan, run, status
 from .reports import names, page, plot, table
 from .scoring import score
@@ -38,7 +37,7 @@ def command() -> None:
     """
 
 
-for _each in (ablation, attention, plan, run, status, caption, export, score, table, page, plot):
+for _each in (ablation, attention, plan, run, status, score, table, page, plot):
     command.add_command(_each)
 
 

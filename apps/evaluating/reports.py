@@ -186,10 +186,10 @@ def plot(
     click.echo(click.format_filename(out))
 
 
-def write_page(path: Path, template: str, **values: Any) -> int:
-    """Write a page from its template; returns its size in bytes."""
-    from ..showing.pages import filled
+def write_page(path: Path, template: str, folder: Path | None = None, /, **values: Any) -> int:
+    """Write a page from its template, one of lsregen's own or of another folder; returns its size in bytes."""
+    from ..showing.pages import TEMPLATES, filled
 
-    data = filled(template, **values).encode("utf-8", "replace")
+    data = filled(template, folder or TEMPLATES, **values).encode("utf-8", "replace")
     write_file(path, data)
     return len(data)

@@ -143,11 +143,18 @@ def render(record: Record, report: Path, only: str | None = None) -> str:
     )
 
 
-def filled(template: str, **values: Any) -> str:
-    """A page of a template with these values. What it shows is escaped, and a value that it lacks is an error."""
+TEMPLATES = Path(__file__).parents[1] / "templates"
+
+
+def filled(template: str, folder: Path = TEMPLATES, /, **values: Any) -> str:
+    """A page of a template with these values. What it shows is escaped, and a value that it lacks is an error.
+
+    Args:
+        folder: of the template; what it extends or includes may be lsregen's own.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    loader = FileSystemLoader(Path(__file__).parents[1] / "templates")
+    loader = FileSystemLoader([folder, TEMPLATES])
     env = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return env.get_template(template).render(generator=GENERATOR, **values)
 

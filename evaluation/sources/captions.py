@@ -1,7 +1,7 @@
 """Captions of images, by the ids of the images: read from JSON lines or from COCO's captions.
 
 A line is a mapping with the `id` of an image, as its annotation file has it, and the `caption`; `question` may say what the
-caption was an answer to. `lsregen evaluate caption` writes such lines.
+caption was an answer to. The package lsregen-captions writes such lines.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ def read_images(asked: Asked, *, for_captions: bool = False) -> tuple[list[tuple
         raise LayoutError(
             f"{asked.captions}: no caption of image {missing[0]!r}, which is in the split {asked.split!r} of {asked.file} "
             f"({lacking}); {_of_others(captions, others)}expected one for each image "
-            "(lsregen evaluate caption writes them)"
+            "(`lsregen caption`, of the package lsregen-captions, writes them)"
         )
     found = [(image, chosen[image.id]) for image in images]
     for each in others:

@@ -21,8 +21,8 @@ from transformers import RTDetrConfig, RTDetrForObjectDetection, RTDetrResNetCon
 from lsregen.evaluation.instruments.detectors import TransformersDetector
 from lsregen.evaluation.metrics.bootstrap import FoundBox, ImageResult, average_precision
 from lsregen.evaluation.shapeworld import Scene, render, sample_scene
-from lsregen.evaluation.sources.export import categories
 from recipes.shapeworld.data import to_tensor
+from recipes.shapeworld.export_coco import categories
 from recipes.shapeworld.latents import LatentSpace, latent_space
 from recipes.shapeworld.train_classifier import HELD_OUT, disturb
 from recipes.shapeworld.training import Learner, Ranks, Run, arguments, generator, write_preprocessor

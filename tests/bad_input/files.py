@@ -16,9 +16,9 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from lsregen.apps.cli import cli
-from lsregen.evaluation import study
 from lsregen.framework.layout.regions import Layout
 from lsregen.framework.plugins.registry import discover
+from recipes.shapeworld.export_coco import export_coco
 from tests.evaluation import networks, tiny
 from tests.models import narrow_files
 
@@ -81,7 +81,7 @@ def build(folder: Path) -> None:
 
 def _build() -> None:
     lsregen = _lsregen
-    lsregen("evaluate export shapeworld --out world --count 2 --objects 2")
+    export_coco(Path("world"), count=2, objects=2)
     Path("methods.yaml").write_text(METHODS)
     lsregen("evaluate plan shapeworld --count 2 --methods methods.yaml --batch 2 --out plan.jsonl")
     lsregen("evaluate run plan.jsonl --out run")
@@ -124,7 +124,7 @@ def _lsregen(line: str, *more: str) -> None:
 def _answers(page: str) -> None:
     """What a rater would save of the page."""
     data = json.loads(page.partition('id="data">')[2].partition("</script>")[0])
-    given = {key: {question.key: "left" for question in study.QUESTIONS} for key in data["pairs"]}
+    given = {key: dict.fromkeys(data["questions"], "left") for key in data["pairs"]}
     saved = {**data, "rater": "Ada", "id": "1", "order": data["pairs"], "answers": given, "seconds": dict.fromkeys(given, 1.0)}
     Path("answers.json").write_text(json.dumps({key: value for key, value in saved.items() if key not in ("pairs", "questions")}))
 

@@ -59,12 +59,7 @@ MODEL_FOLDER = Use("model", damaged=False)
 CLASSES = Use("classes.txt", any_text=True)
 
 LINES: dict[str, Line] = {
-    "convert": Line({"source": "one.safetensors", "out": "new-folder"}, {"out": Use(more=("a-folder",))}),
-    "evaluate ablation": Line({"name": "noise", **COMPARED}, {"picture": PLACE}),
-    "evaluate attention": Line(
-        {"models": MODEL, "guidance": "layout-guidance", **COMPARED}, {"picture": PLACE, "models": MODEL_FOLDER}
-    ),
-    "evaluate caption": Line(
+    "caption": Line(
         {
             "instances": "world/annotations/instances_eval.json",
             "images": "world/images",
@@ -74,7 +69,11 @@ LINES: dict[str, Line] = {
         },
         {"question": Use("and {first} or {second}", text=True, fine=("", " "))},
     ),
-    "evaluate export shapeworld": Line({"folder": "new-folder", "count": "1"}, {"folder": Use(more=("a-folder",))}),
+    "convert": Line({"source": "one.safetensors", "out": "new-folder"}, {"out": Use(more=("a-folder",))}),
+    "evaluate ablation": Line({"name": "noise", **COMPARED}, {"picture": PLACE}),
+    "evaluate attention": Line(
+        {"models": MODEL, "guidance": "layout-guidance", **COMPARED}, {"picture": PLACE, "models": MODEL_FOLDER}
+    ),
     "evaluate page": Line(
         {"runs": "run", "out": "new.html"}, {"items": Use("shapeworld-0", instead_of=("count",)), "methods": Use("none")}
     ),

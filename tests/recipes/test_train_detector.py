@@ -10,9 +10,9 @@ import torch
 
 from lsregen.evaluation.instruments.detectors import TransformersDetector
 from lsregen.evaluation.shapeworld import sample_scene
-from lsregen.evaluation.sources.export import categories
 from lsregen.framework.testing import check_detector
 from recipes.shapeworld import train_detector as recipe
+from recipes.shapeworld.export_coco import categories
 from recipes.shapeworld.latent_space import patch_directions
 from recipes.shapeworld.latents import CHANNELS, PATCH, LatentSpace
 from recipes.shapeworld.train_classifier import disturb

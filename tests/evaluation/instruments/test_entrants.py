@@ -12,7 +12,6 @@ from lsregen.evaluation.instruments.entrants import entrants_of
 from lsregen.evaluation.runs.expects import Expects
 from lsregen.evaluation.runs.plan import Method, Plan
 from lsregen.evaluation.runs.run_folder import RunFolder
-from lsregen.evaluation.study import pairs_of
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.layout.regions import Layout
 from tests.evaluation import drawn
@@ -42,12 +41,6 @@ UNLIKE: dict[str, tuple[dict[str, Any], str]] = {
 def test_items_of_one_name_that_are_not_alike(tmp_path: Path, changed: dict[str, Any], said: str) -> None:
     with pytest.raises(ConfigError, match=rf"item 'scene-1' is not the same in .*a and .*b: {said}"):
         entrants_of(two_runs(tmp_path, **changed))
-
-
-def test_a_study_pairs_only_what_is_alike(tmp_path: Path) -> None:
-    (ours,), (theirs,) = (entrants_of([run]) for run in two_runs(tmp_path, prompt="a dog"))
-    with pytest.raises(ConfigError, match=r"item 'scene-1' is not the same in .*a and .*b: another prompt"):
-        pairs_of(ours.entries, theirs.entries, 2, 0)
 
 
 def of_other_models(method: Method, sha256: str = "0" * 64, **changed: Any) -> Method:

@@ -6,13 +6,15 @@ import base64
 import json
 import re
 import zlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from lsregen_study.study import ANSWERS, QUESTIONS, Study, agreement, markdown, pairs_of, read_answers, read_key, scored
 
 from lsregen.evaluation.instruments.entrants import Entry, entrants_of
-from lsregen.evaluation.study import ANSWERS, QUESTIONS, Study, agreement, markdown, pairs_of, read_answers, read_key, scored
+from lsregen.evaluation.runs.plan import Plan
 from lsregen.framework.errors import ConfigError
 from tests.evaluation import drawn
 
@@ -46,7 +48,7 @@ def answered(study: Study, path: Path, rater: int, prefers: Any, **changed: Any)
 
 def test_the_file_of_the_documentation_is_one(study: Study, tmp_path: Path) -> None:
     """But for its key."""
-    page = Path(__file__).parents[2] / "docs" / "protocol.md"
+    page = Path(__file__).parents[3] / "docs" / "protocol.md"
     [text] = re.findall(r"^```json\n(.*?)^```", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     two = Study("ours", "theirs", study.pairs[:2])
     data = json.loads(text)
@@ -67,6 +69,16 @@ def test_pairs_are_of_one_item_drawn_at_random_and_balanced(entries: tuple[tuple
     assert all(pair.right is (pair.second if pair.first_left else pair.first) for pair in pairs)
     with pytest.raises(ConfigError, match=r"13 pairs: the methods have only 12 items in common; ask for fewer: --count 12"):
         pairs_of(*entries, 13, 0)
+
+
+def test_only_what_is_alike_is_paired(tmp_path: Path) -> None:
+    ours, theirs = drawn.plan(("ours",)), drawn.plan(("theirs",))
+    jobs = [replace(job, prompt="a dog") if job.number == 1 else job for job in theirs.jobs]
+    other = Plan.of(theirs.origin, theirs.methods, theirs.batch, jobs)
+    (one,) = entrants_of([drawn.run(tmp_path / "a", ours, {"ours": drawn.true})])
+    (two,) = entrants_of([drawn.run(tmp_path / "b", other, {"theirs": drawn.true})])
+    with pytest.raises(ConfigError, match=r"item 'scene-1' is not the same in .*a and .*b: another prompt"):
+        pairs_of(one.entries, two.entries, 2, 0)
 
 
 def test_the_key_hides_who_is_who_and_gives_it_back(study: Study) -> None:

@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from ..framework.config.options import convert
-from ..framework.errors import ConfigError, counted
-from ..framework.files import parse_json, read_json
-from .instruments.entrants import Entry, check_alike
-from .runs.records import digest
+from lsregen.evaluation.instruments.entrants import Entry, check_alike
+from lsregen.evaluation.runs.records import digest
+from lsregen.framework.config.options import convert
+from lsregen.framework.errors import ConfigError, counted
+from lsregen.framework.files import parse_json, read_json
 
 ANSWERS = "lsregen-study-answers"
 """The `format` of a file of answers."""

@@ -7,19 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...framework.errors import ConfigError, counted, nearest
-from ..cli import NamingGroup
-from ..option_types import COUNT, NAME, PATH, SEED
-from ..output import claim
-from ..showing.show import check_page
+from lsregen.apps.cli import NamingGroup
+from lsregen.apps.option_types import COUNT, NAME, PATH, SEED
+from lsregen.apps.output import claim
+from lsregen.apps.showing.show import check_page
+from lsregen.framework.errors import ConfigError, counted, nearest
 
 if TYPE_CHECKING:
-    from ...evaluation.instruments.entrants import Entry
-    from ...evaluation.runs.run_folder import RunFolder
-    from ...evaluation.study import Pair
+    from lsregen.evaluation.instruments.entrants import Entry
+    from lsregen.evaluation.runs.run_folder import RunFolder
+    from lsregen_study.study import Pair
 
 LARGEST = 1024  # the longer side of a picture on the page
 RESULT = "lsregen-study"
+TEMPLATES = Path(__file__).parent / "templates"
 
 
 @click.group(name="study", cls=NamingGroup)
@@ -45,8 +46,8 @@ def make(runs: tuple[Path, ...], first: str | None, second: str | None, count: i
     RUNS are one folder of `lsregen evaluate run`, or two. The page is a single file that needs nothing else; whoever answers
     saves a file of answers and sends it back. Answers that are not saved yet are kept in the browser.
     """
-    from ...evaluation.runs.run_folder import RunFolder
-    from ...evaluation.study import ANSWERS, QUESTIONS, Study, pairs_of
+    from lsregen.evaluation.runs.run_folder import RunFolder
+    from lsregen_study.study import ANSWERS, QUESTIONS, Study, pairs_of
 
     if len(runs) > 2:
         raise ConfigError(f"{len(runs)} runs; expected one or two")
@@ -60,11 +61,12 @@ def make(runs: tuple[Path, ...], first: str | None, second: str | None, count: i
         names = f"{names[0]} ({folders[0].path.name})", f"{names[1]} ({folders[-1].path.name})"
     study = Study(*names, pairs_of(one, two, count, seed))
     shown = [_shown(pair) for pair in study.pairs]
-    from .reports import write_page
+    from lsregen.apps.evaluating.reports import write_page
 
     size = write_page(
         out,
         "study.html",
+        TEMPLATES,
         pairs=shown,
         questions=QUESTIONS,
         data={
@@ -83,7 +85,7 @@ def _entries(run: RunFolder, method: str | None, where: str) -> list[Entry]:
     Raises:
         ConfigError: no such method, or several and none was named, or nothing is finished.
     """
-    from ...evaluation.instruments.entrants import Entry
+    from lsregen.evaluation.instruments.entrants import Entry
 
     known = list(run.plan.methods)
     if method is None and len(known) != 1:
@@ -106,7 +108,7 @@ def _shown(pair: Pair) -> dict[str, Any]:
 
     The sketch of the layout has the shape of the left picture, whosever it is.
     """
-    from .samples import SMALL, data_uri, outlines, phrases_of
+    from lsregen.apps.evaluating.samples import SMALL, data_uri, outlines, phrases_of
 
     job = pair.first.job
     pictures = [each.picture() for each in (pair.left, pair.right)]
@@ -129,10 +131,9 @@ def score(files: tuple[Path, ...], partial: bool, out: Path | None) -> None:
 
     FILES are what the page saved, one of each rater.
     """
-    from ...evaluation.study import markdown, read_answers, scored
-    from .comparison import check_file, require_extra, write_result
+    from lsregen.apps.evaluating.comparison import check_file, write_result
+    from lsregen_study.study import markdown, read_answers, scored
 
-    require_extra({"scipy": "scipy"})
     if out is not None:
         check_file(out, "--json", "such as preferences.json")
         claim([out], RESULT, "choose another --json")

@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, cast
 
-from ...framework.errors import ConfigError, LayoutError, counted
-from ...framework.files import decoded, is_file, is_there, locked, make_folder, read_bytes, reason
-from ..sources import Asked
-from ..sources.captions import parse_lines
-from ..sources.coco import read_images
-from .network_folders import load_folder, load_part
+from lsregen.evaluation.instruments.network_folders import load_folder, load_part
+from lsregen.evaluation.sources import Asked
+from lsregen.evaluation.sources.captions import parse_lines
+from lsregen.evaluation.sources.coco import read_images
+from lsregen.framework.errors import ConfigError, LayoutError, counted
+from lsregen.framework.files import decoded, is_file, is_there, locked, make_folder, read_bytes, reason
 
 if TYPE_CHECKING:
     from PIL.Image import Image

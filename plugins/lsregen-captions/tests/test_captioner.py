@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 import torch
+from lsregen_captions.captioner import QUESTION, Captioner, Picture, is_within, pictures_of, write_captions
 from PIL import Image
 from safetensors.torch import load_file
 
-from lsregen.evaluation.instruments.captioner import QUESTION, Captioner, Picture, is_within, pictures_of, write_captions
 from lsregen.evaluation.sources import Asked, read_source
 from lsregen.evaluation.sources.captions import read_captions
-from lsregen.evaluation.sources.export import export_shapeworld
 from lsregen.framework.errors import CheckpointError, ConfigError, LayoutError
+from recipes.shapeworld.export_coco import export_coco
 from tests.evaluation import tiny
 
 
@@ -24,7 +24,7 @@ from tests.evaluation import tiny
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Scenes with one to three objects, of which four have two or more."""
     folder = tmp_path_factory.mktemp("coco") / "data"
-    export_shapeworld(folder, count=6)
+    export_coco(folder, count=6)
     return folder
 
 

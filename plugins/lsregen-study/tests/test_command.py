@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from lsregen_study.study import read_key
 
-from lsregen.evaluation.study import read_key
 from tests.apps.browser import SHAPES, browser
 from tests.evaluation import drawn
 

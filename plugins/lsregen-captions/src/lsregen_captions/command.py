@@ -1,4 +1,4 @@
-"""`lsregen evaluate export` and `caption`: data sets in COCO's form, and captions for them."""
+"""`lsregen caption`: the images of a COCO file captioned by a model of this machine."""
 
 from __future__ import annotations
 
@@ -6,38 +6,13 @@ from pathlib import Path
 
 import click
 
-from ...framework.errors import ConfigError, counted
-from ..checks import check_folder, memory_errors, parse_size
-from ..cli import INTERRUPTED
-from ..option_types import BATCH, COUNT, NAME, PATH, SEED, TEXT
+from lsregen.apps.checks import check_folder, memory_errors
+from lsregen.apps.cli import INTERRUPTED
+from lsregen.apps.option_types import BATCH, COUNT, NAME, PATH, TEXT
+from lsregen.framework.errors import ConfigError, counted
 
 
-@click.group()
-def export() -> None:
-    """Write scenes with exact answers in the form of a data set."""
-
-
-@export.command()
-@click.option("--out", "folder", type=PATH, required=True, help="Folder of the data set; it must be new or empty.")
-@click.option("--count", type=COUNT, default=300, show_default=True, help="Scenes, one image each.")
-@click.option("--seed", type=SEED, default=0, show_default=True, help="Of the first scene.")
-@click.option("--objects", type=click.IntRange(1, 3), help="In every scene; 1 to 3, as they come, by default.")
-@click.option("--size", default="64x64", show_default=True, type=NAME, metavar="WxH", help="Width and height in pixels.")
-@click.option("--split", type=NAME, default="eval", show_default=True, help="eval, reference or train.")
-def shapeworld(folder: Path, count: int, seed: int, objects: int | None, size: str, split: str) -> None:
-    """Scenes of coloured shapes as COCO: images, instances and captions."""
-    from ...evaluation.sources.export import export_shapeworld
-    from .comparison import progress
-
-    with progress(count, "scenes") as on_done, memory_errors("for these scenes", "give a smaller --size"):
-        paths = export_shapeworld(
-            folder, count=count, seed=seed, objects=objects, size=parse_size(size), split=split, on_done=on_done
-        )
-    for path in (folder / "images", *paths):
-        click.echo(path)
-
-
-@click.command()
+@click.command(name="caption")
 @click.argument("instances", type=PATH)
 @click.option("--images", type=PATH, required=True, help="Folder of the images.")
 @click.option("--model", type=PATH, required=True, help="Folder of an image-to-text model of transformers, such as BLIP-2.")
@@ -50,7 +25,7 @@ def shapeworld(folder: Path, count: int, seed: int, objects: int | None, size: s
 @click.option("--on-bad-box", type=click.Choice(("error", "drop")), default="error", show_default=True, help="As in plan.")
 @click.option("--batch", type=BATCH, default=8, show_default=True, help="Images captioned at once.")
 @click.option("--device", type=NAME, default="auto", show_default=True, help="auto, cpu, cuda or mps.")
-def caption(
+def command(
     instances: Path,
     images: Path,
     model: Path,
@@ -66,9 +41,9 @@ def caption(
 
     Interrupt and repeat at will: captions that are in the file are kept.
     """
-    from ...evaluation.instruments.captioner import QUESTION, Captioner, pictures_of, write_captions
-    from ...evaluation.sources import Asked
-    from .comparison import progress
+    from lsregen.apps.evaluating.comparison import progress
+    from lsregen.evaluation.sources import Asked
+    from lsregen_captions.captioner import QUESTION, Captioner, pictures_of, write_captions
 
     if out.suffix != ".jsonl":
         raise ConfigError(f"--out {str(out)!r}: expected a file that ends in .jsonl")
