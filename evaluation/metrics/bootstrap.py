@@ -1,18 +1,22 @@
 """Numbers with intervals: average precision of requested boxes, the bootstrap over images, and paired differences.
 
 Everything is resampled by image, because the objects of one image are not independent. A metric is a `Statistic`: a function of
-which images were drawn.
+which images were drawn. Intervals are `scipy.stats.bootstrap`'s: bias-corrected and accelerated (BCa; Efron 1987).
 """
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
+
+from ...framework.errors import ConfigError
 
 Floats: TypeAlias = NDArray[np.float64]
 Draws: TypeAlias = NDArray[np.intp]
@@ -24,17 +28,21 @@ MOST_BOXES = 100  # of one phrase in one image: COCO leaves out the others
 RESAMPLES = 1000
 CELLS = 2**21
 """The most numbers of one array of a statistic while it is resampled: 16 MiB."""
+MOST_LEFT_OUT = 5000
+"""The most items of a BCa interval, which leaves each of them out once. With more items it is percentiles, which are as good."""
+SAME = 1e-12
+"""Values of resamples that differ by less are the same."""
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and its 95 % interval."""
+    """A value and its 95 % interval; `low` and `high` are None where no interval is known."""
 
     value: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
-    def to_json(self) -> dict[str, float]:
+    def to_json(self) -> dict[str, float | None]:
         return {"value": self.value, "low": self.low, "high": self.high}
 
 
@@ -63,15 +71,17 @@ class Statistic:
     """A number that depends on which of `items` are drawn.
 
     `of`: from numbers of items `[resamples, drawn]`, each in [0, items), to values `[resamples]`, NaN where those items tell
-    nothing. `centred`: the values of resamples lie to one side of the value itself, so only their spread is used for an interval.
-    `bounds`: of all values. `width`: how many numbers `of` holds in an array for each resample, where they are more than `items`.
-    `known`: the value itself, where a library tells it; that of `of` is the same number to rounding.
+    nothing. `trials`: of a share, the number of items that it is a share of; None for other numbers. `method`: of the interval,
+    `BCa` or `percentile`. `resamples`: how many are drawn for it. `width`: how many numbers `of` holds in an array for each
+    resample, where they are more than `items`. `known`: the value itself, where a library computes it; that of `of` is the same
+    number to rounding.
     """
 
     items: int
     of: Callable[[Draws], Floats]
-    centred: bool = False
-    bounds: tuple[float, float] = (-np.inf, np.inf)
+    trials: int | None = None
+    method: str = "BCa"
+    resamples: int = RESAMPLES
     width: int = 0
     known: float | None = None
 
@@ -82,19 +92,14 @@ class Statistic:
             return self.known
         return float(self.of(np.arange(self.items)[None, :])[0])
 
-    def values(self, draws: Draws) -> Floats:
-        """`of` many resamples, some at a time, so that they fit into memory."""
-        some = max(1, CELLS // max(self.items, self.width))
-        return np.concatenate([self.of(draws[first : first + some]) for first in range(0, len(draws), some)])
 
-
-def mean(values: Sequence[float] | Floats) -> Statistic:
-    """The mean of one value per item."""
+def mean(values: Sequence[float] | Floats, *, share: bool = False) -> Statistic:
+    """The mean of one value per item. `share`: the values are shares of the item, in [0, 1]."""
     array = np.asarray(values, dtype=np.float64)
-    return Statistic(len(array), lambda draws: array[draws].mean(axis=1))
+    return Statistic(len(array), lambda draws: array[draws].mean(axis=1), len(array) if share else None)
 
 
-def ratio(totals: Sequence[float] | Floats, counts: Sequence[float] | Floats) -> Statistic | None:
+def ratio(totals: Sequence[float] | Floats, counts: Sequence[float] | Floats, *, share: bool = True) -> Statistic | None:
     """The sum of the totals over the sum of the counts, one of each per item; None where nothing was counted.
 
     A resample without a count is not a number: it says nothing of the share, and its interval is that of the others.
@@ -107,81 +112,104 @@ def ratio(totals: Sequence[float] | Floats, counts: Sequence[float] | Floats) ->
         counted = below[draws].sum(axis=1)
         return above[draws].sum(axis=1) / np.where(counted > 0, counted, np.nan)
 
-    return Statistic(len(above), of)
+    return Statistic(len(above), of, int(np.count_nonzero(below)) if share else None)
 
 
-@dataclass(frozen=True, eq=False)
-class Resampled:
-    """The `value` of a statistic, and its `values` `[n]` over resamples, NaN in some; the rest as in `Statistic`."""
+def bootstrap(values: Statistic | Sequence[float] | Floats, seed: int = 0) -> Interval:
+    """The value with its 95 % interval over resamples of the items; a sequence stands for its mean.
 
-    items: int
-    value: float
-    values: Floats
-    centred: bool
-    bounds: tuple[float, float]
-
-    @property
-    def interval(self) -> Interval:
-        """See `bootstrap`."""
-        low, high = np.nanpercentile(self.values, (2.5, 97.5))
-        if self.centred:
-            offset = np.nanmean(self.values) - self.value
-            low, high = np.clip((low - offset, high - offset), *self.bounds)
-        return Interval(self.value, float(low), float(high))
-
-
-def resample(values: Statistic | Sequence[float] | Floats, n: int = RESAMPLES, seed: int = 0) -> Resampled:
-    """A statistic over `n` resamples of its items; a sequence stands for its mean. Equal arguments draw equal items.
+    Where all resamples agree, the interval of a share is the exact binomial one (Clopper and Pearson 1934), and any other number
+    has none. Equal arguments draw equal items.
 
     Raises:
         ValueError: there are no items.
+        ConfigError: scipy is not installed.
     """
     statistic = values if isinstance(values, Statistic) else mean(values)
-    drawn = statistic.values(draw(statistic.items, n, seed))
-    return Resampled(statistic.items, statistic.value, drawn, statistic.centred, statistic.bounds)
+    if statistic.items < 1:
+        raise ValueError("nothing to resample: 0 items")
+    stats = _scipy_stats()
+    if statistic.items == 1:
+        return _agreed(statistic, stats)
+
+    def of(draws: NDArray[Any], axis: int) -> Floats:
+        rows = np.atleast_2d(draws).astype(np.intp)
+        found = statistic.of(rows)
+        return found[0] if draws.ndim == 1 else found
+
+    with warnings.catch_warnings(), np.errstate(all="ignore"):  # scipy warns where it gives nan, which is handled here
+        warnings.simplefilter("ignore")
+        found: Any = stats.bootstrap(
+            (np.arange(statistic.items),),
+            of,
+            n_resamples=statistic.resamples,
+            batch=max(1, CELLS // max(statistic.items, statistic.width)),
+            vectorized=True,
+            axis=-1,
+            method=statistic.method if statistic.items <= MOST_LEFT_OUT else "percentile",
+            rng=np.random.default_rng(seed),
+        )
+    drawn = cast("Floats", found.bootstrap_distribution)
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn) or np.ptp(drawn) <= SAME * max(1.0, abs(statistic.value)):
+        return _agreed(statistic, stats)
+    bounds = np.array([found.confidence_interval.low, found.confidence_interval.high], dtype=np.float64)
+    if not np.isfinite(bounds).all():  # all resamples to one side of the value, or some that tell nothing
+        bounds = np.percentile(drawn, (2.5, 97.5))
+    return Interval(statistic.value, float(bounds[0]), float(bounds[1]))
 
 
-def bootstrap(values: Statistic | Sequence[float] | Floats, n: int = RESAMPLES, seed: int = 0) -> Interval:
-    """The value with its 95 % percentile interval over `n` resamples of the items; a sequence stands for its mean.
-
-    The percentiles of a `centred` statistic are moved by what its resamples are off the value on average, within its bounds.
-
-    Raises:
-        ValueError: there are no items.
-    """
-    return resample(values, n, seed).interval
-
-
-def paired_difference(
-    first: Statistic | Sequence[float] | Floats, second: Statistic | Sequence[float] | Floats, n: int = RESAMPLES, seed: int = 0
-) -> Interval:
-    """`second - first` with its interval: both are computed on the same draws, so that what the items share cancels.
-
-    Raises:
-        ValueError: there are no items, or not equally many.
-    """
-    return difference(resample(first, n, seed), resample(second, n, seed))
+def _agreed(statistic: Statistic, stats: Any) -> Interval:
+    """The interval where all resamples have one value."""
+    value = statistic.value
+    if not statistic.trials:
+        return Interval(value, None, None)
+    right = value * statistic.trials
+    low, high = (
+        stats.binomtest(min(statistic.trials, max(0, whole)), statistic.trials).proportion_ci(method="exact")
+        for whole in (math.floor(right + SAME), math.ceil(right - SAME))
+    )
+    return Interval(value, float(low.low), float(high.high))
 
 
-def difference(first: Resampled, second: Resampled) -> Interval:
-    """`paired_difference` of what was resampled before, with equal `n` and `seed`.
+def difference(first: Statistic, second: Statistic) -> Statistic:
+    """`second - first`, both of the same draws, so that what the items share cancels.
 
     Raises:
         ValueError: there are not equally many items.
     """
     if first.items != second.items:
         raise ValueError(f"a paired difference needs the same items on both sides, got {first.items} and {second.items}")
-    bounds = second.bounds[0] - first.bounds[1], second.bounds[1] - first.bounds[0]
-    return Resampled(
-        first.items, second.value - first.value, second.values - first.values, first.centred or second.centred, bounds
-    ).interval
+    return Statistic(
+        first.items,
+        lambda draws: second.of(draws) - first.of(draws),
+        method="percentile" if "percentile" in (first.method, second.method) else "BCa",
+        resamples=min(first.resamples, second.resamples),
+        width=max(first.width, second.width),
+        known=second.value - first.value,
+    )
 
 
-def draw(items: int, n: int, seed: int) -> Draws:
-    """Numbers of items drawn with replacement, `[n, items]`; a pure function of its arguments."""
-    if items < 1 or n < 1:
-        raise ValueError(f"nothing to resample: {items} items, {n} resamples")
-    return np.random.default_rng(seed).integers(items, size=(n, items))
+def remembered(statistic: Statistic) -> Statistic:
+    """The same, with every answer kept: a method stands in several differences, which draw the same items."""
+    known: dict[tuple[tuple[int, ...], int], Floats] = {}
+
+    def of(draws: Draws) -> Floats:
+        key = draws.shape, hash(draws.tobytes())
+        if key not in known:
+            known[key] = statistic.of(draws)
+        return known[key]
+
+    return replace(statistic, of=of, known=statistic.value)
+
+
+def _scipy_stats() -> Any:
+    try:
+        return import_module("scipy.stats")
+    except ImportError:
+        raise ConfigError(
+            "intervals need scipy, which is in the extra eval; install it with: pip install 'lsregen[eval]'"
+        ) from None
 
 
 def average_precision(results: Sequence[ImageResult], iou: float = 0.5) -> float:
@@ -211,8 +239,8 @@ def precision_statistic(results: Sequence[ImageResult], iou: float = 0.5) -> Sta
     """`average_precision` as a function of the images drawn: the same number, fast enough for a thousand resamples.
 
     Whether a found box is right depends on its own image alone, so boxes are matched once, and a resample only counts images. An
-    image drawn twice stands beside itself in the order of equal scores. The statistic is centred: a class has few boxes, and
-    drawing one of them twice raises its precision more often than not, so that plain percentiles lie too high.
+    image drawn twice stands beside itself in the order of equal scores. Resamples lie higher than the value, because a class has
+    few boxes, and to draw one of them twice raises its precision more often than not. BCa intervals correct this.
 
     Raises:
         ValueError: no box was requested.
@@ -230,7 +258,7 @@ def precision_statistic(results: Sequence[ImageResult], iou: float = 0.5) -> Sta
         return total / asked.clip(min=1)
 
     widest = max(len(image) for _, image, _ in matched)
-    return Statistic(len(results), of, centred=True, bounds=(0.0, 1.0), width=widest)
+    return Statistic(len(results), of, width=widest)
 
 
 def _silent(*_: object) -> None:

@@ -59,7 +59,8 @@ def frechet_distance(features: Floats, reference: Reference) -> Statistic:
     """The Frechet distance between Gaussians of the same means and covariances, 0 or more (Heusel et al. 2017, as FID).
 
     `|m - m'|^2 + tr(C + C' - 2 (C' C)^(1/2))` with unbiased covariances. Few pictures make it too large; compare it only with
-    values of equally many. Resamples hold fewer different pictures and lie higher still, so the statistic is centred.
+    values of equally many. Resamples hold fewer different pictures and lie higher still, which no correction of the median mends:
+    the interval is of percentiles.
 
     Args:
         features: `[n d]`, with more pictures than features.
@@ -87,15 +88,14 @@ def frechet_distance(features: Floats, reference: Reference) -> Statistic:
         roots = np.sqrt(np.linalg.eigvalsh(products * unbiased).clip(min=0)).sum(axis=1)
         return (shifts + spreads + np.trace(reference.covariance) - 2 * roots).clip(min=0)  # rounding makes 0 negative
 
-    return Statistic(count, of, centred=True, bounds=(0.0, np.inf))
+    return Statistic(count, of, method="percentile", width=dimensions**2)
 
 
 def kernel_distance(features: Floats, reference: Reference) -> Statistic:
     """The squared maximum mean discrepancy with the kernel `cubic`, unbiased (Binkowski et al. 2018, as KID).
 
     Over the whole sets, not a mean over subsets. Its expectation does not depend on the number of pictures and is 0 for
-    pictures like those of the reference, so it may be negative. A picture drawn twice is like itself, so the statistic is
-    centred.
+    pictures like those of the reference, so it may be negative. A picture that is drawn twice is no pair with itself.
 
     Args:
         features: `[n d]` of two pictures or more.
@@ -111,10 +111,11 @@ def kernel_distance(features: Floats, reference: Reference) -> Statistic:
 
     def of(draws: Draws) -> Floats:
         times = times_drawn(draws, count).astype(np.float64)
-        pairs, drawn = ((times @ own) * times).sum(axis=1) - times @ diagonal, draws.shape[1]
-        return pairs / (drawn * (drawn - 1)) + reference.likeness - 2 * (times @ other) / drawn
+        likeness = ((times @ own) * times).sum(axis=1) - times**2 @ diagonal
+        pairs, drawn = draws.shape[1] ** 2 - (times**2).sum(axis=1), draws.shape[1]
+        return likeness / np.where(pairs > 0, pairs, np.nan) + reference.likeness - 2 * (times @ other) / drawn
 
-    return Statistic(count, of, centred=True)
+    return Statistic(count, of)
 
 
 def cubic(first: Floats, second: Floats) -> Floats:

@@ -89,9 +89,8 @@ def per_item(statistic: Statistic, items: Sequence[str]) -> Statistic:
         rows = cast("list[list[int]]", draws.tolist())
         return np.concatenate([statistic.of(np.array([[p for i in row for p in members[i]]], dtype=np.intp)) for row in rows])
 
-    return Statistic(
-        len(members), of, statistic.centred, statistic.bounds, max(statistic.items, statistic.width), statistic.known
-    )
+    trials = None if statistic.trials is None else min(statistic.trials, len(members))
+    return replace(statistic, items=len(members), of=of, trials=trials, width=max(statistic.items, statistic.width))
 
 
 def shares(**found: Statistic | None) -> dict[str, Statistic]:
@@ -141,7 +140,7 @@ def relations(seen: Sequence[Seen], threshold: float) -> dict[str, Statistic]:
     if most > 1 and not visor_fault([each.job for each in seen]):
         for n in range(1, most + 1):
             by_item = {item: float(sum(row) >= n) for item, row in right.items()}
-            found[f"visor_{n}"] = metrics.mean([by_item[each.job.item] for each in seen])
+            found[f"visor_{n}"] = metrics.mean([by_item[each.job.item] for each in seen], share=True)
     return found
 
 
@@ -184,7 +183,7 @@ def counts(seen: Sequence[Seen], threshold: float) -> dict[str, Statistic]:
         count_exact=metrics.ratio(exact, [len(row) for row in pairs]),
         count_precision=metrics.ratio(right, there),
         count_recall=metrics.ratio(right, asked),
-        count_f1=metrics.ratio(2 * right, there + asked),
+        count_f1=metrics.ratio(2 * right, there + asked, share=False),
     )
 
 

@@ -18,7 +18,7 @@ from ..runs.run_folder import RunFolder
 from ..tables.markdown import FORMAT
 from . import bootstrap as metrics
 from . import frechet, measures
-from .bootstrap import Floats, Resampled, Statistic
+from .bootstrap import Floats, Statistic
 from .feature_distances import Reference, enough
 from .measures import SIDES
 
@@ -31,6 +31,8 @@ OF_NOTHING = {
     "count_f1": ("count_exact", "nothing was asked for, and nothing is there"),
 }
 """Shares that may be shares of nothing: a metric that is there all the same, and why this one is not."""
+
+INTERVALS = "BCa; of a Frechet distance percentiles; where all resamples agree, of a share exact binomial, else none"
 
 GROUPS = ("single", "multi")
 """The paper's splits: pictures of which one box was asked for, or several. Average precision and CLIP score are given for each
@@ -73,16 +75,16 @@ def groups_of(jobs: Sequence[Job]) -> dict[str, list[int]]:
     return {"": list(range(len(jobs))), "_single": single, "_multi": multi}
 
 
-def resampled(looked: Looked, tools: Instruments, reference: Reference | None, chosen: Sequence[int]) -> dict[str, Resampled]:
-    """Every metric with its resamples; pictures are resampled by item."""
-    found: dict[str, Resampled] = {}
+def measured(looked: Looked, tools: Instruments, reference: Reference | None, chosen: Sequence[int]) -> dict[str, Statistic]:
+    """Every metric of some pictures; pictures are resampled by item."""
+    found: dict[str, Statistic] = {}
     if looked.features is not None and reference is not None and enough(features := looked.features[list(chosen)]):
-        found["frechet"] = frechet.resampled(features, reference, [looked.jobs[i].item for i in chosen])
-    found |= {name: metrics.resample(each) for name, each in statistics(looked, tools.least, chosen).items()}
-    return found
+        items = [looked.jobs[i].item for i in chosen]
+        found["frechet"] = measures.per_item(frechet.statistic(features, reference), items)
+    return found | statistics(looked, tools.least, chosen)
 
 
-def row(looked: Looked, found: Mapping[str, Resampled]) -> dict[str, Any]:
+def row(looked: Looked, found: Mapping[str, Statistic]) -> dict[str, Any]:
     """The row of a result."""
     entrant, jobs = looked.entrant, looked.jobs
     sizes, items = sorted({job.size for job in jobs}), {job.item for job in jobs}
@@ -101,15 +103,15 @@ def row(looked: Looked, found: Mapping[str, Resampled]) -> dict[str, Any]:
         "multi": len(groups["_multi"]),
         "failed": entrant.failed,
         "config": plain(entrant.method.config),
-        "metrics": {name: each.interval.to_json() for name, each in found.items()},
+        "metrics": {name: metrics.bootstrap(each).to_json() for name, each in found.items()},
     }
 
 
-def differences(every: Sequence[Looked], of: Callable[[int, Sequence[int]], dict[str, Resampled]]) -> list[dict[str, Any]]:
+def differences(every: Sequence[Looked], of: Callable[[int, Sequence[int]], dict[str, Statistic]]) -> list[dict[str, Any]]:
     """`second - first` of every pair of methods, paired over the items and seeds that both have, in their order.
 
     Args:
-        of: every metric of some pictures of the method of this number, with its resamples.
+        of: every metric of some pictures of the method of this number.
     """
     rows: list[dict[str, Any]] = []
     for (i, first), (j, second) in combinations(enumerate(every), 2):
@@ -118,7 +120,7 @@ def differences(every: Sequence[Looked], of: Callable[[int, Sequence[int]], dict
         if not shared:
             continue
         one, other = (of(number, [at[key] for key in shared]) for number, at in zip((i, j), places, strict=True))
-        intervals = {name: metrics.difference(one[name], other[name]) for name in one if name in other}
+        intervals = {name: metrics.bootstrap(metrics.difference(one[name], other[name])) for name in one if name in other}
         rows.append(
             {
                 "first": first.entrant.name,
@@ -192,6 +194,7 @@ def protocol(
         "images": sum(len(each.jobs) for each in every),
         "resamples": metrics.RESAMPLES,
         "resampled": "items; pictures of one item are drawn together",
+        "intervals": INTERVALS,
         "versions": {**versions((*DECIDING, *SCORING)), **tools.detector_package},
         "notes": notes(runs, every, tools, reference, rows),
     }
@@ -256,12 +259,13 @@ def _mixed(every: Sequence[Looked]) -> list[str]:
 def result(runs: Sequence[RunFolder], every: Sequence[Looked], tools: Instruments, reference: Floats | None) -> dict[str, Any]:
     """The whole result as JSON, in the shape of `lsregen evaluate`, with the `protocol` beside its rows."""
     compared = Reference(reference) if reference is not None and enough(reference) else None
-    known: dict[tuple[int, tuple[int, ...]], dict[str, Resampled]] = {}  # a method stands in several pairs
+    known: dict[tuple[int, tuple[int, ...]], dict[str, Statistic]] = {}  # a method stands in several pairs
 
-    def of(number: int, chosen: Sequence[int]) -> dict[str, Resampled]:
+    def of(number: int, chosen: Sequence[int]) -> dict[str, Statistic]:
         key = number, tuple(chosen)
         if key not in known:
-            known[key] = resampled(every[number], tools, compared, chosen)
+            found = measured(every[number], tools, compared, chosen)
+            known[key] = {name: metrics.remembered(each) for name, each in found.items()}
         return known[key]
 
     rows = [row(each, of(i, range(len(each.jobs)))) for i, each in enumerate(every)]

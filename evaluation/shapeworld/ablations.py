@@ -126,7 +126,7 @@ def draw(chosen: Ablation, points: Sequence[Mapping[str, Any]], kind: str) -> by
         for point in points:
             if (found := point["metrics"].get(metric)) is not None:
                 at = float(values.index(point["value"])) if named else float(point["value"])
-                lines.setdefault(point["line"], []).append(Point(at, found["value"], found["low"], found["high"]))
+                lines.setdefault(point["line"], []).append(Point.of(at, found))
         charts.append(Chart(metric, [Series(name, tuple(sorted(all_, key=lambda one: one.at))) for name, all_ in lines.items()]))
     return draw_charts(charts, chosen.axis, kind, says=chosen.says, places=values if named else ())
 

@@ -19,7 +19,7 @@ from ...framework.files import is_file, reason, write_whole
 from ...framework.layout.regions import Layout
 from ...framework.pipeline.report import versions
 from ..metrics import bootstrap as metrics
-from ..metrics.bootstrap import FoundBox, ImageResult, Resampled, Statistic
+from ..metrics.bootstrap import FoundBox, ImageResult, Statistic
 from ..runs.peak_memory import watch
 from ..runs.records import Record, Records
 from .classifier import image_features, weights_hash
@@ -246,15 +246,15 @@ def mask_overlaps(scene: Scene, found: Sequence[Detection]) -> list[float]:
 
 def _share(name: str) -> Callable[[Sequence[Record]], Statistic]:
     """The mean over images of the mean over an image's objects."""
-    return lambda items: metrics.mean([float(np.mean([entry[name] for entry in item["objects"]])) for item in items])
+    return lambda items: metrics.mean([float(np.mean([entry[name] for entry in item["objects"]])) for item in items], share=True)
 
 
 def _all_right(items: Sequence[Record]) -> Statistic:
-    return metrics.mean([float(all(entry["right"] for entry in item["objects"])) for item in items])
+    return metrics.mean([float(all(entry["right"] for entry in item["objects"])) for item in items], share=True)
 
 
 def _count_right(items: Sequence[Record]) -> Statistic:
-    return metrics.mean([float(len(item["found"]) == len(item["objects"])) for item in items])
+    return metrics.mean([float(len(item["found"]) == len(item["objects"])) for item in items], share=True)
 
 
 def _colour_given_shape(items: Sequence[Record]) -> Statistic | None:
@@ -279,7 +279,7 @@ def _cost(name: str) -> Callable[[Sequence[Record]], Statistic | None]:
         for item in items:
             if item[name] is not None:
                 batches.setdefault(tuple(item["batch"]), []).append(float(item[name]))
-        return metrics.ratio(list(map(sum, batches.values())), list(map(len, batches.values())))
+        return metrics.ratio(list(map(sum, batches.values())), list(map(len, batches.values())), share=False)
 
     return statistic
 
@@ -333,19 +333,19 @@ def differences(rows: Sequence[Row]) -> list[dict[str, Any]]:
     `count` scenes from `seed` on are shared. `size` is the first's; the second's stands beside it where it is another.
     """
     result: list[dict[str, Any]] = []
-    known: dict[tuple[int, tuple[int, ...]], dict[str, Resampled]] = {}  # a row stands in several pairs
+    known: dict[tuple[int, tuple[int, ...]], dict[str, Statistic]] = {}  # a row stands in several pairs
 
-    def resampled(number: int, seeds: tuple[int, ...]) -> dict[str, Resampled]:
+    def resampled(number: int, seeds: tuple[int, ...]) -> dict[str, Statistic]:
         if (number, seeds) not in known:
             statistics = rows[number].statistics(seeds)
-            known[number, seeds] = {name: metrics.resample(of) for name, of in statistics.items() if name not in UNPAIRED}
+            known[number, seeds] = {name: metrics.remembered(of) for name, of in statistics.items() if name not in UNPAIRED}
         return known[number, seeds]
 
     for (i, first), (j, second) in combinations(enumerate(rows), 2):
         shared = tuple(first.scenes.shared(second.scenes))
         if shared:
             one, other = resampled(i, shared), resampled(j, shared)
-            intervals = {name: metrics.difference(one[name], other[name]) for name in one if name in other}
+            intervals = {name: metrics.bootstrap(metrics.difference(one[name], other[name])) for name in one if name in other}
             result.append(
                 {
                     "first": first.contender.guidance,

@@ -12,7 +12,7 @@ import numpy as np
 from einops import rearrange
 
 from ...framework.types import Image
-from ..metrics.bootstrap import bootstrap
+from ..metrics.bootstrap import bootstrap, mean
 from .detect import detect
 from .pointing import attend, mean_map, peaks_in_box
 from .scene import Scene
@@ -52,7 +52,7 @@ def diagnose(
         "count": scenes.count,
         "seed": scenes.seed,
         "attention_timestep": step.t,
-        "metrics": {name: bootstrap(values).to_json() for name, values in shares.items()},
+        "metrics": {name: bootstrap(mean(values, share=True)).to_json() for name, values in shares.items()},
     }
 
 

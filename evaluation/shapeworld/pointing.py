@@ -14,7 +14,7 @@ from ...framework.layout.regions import Layout
 from ...framework.protocols import Model
 from ...framework.sampling.taps import TapLayer, TapPoint, Taps, select_layers
 from ...framework.types import Latents, Maps, Step
-from ..metrics.bootstrap import bootstrap
+from ..metrics.bootstrap import bootstrap, mean
 from .geometry import Box
 from .scene import Scene
 from .true_images import diagnostic_step, encode, true_images
@@ -114,7 +114,7 @@ def best_layers(pointing: Sequence[Mapping[str, Any]], count: int) -> list[str]:
 
 
 def _measured(values: Sequence[float]) -> dict[str, Any]:
-    return {"metrics": {"peak_in_box": bootstrap(values).to_json()}}
+    return {"metrics": {"peak_in_box": bootstrap(mean(values, share=True)).to_json()}}
 
 
 def _peak(values: Tensor) -> tuple[float, float]:

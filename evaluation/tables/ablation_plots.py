@@ -66,14 +66,14 @@ def series_of(rows: Sequence[Mapping[str, Any]], metric: str, setting: str) -> l
         found = row["metrics"][metric]
         at = flat.pop(setting, None)
         if not is_number(at):
-            levels.append(Series(row["guidance"], (Point(0, found["value"], found["low"], found["high"]),), level=True))
+            levels.append(Series(row["guidance"], (Point.of(0, found),), level=True))
             continue
         of = {name: row.get(name) for name in ("model", "size", "objects", "seed")}
         key = tuple((name, str(value)) for name, value in (*of.items(), *sorted(flat.items())))
         line = groups.setdefault(key, [])
         if twin := next((name for point, name in line if point.at == at), None):
             _refuse_twins(twin, row["guidance"], f"{setting} {at:g}")
-        line.append((Point(float(at), found["value"], found["low"], found["high"]), row["guidance"]))
+        line.append((Point.of(float(at), found), row["guidance"]))
     common = set[tuple[str, str]].intersection(*map(set, groups)) if groups else set[tuple[str, str]]()
     lines: list[Series] = []
     for key, points in groups.items():

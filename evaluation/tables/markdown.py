@@ -54,7 +54,8 @@ def _is_interval(interval: object) -> bool:
     if not isinstance(interval, dict):
         return False
     values = cast("dict[str, object]", interval)
-    return all(_is_number(values.get(key)) for key in ("value", "low", "high"))
+    bounds = [values.get(key) for key in ("low", "high")]  # null where no interval is known
+    return _is_number(values.get("value")) and "low" in values and (bounds == [None, None] or all(map(_is_number, bounds)))
 
 
 def _is_number(value: object) -> bool:
@@ -139,13 +140,17 @@ def _pair(entry: Mapping[str, Any]) -> tuple[str | None, str | None]:
 def _turned(entry: Mapping[str, Any]) -> dict[str, Any]:
     """A difference, seen from its second row."""
     metrics = {
-        name: {"value": 0 - interval["value"], "low": 0 - interval["high"], "high": 0 - interval["low"]}
+        name: {"value": 0 - interval["value"], "low": _negative(interval["high"]), "high": _negative(interval["low"])}
         for name, interval in entry["metrics"].items()
     }
     turned = {**entry, "first": entry["second"], "second": entry.get("first"), "metrics": metrics}
     if entry.get("second_size") is not None:
         turned |= {"size": entry["second_size"], "second_size": entry["size"]}
     return turned
+
+
+def _negative(bound: float | None) -> float | None:
+    return None if bound is None else 0 - bound
 
 
 def _table(rows: Sequence[Mapping[str, Any]], settings: Sequence[str], metrics: Sequence[str] | None) -> str:
@@ -169,9 +174,11 @@ def _setting(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).replace("|", "\\|")
 
 
-def _interval(interval: Mapping[str, float] | None) -> str:
+def _interval(interval: Mapping[str, Any] | None) -> str:
     if interval is None:
         return ""
+    if interval["low"] is None:
+        return _number(interval["value"])
     return f"{_number(interval['value'])} [{_number(interval['low'])}, {_number(interval['high'])}]"
 
 

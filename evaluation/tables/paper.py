@@ -61,7 +61,7 @@ ones are the paper's."""
 
 @dataclass(frozen=True)
 class Cell:
-    """A number of the table, as text; `interval` is its 95 % interval. Both are empty where nothing was measured."""
+    """A number of the table, as text, with its 95 % interval, empty where none is known. Without a measurement both are empty."""
 
     value: str = ""
     interval: str = ""
@@ -185,8 +185,10 @@ def _cell(column: Column, row: Mapping[str, Any], best: float | None) -> Cell:
     found = row["metrics"].get(column.metric)
     if found is None:
         return Cell()
-    value, low, high = (f"{found[key] * column.factor:.{column.digits}f}" for key in ("value", "low", "high"))
-    return Cell(value, f"{low} to {high}", found["value"] == best)
+    value, low, high = (
+        "" if found[key] is None else f"{found[key] * column.factor:.{column.digits}f}" for key in ("value", "low", "high")
+    )
+    return Cell(value, f"{low} to {high}" if low else "", found["value"] == best)
 
 
 def notes_of(result: Mapping[str, Any]) -> list[str]:
@@ -249,4 +251,5 @@ def markdown(table: Table) -> str:
 def _text(cell: Cell) -> str:
     if not cell.value:
         return ""
-    return f"{f'**{cell.value}**' if cell.best else cell.value} [{cell.interval}]"
+    value = f"**{cell.value}**" if cell.best else cell.value
+    return f"{value} [{cell.interval}]" if cell.interval else value

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
@@ -29,6 +29,12 @@ class Point:
     value: float
     low: float
     high: float
+
+    @classmethod
+    def of(cls, at: float, interval: Mapping[str, Any]) -> Point:
+        """A metric of a result at a value of the setting; one without an interval is its own."""
+        value, low, high = (interval[key] for key in ("value", "low", "high"))
+        return cls(at, value, value if low is None else low, value if high is None else high)
 
 
 @dataclass(frozen=True)
@@ -85,7 +91,7 @@ def _draw(axes: Any, chart: Chart, axis: str, places: Sequence[str]) -> None:
             continue
         shift = BESIDE * (number - (len(chart.series) - 1) / 2) if places else 0.0
         at, value = [point.at + shift for point in each.points], [point.value for point in each.points]
-        # A centred interval may lie beside its value.
+        # Percentiles of a Frechet distance may lie beside its value.
         below = [max(0.0, point.value - point.low) for point in each.points]
         above = [max(0.0, point.high - point.value) for point in each.points]
         axes.errorbar(at, value, yerr=(below, above), color=colour, marker=MARKS[number % len(MARKS)], markersize=5,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,11 @@ from lsregen.evaluation.metrics import frechet, measures
 from lsregen.evaluation.metrics.bootstrap import (
     FoundBox,
     ImageResult,
+    Interval,
     Statistic,
     average_precision,
     bootstrap,
     precision_statistic,
-    resample,
 )
 from lsregen.evaluation.metrics.feature_distances import Reference
 from lsregen.evaluation.metrics.measures import Seen
@@ -128,9 +129,8 @@ def test_the_value_of_precision_is_the_librarys_and_the_resamples_are_ours(monke
         assert theirs[name].value == pytest.approx(ours[prompted].value, abs=1e-9)
         assert 0.1 < theirs[name].value < 0.9
     monkeypatch.setattr("lsregen.evaluation.metrics.bootstrap.average_precision", lambda _: 0.125)
-    told = resample(measures.per_item(measures.precision(rows)["map50"], items), n=50)
-    assert told.value == told.interval.value == 0.125
-    assert (told.values == resample(theirs["map50"], n=50).values).all()
+    told, before = measures.per_item(measures.precision(rows)["map50"], items), bootstrap(theirs["map50"])
+    assert bootstrap(told) == Interval(0.125, before.low, before.high)
 
 
 def test_precision_needs_boxes_in_every_picture() -> None:
@@ -153,19 +153,19 @@ def test_the_frechet_distance_of_gaussians_is_its_closed_form() -> None:
     cross = np.trace(sqrtm(covariances[0] @ covariances[1])).real
     wanted = ((means[0] - means[1]) ** 2).sum() + np.trace(covariances[0]) + np.trace(covariances[1]) - 2 * cross
     assert frechet.distance(ours, theirs) == pytest.approx(wanted, rel=1e-6)
-    found = frechet.resampled(ours, Reference(theirs), [str(i) for i in range(len(ours))], n=50)
+    found = bootstrap(replace(frechet.statistic(ours, Reference(theirs)), resamples=50))
     assert found.value == pytest.approx(wanted, rel=1e-6)
-    assert found.interval.low < wanted < found.interval.high
+    assert found.low < wanted < found.high
 
 
 def test_many_features_get_few_resamples() -> None:
     rng = np.random.default_rng(0)
     dimensions = frechet.WIDE + 1
     features = rng.normal(size=(dimensions + 3, dimensions))
-    found = frechet.resampled(features, Reference(features + 1), ["x"] * 2 + [str(i) for i in range(dimensions + 1)], n=2)
+    items = ["x"] * 2 + [str(i) for i in range(dimensions + 1)]
+    found = measures.per_item(frechet.statistic(features, Reference(features + 1)), items)
     assert found.value == pytest.approx(dimensions, rel=1e-3)
-    assert found.items == dimensions + 2
-    assert len(found.values) == 2
+    assert (found.items, found.resamples, found.method) == (dimensions + 2, frechet.FEW, "percentile")
 
 
 @pytest.mark.parametrize(
@@ -252,6 +252,6 @@ def test_pictures_of_one_item_are_drawn_together(sizes: tuple[int, ...]) -> None
     items = [str(i) for i in range(40) for _ in range(sizes[i % 4])]
     pictures = np.array([of_item[int(item)] for item in items])
     mean = Statistic(len(pictures), lambda draws: pictures[draws].mean(axis=1))
-    by_item, apart = bootstrap(measures.per_item(mean, items), n=400), bootstrap(mean, n=400)
+    by_item, apart = bootstrap(measures.per_item(mean, items)), bootstrap(mean)
     assert by_item.value == pytest.approx(apart.value)
     assert by_item.high - by_item.low > 1.2 * (apart.high - apart.low)

@@ -59,3 +59,10 @@ def test_rows_that_differ_in_more_are_lines_of_their_own() -> None:
         setting_of(more, None)
     with pytest.raises(ConfigError, match="no setting that is a number varies"):
         setting_of(ROWS[:1], None)
+
+
+def test_a_number_without_an_interval_is_a_point() -> None:
+    (line, _) = series_of(
+        [{**ROWS[0], "metrics": {"clip": {"value": 5.0, "low": None, "high": None}}}, *ROWS[1:]], "clip", "guidance.layout.gamma"
+    )
+    assert [(point.value, point.low, point.high) for point in line.points] == [(3, 2, 4), (5, 5, 5)]

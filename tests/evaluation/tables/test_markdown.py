@@ -148,3 +148,16 @@ def test_what_is_not_a_result(tmp_path: Path, content: str | None, message: str)
         path.write_text(content)
     with pytest.raises(ConfigError, match=message):
         read_result(path)
+
+
+def test_a_number_without_an_interval_stands_alone(tmp_path: Path) -> None:
+    alone: dict[str, Any] = {"value": 1.0, "low": None, "high": None}
+    change = {"first": "none", "second": "m", "count": 300, "metrics": {"map50": alone}}
+    result = {"format": FORMAT, "rows": [{**row("none"), "metrics": {"map50": alone}}], "differences": [change]}
+    (tmp_path / "result.json").write_text(json.dumps(result))
+    read = read_result(tmp_path / "result.json")
+    assert "| 300 | 0 | 1.000 |" in markdown([read])
+    assert "| m | none | 300 | -1.000 |" in markdown([read], baseline="m")
+    (tmp_path / "half.json").write_text(json.dumps({"rows": [{"metrics": {"map50": {**alone, "low": 0.5}}}]}))
+    with pytest.raises(ConfigError, match="not a result"):
+        read_result(tmp_path / "half.json")

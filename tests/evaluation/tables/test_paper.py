@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lsregen.evaluation.tables.paper import table_of
+from lsregen.evaluation.tables.paper import markdown, table_of
 
 
 def result(metrics: dict[str, float], count: int, single: int, multi: int, **measured: Any) -> dict[str, Any]:
@@ -67,3 +67,9 @@ def test_what_the_splits_tell_is_not_told_twice() -> None:
     assert [column.metric for column in table.columns] == ["map50_single", "clip_single", "map50_multi", "clip_multi"]
     both = table_of([result({name: metrics[name] for name in ("clip", "map50")}, 30, 10, 20)])
     assert [column.title for column in both.columns] == ["mAP ↑", "T2I-Sim ↑"]
+
+
+def test_a_number_without_an_interval_stands_alone() -> None:
+    merged = result({"clip": 20.0}, 4, 4, 0)
+    merged["rows"][0]["metrics"] = {"clip": {"value": 20.0, "low": None, "high": None}}
+    assert "| none | 20.0 |" in markdown(table_of([merged]))
