@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError
+from ..framework.layout.rasters import Raster
 from ..framework.types import Energy, Features, Maps
 
 FLOOR = 1e-6  # share of an even spread that is mixed into every map: a logarithm of zero pulls without end
@@ -32,7 +33,7 @@ class AttributeBinding:
     accepts: ClassVar[tuple[str, ...]] = ("attention", "probability")
     needs_target: ClassVar[bool] = False
 
-    raster: str = option("area", "how boxes become masks (this distance looks at none)")
+    raster: Raster = option("area", "how boxes become masks (this distance looks at none)")
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -9,6 +9,7 @@ import torch
 
 from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError
+from ..framework.layout.rasters import Raster
 from ..framework.reductions import mean_present, over_groups
 from ..framework.types import Energy, Features, PerSample
 
@@ -24,7 +25,7 @@ class BoxEnergy:
     accepts: ClassVar[tuple[str, ...]] = ("attention", "probability")
     needs_target: ClassVar[bool] = True
 
-    raster: str = option("area", "how boxes become masks on a map's grid")
+    raster: Raster = option("area", "how boxes become masks on a map's grid")
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ..framework.config.constraints import Range
 from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError
+from ..framework.layout.rasters import Raster
 from ..framework.reductions import max_present, over_groups
 from ..framework.types import Energy, Features
 
@@ -35,16 +37,14 @@ class BoxDiff:
     accepts: ClassVar[tuple[str, ...]] = ("attention", "probability")
     needs_target: ClassVar[bool] = True
 
-    top: float = option(0.2, "share of the cells inside, and of those outside, that count: the strongest")
-    reach: int = option(1, "cells on each side of a box's edge that the corner constraint looks at")
-    raster: str = option("area", "how boxes become masks on a map's grid; the published rule is round")
+    top: Annotated[float, Range(above=0, high=1)] = option(
+        0.2, "share of the cells inside, and of those outside, that count: the strongest"
+    )
+    reach: Annotated[int, Range(0)] = option(1, "cells on each side of a box's edge that the corner constraint looks at")
+    raster: Raster = option("area", "how boxes become masks on a map's grid; the published rule is round")
 
     def __post_init__(self) -> None:
         check_options(self)
-        if not 0 < self.top <= 1:
-            raise ConfigError(f"top: {self.top} is no share of the cells; expected above 0 and at most 1, such as 0.2")
-        if self.reach < 0:
-            raise ConfigError(f"reach: {self.reach} is negative; expected a number of cells, such as 1")
 
     def __call__(self, current: Features, target: Features | None) -> Energy:
         if target is None:

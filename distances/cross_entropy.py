@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar, TypeAlias
 
 import torch
 from torch import Tensor
 
+from ..framework.config.constraints import Positive, Range
 from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError
+from ..framework.layout.rasters import Raster
 from ..framework.reductions import mean_present, over_groups
 from ..framework.types import Energy, Features, Maps
 
 EDGE = 1e-3  # shares are kept this far from 0 and 1, as published: a logarithm has no pull beyond
 SMALLEST_PEAK = 1e-4  # added to a map's largest value before it divides the map, as published
+
+
+Ignored: TypeAlias = Annotated[float, Range(low=0, below=1)]
 
 
 @dataclass(frozen=True)
@@ -32,20 +37,13 @@ class CrossEntropy:
     accepts: ClassVar[tuple[str, ...]] = ("probability", "attention")
     needs_target: ClassVar[bool] = True
 
-    scale: float = option(1.0, "factor of the maps before they are compared (published code: 10)")
-    ignore: float = option(0.0, "scaled maps and masks up to this are not pulled (published code: 0.01)")
-    ignore_normalised: float = option(0.0, "the same for maps divided by their largest value (published code: 0.1)")
-    raster: str = option("area", "how boxes become masks on a map's grid")
+    scale: Positive = option(1.0, "factor of the maps before they are compared (published code: 10)")
+    ignore: Ignored = option(0.0, "scaled maps and masks up to this are not pulled (published code: 0.01)")
+    ignore_normalised: Ignored = option(0.0, "the same for maps divided by their largest value (published code: 0.1)")
+    raster: Raster = option("area", "how boxes become masks on a map's grid")
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.scale <= 0:
-            raise ConfigError(f"scale: {self.scale} is not positive; expected a factor such as 1")
-        for name in ("ignore", "ignore_normalised"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ConfigError(
-                    f"{name}: {getattr(self, name)} is no share below which to ignore; expected at least 0, below 1"
-                )
 
     def __call__(self, current: Features, target: Features | None) -> Energy:
         if target is None:

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 
 from ..framework.config.options import check_options, option
-from ..framework.errors import ConfigError, nearest
+from ..framework.errors import ConfigError
+from ..framework.layout.rasters import Raster
 from ..framework.types import Energy, Features
-
-REDUCTIONS = ("sum", "mean")
 
 
 @dataclass(frozen=True)
@@ -24,15 +23,11 @@ class L2:
     accepts: ClassVar[tuple[str, ...]] = ("attention", "logits", "probability", "latent", "image")
     needs_target: ClassVar[bool] = True
 
-    reduction: str = option("sum", "sum (LSReGen's) or mean over the values of a sample")
-    raster: str = option("area", "how boxes become masks, where the target is a mask")
+    reduction: Literal["sum", "mean"] = option("sum", "sum (LSReGen's) or mean over the values of a sample")
+    raster: Raster = option("area", "how boxes become masks, where the target is a mask")
 
     def __post_init__(self) -> None:
         check_options(self)
-        if self.reduction not in REDUCTIONS:
-            raise ConfigError(
-                f"reduction {self.reduction!r}: expected one of {', '.join(REDUCTIONS)}{nearest(self.reduction, REDUCTIONS)}"
-            )
 
     @property
     def blends(self) -> bool:

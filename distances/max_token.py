@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 
 from ..framework.config.options import check_options, option
+from ..framework.layout.rasters import Raster
 from ..framework.reductions import max_present, over_groups
 from ..framework.types import Energy, Features
 
@@ -23,7 +24,7 @@ class MaxToken:
     accepts: ClassVar[tuple[str, ...]] = ("attention", "probability")
     needs_target: ClassVar[bool] = False
 
-    raster: str = option("area", "how boxes become masks (this distance looks at none)")
+    raster: Raster = option("area", "how boxes become masks (this distance looks at none)")
 
     def __post_init__(self) -> None:
         check_options(self)

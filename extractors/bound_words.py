@@ -19,7 +19,7 @@ from ..framework.layout.tokens import TokenTable
 from ..framework.protocols import Run
 from ..framework.sampling.taps import TapPoint, select_layers
 from ..framework.types import Features, Maps, Needs, TapRequest, View
-from .cross_attention import mean_of_equal_grids
+from .cross_attention import Layers, mean_of_equal_grids
 
 Span: TypeAlias = tuple[int, ...]
 Relation: TypeAlias = tuple[int, int, int]
@@ -46,13 +46,11 @@ class BoundWords:
 
     kind: ClassVar[str] = "attention"
 
-    layers: tuple[str, ...] = option(("grid:coarsest",), "layer selectors, as of cross_attention")
+    layers: Layers = option(("grid:coarsest",), "layer selectors, as of cross_attention")
     pairs: tuple[tuple[str, str], ...] = option((), "modifier and noun, such as [red, circle]; none: from the layout's phrases")
 
     def __post_init__(self) -> None:
         check_options(self)
-        if not self.layers:
-            raise ConfigError("layers: empty; name at least one layer selector, such as grid:coarsest")
 
     @property
     def needs(self) -> Needs:

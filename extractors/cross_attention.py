@@ -4,28 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Annotated, ClassVar, Literal, TypeAlias
 
 import torch
 from einops import rearrange
 from torch import Tensor
 
+from ..framework.config.constraints import Filled, NotNegative, Positive, Range
 from ..framework.config.options import check_options, option
-from ..framework.errors import ConfigError, nearest
+from ..framework.errors import ConfigError
 from ..framework.layout.rasters import rasterise
 from ..framework.layout.regions import Layout
 from ..framework.layout.tokens import TokenTable
 from ..framework.protocols import Run
 from ..framework.sampling.taps import TapPoint, select_layers
 from ..framework.types import Features, Maps, Needs, TapRequest, View
-from .smoothing import KERNELS, smooth
+from .smoothing import Kernel, smooth
 
-HEADS = ("keep", "mean")
-COMBINE = ("none", "mean")
-DROP = ("none", "ends", "specials")
-RENORMALISE = ("none", "sum", "softmax")
-WORDS = ("all", "last")
-PIECES = ("keep", "mean", "max")
+Layers: TypeAlias = Annotated[tuple[str, ...], Filled()]
+Drop: TypeAlias = Literal["none", "ends", "specials"]
+Words: TypeAlias = Literal["all", "last"]
 
 
 @dataclass(frozen=True)
@@ -38,37 +36,26 @@ class CrossAttention:
 
     kind: ClassVar[str] = "attention"
 
-    layers: tuple[str, ...] = option(
-        ("mid", "first_up"), "layer selectors: all, down, mid, up, first_up, grid:coarsest, grid:1/4, globs"
+    layers: Layers = option(("mid", "first_up"), "layer selectors: all, down, mid, up, first_up, grid:coarsest, grid:1/4, globs")
+    heads: Literal["keep", "mean"] = option("keep", "keep every attention head as a view, or average them")
+    combine: Literal["none", "mean"] = option("none", "average the layers that have the same grid")
+    drop: Drop = option("none", "tokens left out: ends (first and last position), specials (start, end, padding)")
+    renormalise: Literal["none", "sum", "softmax"] = option(
+        "none", "of what is left after dropping: sum (to 1 again), softmax (with the temperature)"
     )
-    heads: str = option("keep", "keep every attention head as a view, or average them: keep, mean")
-    combine: str = option("none", "average the layers that have the same grid: none, mean")
-    drop: str = option("none", "tokens left out: none, ends (first and last position), specials (start, end, padding)")
-    renormalise: str = option("none", "of what is left after dropping: none, sum (to 1 again), softmax (with the temperature)")
-    temperature: float = option(100.0, "factor before the softmax of `renormalise: softmax`")
-    words: str = option("all", "the words of a phrase that are looked at: all, last")
-    pieces: str = option("keep", "pieces of one phrase: keep (energies are averaged later), mean or max of the maps")
-    smooth_sigma: float = option(0.0, "Gaussian smoothing in cells; 0 is none")
-    smooth_size: int = option(3, "cells of the smoothing kernel per side, odd")
-    smooth_kernel: str = option("gaussian", "gaussian, or attend_and_excite (the published kernel, wider by sqrt 2)")
+    temperature: Positive = option(100.0, "factor before the softmax of `renormalise: softmax`")
+    words: Words = option("all", "the words of a phrase that are looked at")
+    pieces: Literal["keep", "mean", "max"] = option(
+        "keep", "pieces of one phrase: keep (energies are averaged later), mean or max of the maps"
+    )
+    smooth_sigma: NotNegative = option(0.0, "Gaussian smoothing in cells; 0 is none")
+    smooth_size: Annotated[int, Range(1)] = option(3, "cells of the smoothing kernel per side, odd")
+    smooth_kernel: Kernel = option("gaussian", "attend_and_excite is the published kernel, wider by sqrt 2")
 
     def __post_init__(self) -> None:
         check_options(self)
-        choices = {
-            "heads": HEADS, "combine": COMBINE, "drop": DROP, "renormalise": RENORMALISE,
-            "words": WORDS, "pieces": PIECES, "smooth_kernel": KERNELS,
-        }  # fmt: skip
-        for name, known in choices.items():
-            given = getattr(self, name)
-            if given not in known:
-                raise ConfigError(f"{name}: {given!r} is not one of {', '.join(known)}{nearest(str(given), known)}")
-        if not self.layers:
-            raise ConfigError("layers: empty; name at least one layer selector, such as mid")
-        if self.smooth_sigma < 0 or self.smooth_size < 1 or self.smooth_size % 2 == 0:
-            given = f"smooth_sigma: {self.smooth_sigma}, smooth_size: {self.smooth_size}"
-            raise ConfigError(f"{given}: expected sigma >= 0 and an odd size")
-        if self.temperature <= 0:
-            raise ConfigError(f"temperature: {self.temperature} is not positive")
+        if self.smooth_size % 2 == 0:
+            raise ConfigError(f"smooth_size: {self.smooth_size} is even; expected an odd number of cells, such as 3")
 
     @property
     def needs(self) -> Needs:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..framework.config.constraints import NotNegative
 from ..framework.config.options import check_options, option
-from ..framework.errors import ConfigError, nearest
+from ..framework.errors import ConfigError
 from ..framework.layout.rasters import rasterise
 from ..framework.layout.regions import Layout
 from ..framework.protocols import Run
@@ -19,8 +20,6 @@ from ..framework.sampling.image_to_image import noised
 from ..framework.types import Features, Image, Latents, Needs, Step, View
 from .smoothing import smooth
 
-NOISES = ("ddim_inversion", "shared", "fresh", "eps_consistent")
-MASKS = ("full", "boxes")
 FULL_STRENGTH = 1 / 16  # of the canvas: boxes of at most this area are pulled with the whole strength
 FRESH = 0x5EED  # keeps the streams of `fresh` apart from those that the sampler draws from
 
@@ -46,24 +45,18 @@ class GligenInversion:
         "what renders the small picture: model, size, and any setting of a configuration; guidance may be the name of a preset",
         model="source",
     )
-    noise: str = option("ddim_inversion", f"how the target is noised: {', '.join(NOISES)}")
-    mask: str = option("full", "where it pulls: full (everywhere) or boxes")
-    feather: float = option(1.0, "latent cells over which the edge of a box fades, with mask boxes")
-    box_power: float = option(
+    noise: Literal["ddim_inversion", "shared", "fresh", "eps_consistent"] = option("ddim_inversion", "how the target is noised")
+    mask: Literal["full", "boxes"] = option("full", "where it pulls: full is everywhere")
+    feather: NotNegative = option(1.0, "latent cells over which the edge of a box fades, with mask boxes")
+    box_power: NotNegative = option(
         0.0,
         "with mask boxes, how much less large boxes are pulled: (1/16 / area)^box_power, boxes below 1/16 of the canvas fully",
     )
-    low_pass: float = option(0.0, "sigma in latent cells of a blur of both sides: details below it are left alone; 0 for none")
+    low_pass: NotNegative = option(0.0, "sigma in latent cells of a blur of both sides: finer details are left alone; 0 for none")
     init_from_target: bool = option(False, "start from the target at the first step, instead of from noise")
 
     def __post_init__(self) -> None:
         check_options(self)
-        for name, known in (("noise", NOISES), ("mask", MASKS)):
-            if (given := getattr(self, name)) not in known:
-                raise ConfigError(f"{name}: {given!r} is not one of {', '.join(known)}{nearest(str(given), known)}")
-        for name in ("feather", "box_power", "low_pass"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}: {getattr(self, name)} is below 0")
         if self.box_power and self.mask == "full":
             raise ConfigError(f"box_power: {self.box_power} needs boxes to act on; set mask: boxes, or leave it at 0")
 

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
+from ..framework.config.constraints import Range
 from ..framework.config.options import check_options, option
-from ..framework.errors import ConfigError, nearest
+from ..framework.errors import ConfigError
 from ..framework.protocols import Run
 from ..framework.sampling.taps import TapPoint, select_layers
 from ..framework.types import Features, Maps, Needs, TapRequest, View
-from .cross_attention import DROP, WORDS, CrossAttentionState, spans_of
+from .cross_attention import CrossAttentionState, Drop, Layers, Words, spans_of
 from .segmenter import Segmenter, folder_of, load_segmenter
 
 LOW, HIGH = 0.01, 0.99  # the quantiles between which published code measures a map's contrast
@@ -41,21 +42,15 @@ class Segmentation:
 
     model: str = option("", "folder of a transformers model that segments the decoded picture; none: cross-attention", folder_of)
     labels: Mapping[str, str] = option({}, "with a model: its label for a phrase, where the phrase does not end in it")
-    layers: tuple[str, ...] = option(("grid:coarsest",), "without a model: layer selectors, as of cross_attention")
-    drop: str = option("none", "tokens that take no part in the softmax: none, ends, specials (start, end, padding)")
-    words: str = option("all", "the words of a phrase that are added up: all, last")
-    best: int = option(0, "average so many maps of the largest contrast, of all layers and heads; 0 averages all")
+    layers: Layers = option(("grid:coarsest",), "without a model: layer selectors, as of cross_attention")
+    drop: Drop = option("none", "tokens that take no part in the softmax: ends, or specials (start, end, padding)")
+    words: Words = option("all", "the words of a phrase that are added up")
+    best: Annotated[int, Range(0)] = option(
+        0, "how many maps of the largest contrast, of all layers and heads, are averaged; 0 for all"
+    )
 
     def __post_init__(self) -> None:
         check_options(self)
-        for name, known in (("drop", DROP), ("words", WORDS)):
-            given = getattr(self, name)
-            if given not in known:
-                raise ConfigError(f"{name}: {given!r} is not one of {', '.join(known)}{nearest(str(given), known)}")
-        if not self.layers:
-            raise ConfigError("layers: empty; name at least one layer selector, such as mid")
-        if self.best < 0:
-            raise ConfigError(f"best: {self.best} is negative; expected a number of maps, or 0 for all")
         if self.labels and not self.model:
             raise ConfigError(f"labels: {dict(self.labels)} are those of a model, and none is given; set model too")
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, cast
+from typing import Annotated, Any, cast
 from weakref import WeakValueDictionary
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..framework.config.arguments import checked_whole
+from ..framework.config.constraints import Range
 from ..framework.config.options import convert
 from ..framework.config.values import MOST_SIDE
 from ..framework.errors import CheckpointError, ConfigError, LsregenError, PhraseError, nearest, shown
@@ -161,7 +161,7 @@ def _shorter_side(size: object) -> int:
         ConfigError: it is no whole number of pixels.
     """
     if not isinstance(size, dict):
-        return checked_whole(size, "size", 0, MOST_SIDE)
+        return convert(size, Annotated[int, Range(0, MOST_SIDE)], "size")
     sides = {name: side for name, side in cast("dict[str, object]", size).items() if side is not None}
     edges = [sides["shortest_edge"]] if "shortest_edge" in sides else list(sides.values())
-    return min((checked_whole(edge, "size", 1, MOST_SIDE) for edge in edges), default=0)
+    return min((convert(edge, Annotated[int, Range(1, MOST_SIDE)], "size") for edge in edges), default=0)

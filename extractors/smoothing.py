@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Literal, TypeAlias
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-KERNELS = ("gaussian", "attend_and_excite")
+Kernel: TypeAlias = Literal["gaussian", "attend_and_excite"]
 
 
 def kernel_1d(size: int, sigma: float, kind: str) -> Tensor:

@@ -41,7 +41,8 @@ from typing import TYPE_CHECKING
 from .lazy import lazily
 
 if TYPE_CHECKING:
-    from .config.options import option
+    from .config.constraints import Range
+    from .config.options import check_options, option
     from .config.presets import load_preset, presets
     from .errors import CheckpointError, ConfigError, LayoutError, LsregenError, NonFiniteError, PhraseError, PluginError
     from .events import LogEntry, StepReport
@@ -65,7 +66,8 @@ if TYPE_CHECKING:
     from .types import Energy, Features, Image, Latents, Maps, Needs, NoiseSchedule, PerSample, Prediction, Step, TapRequest, View
 
 HOMES = {
-    "config.options": "option",
+    "config.constraints": "Range",
+    "config.options": "check_options option",
     "config.presets": "load_preset presets",
     "errors": "CheckpointError ConfigError LayoutError LsregenError NonFiniteError PhraseError PluginError",
     "events": "LogEntry StepReport",
@@ -90,7 +92,8 @@ HOMES = {
 }
 
 __all__ = [  # noqa: RUF022 (in the order of their homes)
-    "option", "load_preset", "presets", "CheckpointError", "ConfigError", "LayoutError", "LsregenError", "NonFiniteError",
+    "Range", "check_options", "option", "load_preset", "presets", "CheckpointError", "ConfigError", "LayoutError",
+    "LsregenError", "NonFiniteError",
     "PhraseError", "PluginError", "Guidance", "GuidanceRun", "LogEntry", "Term", "Schedule", "read_mask", "rasterise",
     "Box", "Layout", "Region", "parse_box", "Piece", "TokenTable", "mask_region", "read_layouts", "write_layouts",
     "Dropped", "Item", "Items", "Pipeline", "Report", "Result", "Detected", "Detector", "LoadedDetector", "hookimpl",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..framework.config.constraints import Share
 from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError
 from ..framework.types import Latents, NoiseSchedule, Prediction, Step
@@ -57,15 +58,11 @@ class DDIM:
     A clean latent that is to be clipped arrives clipped in the prediction: `z0` and `eps` are used as they come.
     """
 
-    eta: float = option(0.0, "noise added at each step, from 0 (none) to 1 (as much as ddpm)")
-    until: float = option(1.0, "end of the steps that add noise, as a fraction of all steps (not included)")
+    eta: Share = option(0.0, "noise added at each step, from 0 (none) to 1 (as much as ddpm)")
+    until: Share = option(1.0, "end of the steps that add noise, as a fraction of all steps (not included)")
 
     def __post_init__(self) -> None:
         check_options(self)
-        if not 0 <= self.eta <= 1:
-            raise ConfigError(f"sampler ddim: eta {self.eta} is outside 0 to 1; use 0 for no noise, 1 for as much as ddpm")
-        if not 0 <= self.until <= 1:
-            raise ConfigError(f"until: {self.until} is outside 0 to 1; expected a fraction of all steps")
 
     @property
     def stochastic(self) -> bool:

@@ -91,7 +91,7 @@ MISTAKES: dict[str, Mistake] = {
     "source of a model that is none": changed(
         inversion(source={"model": "shapeworld-glign"}), "source: model 'shapeworld-glign' is neither a model that ships"
     ),
-    "blend out of range": changed(inversion(blend=1.5), "blend: 1.5 is not between 0", "and 1"),
+    "blend out of range": changed(inversion(blend=1.5), "blend: 1.5 is out of range", "from 0 to 1"),
     "blend of another distance": changed(term(blend=0.5, gamma=1.0), "blend 0.5: only a squared distance", "give gamma instead"),
     "unknown model": Mistake(
         ("--box", GOOD, "--model", "shapeworld-bse"),

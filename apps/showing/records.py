@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from ...framework.config.options import build, keys_of
+from ...framework.config.field_types import keys_of
+from ...framework.config.options import build
 from ...framework.config.values import MOST_STEPS
 from ...framework.errors import ConfigError, LsregenError
 from ...framework.files import is_there, look, read_json, shortened

@@ -59,7 +59,7 @@ def hints_of(function: Callable[..., Any]) -> Mapping[str, Any]:
             continue
         given: Any = SimpleNamespace(__annotations__={name: parameter.annotation})  # one by one: a name may be for type checkers
         try:
-            found.update(typing.get_type_hints(given, globalns=vars(sys.modules[function.__module__])))
+            found.update(typing.get_type_hints(given, vars(sys.modules[function.__module__]), include_extras=True))
         except (NameError, TypeError, AttributeError, SyntaxError):
             continue
     return found
@@ -79,25 +79,3 @@ def checked_device(given: object) -> str:
     except RuntimeError:
         pass
     raise ConfigError(f"device: {shown(given)} is not a device of torch; expected a name such as cpu or cuda:0") from None
-
-
-def checked_whole(value: object, name: str, least: int, most: int) -> int:
-    """A whole number within bounds.
-
-    Raises:
-        ConfigError: it is something else.
-    """
-    number: int = convert(value, int, name)
-    check_within(number, name, least, most)
-    return number
-
-
-def check_within(number: int, name: str, least: int, most: int) -> None:
-    """Refuse a whole number that is not within bounds.
-
-    Raises:
-        ConfigError: it is not.
-    """
-    if not least <= number <= most:
-        side = f"below {least}" if number < least else f"above {most:,}"
-        raise ConfigError(f"{name}: {shown(number)} is {side}; expected from {least} to {most:,}")

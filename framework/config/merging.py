@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any, cast
+from typing import Annotated, Any, TypeAlias, cast
 
 from ..errors import ConfigError, nearest, shown
 from ..files import MOST_LEVELS, too_deep
+from ..layout_files.item import SEEDS
+from .constraints import NotNegative, Range
 from .options import plain
+from .values import MOST_STEPS
 from .yaml_text import parse_value
 
 Config = dict[str, Any]
+Scale: TypeAlias = NotNegative | None
 
 KEYS: Mapping[str, Any] = {
     "description": str | None,
     "source": str | None,
     "model": str | None,
-    "steps": int,
-    "cfg": float | None,
+    "steps": Annotated[int, Range(1, MOST_STEPS)],
+    "cfg": Scale,
     "sampler": Any,
-    "seed": int,
+    "seed": Annotated[int, Range(0, SEEDS - 1)],
     "guidance": Any,
 }
 DEFAULTS: Mapping[str, Any] = {"steps": 50, "cfg": None, "sampler": "ddim", "seed": 0, "guidance": {}, "model": None}

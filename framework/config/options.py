@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import math
 import types
-import typing
 from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from copy import deepcopy
-from dataclasses import MISSING, Field, dataclass, field, fields, is_dataclass
-from functools import cache
+from dataclasses import MISSING, Field, dataclass, field, is_dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin
 
-from ..errors import ConfigError, LsregenError, nearest, shown
+from ..errors import ConfigError, LsregenError, nearest, shown, told_of
 from ..plugins.calls import calling
+from .constraints import Constraint
+from .field_types import has_options, init_fields, key_of, type_hints, type_text
 from .values import MOST_ITEMS, bare, check_path, half_a_character
 
 LARGEST = 2**64
 """A larger whole number is refused: nothing here counts so far, and Python itself does not print it."""
 
 T = TypeVar("T")
-_type_hints = cache(typing.get_type_hints)  # a plan may have a million jobs
 
 
 def option(default: Any, help: str, model: Literal["source"] | Callable[[str], Path] | None = None) -> Any:
@@ -55,34 +54,23 @@ def check_options(instance: Any) -> None:
     """Make an instance's options what their types say, as `build` does; Python does not. For `__post_init__`, before its checks.
 
     Raises:
-        ConfigError: one has another type.
+        ConfigError: some have another type, or are out of range; names all of them.
     """
     cls: type = instance.__class__
-    hints = _type_hints(cls)
-    for f in _init_fields(cls):
-        try:
-            object.__setattr__(instance, f.name, convert(getattr(instance, f.name), hints[f.name], f.name))
-        except ConfigError as error:
-            raise ConfigError(f"{cls.__name__}: {error}") from None
+    hints, known = type_hints(cls), init_fields(cls)
+    with told_of(cls.__name__):
+        converted = _each((getattr(instance, f.name), hints[f.name], f.name) for f in known)
+    for f, value in zip(known, converted, strict=True):
+        object.__setattr__(instance, f.name, value)
 
 
 def describe_options(cls: type) -> tuple[Option, ...]:
     """The options of a plugin, in the order of its fields."""
-    hints = _type_hints(cls)
+    hints = type_hints(cls)
     return tuple(
         Option(key_of(f), type_text(hints[f.name]), plain(_default(f)), str(f.metadata.get("help", "")), _required(f))
-        for f in _init_fields(cls)
+        for f in init_fields(cls)
     )
-
-
-def key_of(f: Field[Any]) -> str:
-    """A field's name in a configuration: Python's reserved words lose their trailing underscore."""
-    return f.name.rstrip("_")
-
-
-def keys_of(cls: type) -> tuple[str, ...]:
-    """The names of a plugin's options in a configuration."""
-    return tuple(key_of(f) for f in _init_fields(cls))
 
 
 def join(path: str, key: Any) -> str:
@@ -101,8 +89,8 @@ def build(cls: type[T], values: Mapping[Any, Any], path: str, what: str = "", be
     Raises:
         ConfigError: every unknown option, wrong type and refused value at once, one line each.
     """
-    known = {key_of(f): f for f in _init_fields(cls)}
-    named, hints = what or cls.__name__, _type_hints(cls)
+    known = {key_of(f): f for f in init_fields(cls)}
+    named, hints = what or cls.__name__, type_hints(cls)
     problems: list[str] = []
     built: dict[str, Any] = {}
     for key, value in values.items():
@@ -157,7 +145,7 @@ def choices(given: Any, known: Iterable[str]) -> str:
 
 def to_values(instance: Any) -> dict[str, Any]:
     """The options of an instance as plain values, which `build` takes again; what is not a dataclass has no options."""
-    return {key_of(f): plain(getattr(instance, f.name)) for f in _init_fields(type(instance))} if is_dataclass(instance) else {}
+    return {key_of(f): plain(getattr(instance, f.name)) for f in init_fields(type(instance))} if is_dataclass(instance) else {}
 
 
 def plain(value: Any) -> Any:
@@ -180,6 +168,8 @@ def convert(value: Any, hint: Any, path: str) -> Any:
     origin, args = get_origin(hint), get_args(hint)
     if hint is Any:
         return value
+    if origin is Annotated:
+        return _convert_annotated(value, hint, path)
     if origin in (Union, types.UnionType):
         return _convert_union(value, hint, path)
     if origin is Literal:
@@ -193,12 +183,21 @@ def convert(value: Any, hint: Any, path: str) -> Any:
         return set(items) if origin is set else frozenset(items)
     if origin in (dict, Mapping):
         return _convert_mapping(value, hint, path)
-    if _has_options(hint) and isinstance(value, Mapping):
+    if has_options(hint) and isinstance(value, Mapping):
         return build(hint, cast("Mapping[Any, Any]", value), path)
     if hint is Path:
         value = Path(value) if isinstance(value, str) else value
         check_path(value, path)
     return _convert_scalar(value, origin or hint, hint, path)
+
+
+def _convert_annotated(value: Any, hint: Any, path: str) -> Any:
+    base, *extras = get_args(hint)
+    converted = convert(value, base, path)
+    for extra in extras:
+        if isinstance(extra, Constraint) and (fault := extra.fault(converted, type_text(hint))):
+            raise ConfigError(f"{path}: {fault}")
+    return converted
 
 
 def _convert_scalar(value: Any, cls: Any, hint: Any, path: str) -> Any:
@@ -218,17 +217,6 @@ def _convert_scalar(value: Any, cls: Any, hint: Any, path: str) -> Any:
     boolean_for_number = isinstance(value, bool) and hint in (int, float)
     infinite = isinstance(value, float) and not math.isfinite(value)  # nan passes every range unnoticed; JSON knows neither
     return _checked(value, _is_a(value, cls) and not boolean_for_number and not infinite, hint, path)
-
-
-def _has_options(hint: Any) -> bool:
-    """Whether a type is made of a mapping by its fields: a dataclass whose types are known, and that has no form of its own."""
-    if not (isinstance(hint, type) and is_dataclass(hint)) or hasattr(hint, "from_json"):
-        return False
-    try:
-        _type_hints(hint)
-    except NameError:
-        return False
-    return True
 
 
 def _is_a(value: object, cls: Any) -> bool:
@@ -329,50 +317,13 @@ def _each(given: Iterable[tuple[Any, Any, str]]) -> list[Any]:
 
 def _key(key: Any, hint: Any) -> Any:
     """JSON writes the keys of a mapping as text."""
+    hint = get_args(hint)[0] if get_origin(hint) is Annotated else hint
     if hint in (int, float) and isinstance(key, str):
         try:
             return hint(key)
         except ValueError:
             return key
     return key
-
-
-def type_text(hint: Any) -> str:
-    """A type as people say it: `a number`, `a list of text`, `a whole number or nothing`."""
-    simple = {
-        float: "a number",
-        int: "a whole number",
-        bool: "true or false",
-        str: "text",
-        Path: "a path",
-        None: "nothing",
-        type(None): "nothing",
-        Any: "anything",
-    }
-    if hint in simple:
-        return simple[hint]
-    origin, args = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return " or ".join(type_text(arg) for arg in args)
-    if origin is Literal:
-        return f"one of {', '.join(map(str, args))}"
-    if origin in (list, Sequence) or (origin is tuple and args[-1:] == (Ellipsis,)):
-        return f"a list of {_plural(args[0])}"
-    if origin is tuple:
-        return f"a list of {len(args)}: {', '.join(type_text(arg) for arg in args)}"
-    if origin in (dict, Mapping):
-        return f"a mapping from {_plural(args[0])} to {_plural(args[1])}"
-    if _has_options(hint):
-        return f"a mapping with the keys {', '.join(keys_of(hint))}"
-    return str(getattr(hint, "__name__", hint))
-
-
-def _plural(hint: Any) -> str:
-    return {float: "numbers", int: "whole numbers", str: "text"}.get(hint) or type_text(hint)
-
-
-def _init_fields(cls: type) -> list[Field[Any]]:
-    return [f for f in fields(cls) if f.init]
 
 
 def _required(f: Field[Any]) -> bool:

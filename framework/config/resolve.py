@@ -15,12 +15,10 @@ import yaml
 
 from ..errors import ConfigError, PluginError, nearest, shown, told_of
 from ..layout.rasters import check_raster
-from ..layout_files.item import SEEDS
-from .arguments import check_within
+from .field_types import key_of
 from .merging import DEFAULTS, KEYS, Config, merge, named
-from .options import build, convert, join, key_of, to_values
+from .options import build, convert, join, to_values
 from .presets import DEFAULT_MODEL, load_preset
-from .values import MOST_STEPS
 from .yaml_text import load_yaml
 
 if TYPE_CHECKING:
@@ -138,13 +136,6 @@ def validate(config: Mapping[str, Any], plugins: Plugins, depth: int = 0) -> Res
     problems: list[str] = []
     given = merge(DEFAULTS, config)
     checked = _settings(given, {**KEYS, "size": tuple[int, int]} if depth else KEYS, problems, ("seed",) if depth else ())
-    for key, least, most in (("steps", 1, MOST_STEPS), ("seed", 0, SEEDS - 1)):
-        try:
-            check_within(checked.get(key, least), key, least, most)
-        except ConfigError as error:
-            problems.append(str(error))
-    if (cfg := checked.get("cfg")) is not None and cfg < 0:
-        problems.append(f"cfg {cfg}: expected a number of at least 0")
     sampler_name, sampler = _plugin("sampler", checked.get("sampler"), "sampler", plugins, problems, depth)
     guidance = checked["guidance"]
     terms: list[ResolvedTerm] = []

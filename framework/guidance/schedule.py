@@ -6,17 +6,18 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
 from types import MappingProxyType
+from typing import Annotated, Literal, TypeAlias
 
-from ..config.arguments import check_within
+from ..config.constraints import OneOf, Range, Share
 from ..config.options import check_options, option
-from ..errors import ConfigError, nearest
+from ..errors import ConfigError
 from ..types import Step
 
 MOST_UPDATES = 10_000
 """Of one term within one step."""
-SITES = ("before", "after", "noise", "z0")
-NORMALISATIONS = ("none", "linf", "rms")
-NON_FINITE = ("error", "skip")
+Updates: TypeAlias = Annotated[int, Range(1, MOST_UPDATES)]
+Site: TypeAlias = Literal["before", "after", "noise", "z0"]
+Normalisation: TypeAlias = Literal["none", "linf", "rms"]
 DECAYS: Mapping[str, Callable[[Step], float]] = MappingProxyType(
     {
         "constant": lambda step: 1.0,
@@ -54,49 +55,39 @@ class Schedule:
     gamma: float = option(
         1.0, "strength: what the gradient is multiplied by; its scale depends on the site; a negative one pushes away"
     )
-    decay: str = option("constant", f"how the strength falls: {', '.join(DECAYS)}")
-    blend: float | None = option(
+    decay: Annotated[str, OneOf(DECAYS)] = option("constant", "how the strength falls")
+    blend: Share | None = option(
         None, "for l2 on latents, instead of gamma: how far a pull goes toward the target, from 0 (not at all) to 1 (onto it)"
     )
-    from_: float = option(0.0, "first guided step, as a fraction of all steps")
-    until: float = option(1.0, "end of the guided steps, as a fraction of all steps (not included)")
-    repeats: int = option(1, "most updates within one step")
+    from_: Share = option(0.0, "first guided step, as a fraction of all steps")
+    until: Share = option(1.0, "end of the guided steps, as a fraction of all steps (not included)")
+    repeats: Updates = option(1, "most updates within one step")
     stop_below: float | None = option(None, "leave a sample alone for this step once its energy was at most this")
     stop_forever: bool = option(False, "and for the rest of the run")
-    refine: Mapping[float, tuple[float, int]] = field(
+    refine: Mapping[Share, tuple[float, Updates]] = field(
         default_factory=dict[float, tuple[float, int]],
         metadata={"help": "fraction of the run: [energy to reach, most updates] before the ordinary update of that step"},
     )
     final_update: bool = option(True, "make the ordinary updates after a refinement too")
-    normalise: str = option("none", f"divide each sample's gradient by its size: {', '.join(NORMALISATIONS)}")
-    non_finite: str = option(
+    normalise: Normalisation = option("none", "divide each sample's gradient by its size")
+    non_finite: Literal["error", "skip"] = option(
         "error",
         "a sample's gradient that is not finite is an error, or its update by all terms of that backward skipped; an energy that "
         "is not finite is an error always",
     )
-    site: str = option("before", f"where the pull is applied: {', '.join(SITES)}")
+    site: Site = option("before", "where the pull is applied")
 
     def __post_init__(self) -> None:
         check_options(self)
-        choices = ("decay", DECAYS), ("normalise", NORMALISATIONS), ("non_finite", NON_FINITE), ("site", SITES)
-        for name, known in choices:
-            if getattr(self, name) not in known:
-                given = getattr(self, name)
-                raise ConfigError(f"{name}: {given!r} is not one of {', '.join(known)}{nearest(str(given), known)}")
-        if self.blend is not None:
-            self._check_blend(self.blend)
-        if not 0 <= self.from_ <= 1 or not 0 <= self.until <= 1:
-            raise ConfigError(f"from {self.from_}, until {self.until}: both are fractions of the run, between 0 and 1")
+        if self.blend is not None and (self.gamma != 1 or self.normalise != "none"):
+            given = f"gamma {self.gamma}" if self.gamma != 1 else f"normalise {self.normalise!r}"
+            raise ConfigError(f"blend: {self.blend} beside {given}; blend is the strength itself, so leave the other out")
         if self.from_ >= self.until:
             raise ConfigError(f"from {self.from_} is not before until {self.until}: no step would be guided")
-        if self.repeats < 1:
-            raise ConfigError(f"repeats: {self.repeats} is below 1; leave the term out to switch it off")
-        check_within(self.repeats, "repeats", 1, MOST_UPDATES)
-        for fraction, (_, most) in self.refine.items():
-            if not self.from_ <= fraction < self.until or not 1 <= most <= MOST_UPDATES:
+        for fraction in self.refine:
+            if not self.from_ <= fraction < self.until:
                 raise ConfigError(
-                    f"refine: {fraction}: (.., {most}): expected a fraction from {self.from_} to below {self.until}, the "
-                    f"guided part of the run, and from 1 to {MOST_UPDATES:,} updates"
+                    f"refine: {fraction}: expected a fraction from {self.from_} to below {self.until}, the guided part of the run"
                 )
         if self.gamma < 0 and (self.stop_below is not None or self.refine):
             waits = "refine" if self.refine else "stop_below"
@@ -105,13 +96,6 @@ class Schedule:
             )
         if self.site in ("after", "noise") and (self.repeats > 1 or self.refine):
             raise ConfigError(f"site {self.site!r} shares its pass with denoising: repeats and refine need site 'before' or 'z0'")
-
-    def _check_blend(self, blend: float) -> None:
-        if not 0 <= blend <= 1:
-            raise ConfigError(f"blend: {blend} is not between 0 (leaves the latent alone) and 1 (puts the target in its place)")
-        if self.gamma != 1 or self.normalise != "none":
-            given = f"gamma {self.gamma}" if self.gamma != 1 else f"normalise {self.normalise!r}"
-            raise ConfigError(f"blend: {blend} beside {given}; blend is the strength itself, so leave the other out")
 
     def active(self, step: Step) -> bool:
         """Whether this step lies in the window."""

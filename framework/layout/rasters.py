@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, TypeAlias, cast
+from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
 
 from ..config.arguments import checked, checked_device
+from ..config.constraints import OneOf
 from ..errors import ConfigError, LayoutError, nearest
 from .regions import Box, Layout, Region
 
@@ -53,6 +54,9 @@ RASTERS: Mapping[str, RasterRule] = MappingProxyType({"area": _area, "truncate":
   Attention (Dahary et al. 2024): may be empty too.
 - `cover`: every cell that the box touches, at least one (floor and ceil).
 """
+
+
+Raster: TypeAlias = Annotated[str, OneOf(RASTERS)]
 
 
 def check_raster(raster: str) -> None:

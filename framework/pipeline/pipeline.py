@@ -8,12 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Annotated, Any, TypeAlias, cast
 
 import torch
 from PIL import Image as PILImage
 
-from ..config.arguments import checked_whole
+from ..config.constraints import Range
 from ..config.merging import KEYS, apply_sets, merge
 from ..config.options import convert, plain
 from ..config.other_models import folders_of
@@ -128,7 +128,7 @@ class Pipeline:
         """
         clock = _Clock()
         check_callable(on_step, "on_step")
-        trace = checked_whole(trace, "trace", 0, MOST_STEPS)
+        trace = convert(trace, Annotated[int, Range(0, MOST_STEPS)], "trace")
         resolved, terms = self.resolve(guidance, steps=steps, cfg=cfg, sampler=sampler, sets=sets)
         batch = make_batch(prompt, negative, layout, resolved.seed if seed is None else seed, count)
         resolved = replace(resolved, seed=batch.seeds[0])  # what the report says makes this image again

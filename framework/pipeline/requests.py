@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import Annotated, TypeAlias, cast
 
-from ..config.arguments import checked_whole
+from ..config.constraints import Range
 from ..config.options import convert
 from ..config.values import as_list
 from ..errors import ConfigError, LayoutError, shown
@@ -14,6 +14,7 @@ from ..layout.regions import Layout
 from ..layout_files.item import SEEDS
 
 MOST_IMAGES = 100_000
+Seed: TypeAlias = Annotated[int, Range(0, SEEDS - 1)]
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,8 @@ def make_batch(
     """
     prompt = convert(as_list(prompt, str), str | Sequence[str], "prompt")
     negative = convert(as_list(negative, str), str | Sequence[str], "negative")
-    seed = convert(as_list(seed, int), int | Sequence[int], "seed")
-    count = checked_whole(count, "count", 1, MOST_IMAGES)
+    seed = convert(as_list(seed, int), Seed | Sequence[Seed], "seed")
+    count = convert(count, Annotated[int, Range(1, MOST_IMAGES)], "count")
     prompts = (prompt,) * count if isinstance(prompt, str) else tuple(prompt)
     if not isinstance(prompt, str) and count != 1:
         raise ConfigError(f"count: {count} with a list of prompts; repeat the prompts in the list instead")
@@ -57,9 +58,7 @@ def make_batch(
         if not text.strip():
             raise ConfigError(f"prompt {shown(text)} is empty; say what the picture should show")
     seeds = tuple(seed + i for i in range(n)) if isinstance(seed, int) else tuple(seed)
-    for value in seeds:
-        if not 0 <= value < SEEDS:
-            raise ConfigError(f"seed {shown(value)}: expected a whole number from 0 to 2^63 - 1")
+    seeds = convert(seeds, tuple[Seed, ...], "seed")
     negatives = (negative,) * n if isinstance(negative, str) else tuple(negative)
     for name, values in (("negative", negatives), ("layout", layouts), ("seed", seeds)):
         if len(values) != n:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Literal, TypeAlias, get_args
 
 from torch import Tensor
 
@@ -16,14 +17,15 @@ from ..config.options import check_options
 from ..errors import ConfigError, nearest
 
 PLACES = ("all", "first_up", "down", "mid", "up", "grid:coarsest")
-TAP_KINDS = ("cross_probs", "cross_logits", "self_probs", "hidden")
+TapKind: TypeAlias = Literal["cross_probs", "cross_logits", "self_probs", "hidden"]
+TAP_KINDS: tuple[TapKind, ...] = get_args(TapKind)
 
 
 @dataclass(frozen=True)
 class TapRequest:
     """Tap points wanted by an extractor before the model is known: a kind, and layer selectors (see `select_layers`)."""
 
-    kind: str
+    kind: TapKind
     layers: tuple[str, ...]
 
     def __post_init__(self) -> None:
@@ -53,7 +55,7 @@ class TapPoint:
     kind: str
 
     def __post_init__(self) -> None:
-        if self.kind not in TAP_KINDS:
+        if self.kind not in TAP_KINDS:  # not by `check_options`: networks make points in every pass
             raise ConfigError(f"tap kind {self.kind!r}: expected one of {', '.join(TAP_KINDS)}{nearest(self.kind, TAP_KINDS)}")
 
     def __str__(self) -> str:

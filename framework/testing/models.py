@@ -6,12 +6,13 @@ import json
 import math
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
 
-from ..config.arguments import checked, checked_whole
+from ..config.arguments import checked
+from ..config.constraints import Range
 from ..plugins.class_checks import check_instance
 from ..protocols import Denoiser, Model
 from ..sampling.taps import TAP_KINDS, TapPoint, Taps
@@ -352,7 +353,7 @@ MODEL_PROPERTIES = meanings(PROPERTIES)
 
 
 @checked
-def check_model(model: Model, *, only: Collection[str] | None = None, cells: int = 8) -> Conformance:
+def check_model(model: Model, *, only: Collection[str] | None = None, cells: Annotated[int, Range(2, 1024)] = 8) -> Conformance:
     """Check that a loaded model, and the denoisers it binds, work with every extractor and sampler.
 
     Args:
@@ -364,4 +365,4 @@ def check_model(model: Model, *, only: Collection[str] | None = None, cells: int
         ConfigError: `only` names a property that does not exist.
     """
     check_instance("model", model)
-    return run_checks("model", model, Subject(model, Bench(model, checked_whole(cells, "cells", 2, 1024))), PROPERTIES, only)
+    return run_checks("model", model, Subject(model, Bench(model, cells)), PROPERTIES, only)

@@ -101,5 +101,5 @@ def test_phrases_that_bind_nothing_are_refused_by_name() -> None:
         look(BoundWords(), ["a red ball"], [Layout()], maps)
     with pytest.raises(PhraseError, match="dog"):
         look(BoundWords(), ["a red ball"], [phrases("red dog")], maps)
-    with pytest.raises(ConfigError, match="layers: empty"):
+    with pytest.raises(ConfigError, match="is empty"):
         BoundWords(layers=())

@@ -239,7 +239,7 @@ def test_nothing_to_look_at_and_phrases_or_layers_that_are_not_there_are_refused
         ({"words": "first"}, "words: 'first'"),
         ({"pieces": "sum"}, "pieces: 'sum'"),
         ({"smooth_kernel": "box"}, "smooth_kernel: 'box'"),
-        ({"layers": ()}, "layers: empty"),
+        ({"layers": ()}, "layers: \\(\\) is empty"),
         ({"smooth_sigma": -0.5}, "smooth_sigma: -0.5"),
         ({"smooth_size": 4}, "smooth_size: 4"),
         ({"smooth_size": 0}, "smooth_size: 0"),

@@ -109,7 +109,7 @@ def test_the_target_is_boxes_and_masks_on_the_grid_of_the_segments() -> None:
     [
         ({"drop": "end"}, "drop: 'end'.*did you mean 'ends'"),
         ({"words": "first"}, "words: 'first'"),
-        ({"layers": ()}, "layers: empty"),
+        ({"layers": ()}, "layers: \\(\\) is empty"),
         ({"best": -1}, "best: -1"),
         ({"labels": {"a": "b"}}, "labels: .*none is given; set model too"),
     ],

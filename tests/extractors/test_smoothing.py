@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 
-from lsregen.extractors.smoothing import KERNELS, kernel_1d, smooth
+from lsregen.extractors.smoothing import Kernel, kernel_1d, smooth
 from tests.toys import draw
 
 
@@ -23,7 +25,7 @@ def test_the_three_by_three_kernel_at_sigma_one_half_has_the_known_weights(
     assert torch.allclose(kernel, expected, atol=5e-5)
 
 
-@pytest.mark.parametrize("kind", KERNELS)
+@pytest.mark.parametrize("kind", get_args(Kernel))
 @pytest.mark.parametrize("size", [1, 3, 5, 7])
 def test_kernels_sum_to_one_and_are_symmetric(kind: str, size: int) -> None:
     weights = kernel_1d(size, 0.8, kind)

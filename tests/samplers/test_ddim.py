@@ -210,7 +210,7 @@ def test_round_trip_closes_as_the_steps_shrink() -> None:
 
 @pytest.mark.parametrize("eta", [-0.1, 1.5])
 def test_eta_outside_its_range_is_refused(eta: float) -> None:
-    with pytest.raises(ConfigError, match=f"eta {eta} is outside 0 to 1"):
+    with pytest.raises(ConfigError, match=f"eta: {eta} is out of range; expected a number from 0 to 1"):
         DDIM(eta)
 
 
@@ -248,7 +248,7 @@ def test_from_until_on_steps_are_those_without_noise() -> None:
 
 
 def test_an_end_of_the_noise_outside_the_run_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"until: 1\.5 is outside 0 to 1"):
+    with pytest.raises(ConfigError, match=r"until: 1\.5 is out of range"):
         DDIM(until=1.5)
 
 

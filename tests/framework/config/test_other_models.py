@@ -110,7 +110,7 @@ def test_every_mistake_of_a_source_is_found_at_once_and_before_its_model_is_load
             f"{where}.guidance.a.extractor.source.stesp: no such setting (did you mean 'steps'?); settings: description, source, "
             "model, steps, cfg, sampler, guidance, size",
             f"{where}.guidance.a.extractor.source.size: 64 is not a list of 2",
-            f"{where}.guidance.a.blend: 2.0 is not between 0",
+            f"{where}.guidance.a.blend: 2.0 is out of range; expected a number from 0 to 1",
         ),
         strict=True,
     ):

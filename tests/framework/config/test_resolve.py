@@ -231,9 +231,9 @@ INSTALLED = "installed: attribute_binding, box_energy, boxdiff, cross_entropy, l
         ({"steps": 2.5}, "steps: 2.5 is not a whole number"),
         ({"steps": True}, "steps: True is not a whole number"),
         ({"steps": None}, "steps: None is not a whole number"),
-        ({"steps": 0}, "steps: 0 is below 1; expected from 1 to 10,000"),
-        ({"cfg": "high"}, "cfg: 'high' is not a number or nothing"),
-        ({"cfg": float("nan")}, "cfg: nan is not a number or nothing"),
+        ({"steps": 0}, "steps: 0 is out of range; expected a whole number from 1 to 10,000"),
+        ({"cfg": "high"}, "cfg: 'high' is not a number of at least 0 or nothing"),
+        ({"cfg": float("nan")}, "cfg: nan is not a number of at least 0 or nothing"),
         ({"seed": 1.5}, "seed: 1.5 is not a whole number"),
         ({"model": 3}, "model: 3 is not text or nothing"),
         ({"sampler": "dimm"}, "sampler: no sampler is called 'dimm' (did you mean 'ddim'?); installed: ddim, ddpm"),
@@ -252,7 +252,7 @@ INSTALLED = "installed: attribute_binding, box_energy, boxdiff, cross_entropy, l
         ),
         (
             {"guidance": {"a": {**TERM, "distance": {"name": "l2", "reduction": 3}}}},
-            "guidance.a.distance.reduction: 3 is not text",
+            "guidance.a.distance.reduction: 3 is not one of sum, mean",
         ),
         ({"guidance": {"a": {**TERM, "gamma": "x"}}}, "guidance.a.gamma: 'x' is not a number"),
         ({"guidance": {"a": {**TERM, "from": 0.5, "until": 0.2}}}, "guidance.a: from 0.5 is not before until 0.2"),
@@ -285,8 +285,8 @@ def test_every_problem_of_a_configuration_is_reported_at_once() -> None:
     }
     paths = [line.split(": ")[0] for line in problems(config)]
     assert paths == [
-        "stesp",
         "steps",
+        "stesp",
         "sampler",
         "guidance.a.extractor.heads",
         "guidance.a.extractor.layer",

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import pickle
 from math import ceil
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import torch
 
 from lsregen.framework.errors import ConfigError
-from lsregen.framework.guidance.schedule import DECAYS, SITES, Schedule
+from lsregen.framework.guidance.schedule import DECAYS, Schedule, Site
 from lsregen.framework.types import Step
 
 
@@ -112,7 +112,7 @@ def test_a_value_out_of_range_is_refused(given: dict[str, Any], message: str) ->
         Schedule(**given)
 
 
-@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("site", get_args(Site))
 def test_every_site_takes_a_single_update(site: str) -> None:
     assert Schedule(site=site).site == site
 

@@ -259,9 +259,9 @@ def test_a_sample_that_was_not_measured_is_none_in_json(pipeline: Pipeline) -> N
         ({"guidance": "layuot-guidance"}, ConfigError, "did you mean 'layout-guidance'"),
         ({"guidance": Path("missing.yaml")}, ConfigError, "configuration missing.yaml: cannot be read"),
         ({"sampler": "euler"}, ConfigError, "sampler: no sampler is called 'euler'"),
-        ({"steps": 0}, ConfigError, "steps: 0 is below 1"),
+        ({"steps": 0}, ConfigError, "steps: 0 is out of range"),
         ({"steps": 2000}, ConfigError, "steps 2000: the model's schedule has 1000 training timesteps"),
-        ({"cfg": -1}, ConfigError, "cfg -1.0: expected a number of at least 0"),
+        ({"cfg": -1}, ConfigError, "cfg: -1.0 is out of range; expected a number of at least 0"),
         ({"cfg": float("inf")}, ConfigError, "cfg: inf is not a number"),
         (
             {"guidance": 3},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -78,8 +78,13 @@ def first_of(features: Any) -> Any:
     return replace(features, maps=features.maps[:1])
 
 
+@dataclass(frozen=True)
+class Diagonal(BoxEnergy):
+    raster: str = "diagonal"
+
+
 BROKEN: dict[str, Callable[[], Any]] = {
-    "declarations": lambda: BoxEnergy(raster="diagonal"),
+    "declarations": lambda: Diagonal(),
     "shape": lambda: distance(lambda v, c, t: v.mean()),
     "finite": lambda: distance(lambda v, c, t: v + 0 * c.maps[0].sum() / c.maps[0].sum()),
     "extreme_boxes": lambda: distance(lambda v, c, t: v + 0 / (1 - t.maps[0]).sum(dim=(1, 3, 4))[:, 0]),  # by what lies outside

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lsregen.framework import ConfigError, Features, Needs, Run, View, hookimpl, option, rasterise
+from lsregen.framework import ConfigError, Features, Needs, Range, Run, View, check_options, hookimpl, option, rasterise
+
+Part = Annotated[float, Range(0, 1)]
 
 
 @dataclass(frozen=True)
@@ -17,14 +19,11 @@ class Background:
 
     kind: ClassVar[str] = "image"
 
-    colour: tuple[float, float, float] = option((1.0, 1.0, 1.0), "what the background should be: red, green, blue, 0 to 1")
-    cell: int = option(8, "the pixels of a cell's side, over which the picture is averaged")
+    colour: tuple[Part, Part, Part] = option((1.0, 1.0, 1.0), "what the background should be: red, green, blue")
+    cell: Annotated[int, Range(1)] = option(8, "the pixels of a cell's side, over which the picture is averaged")
 
     def __post_init__(self) -> None:
-        if not all(0 <= part <= 1 for part in self.colour):
-            raise ConfigError(f"colour: {self.colour}: expected three numbers from 0 to 1, such as [0.9, 0.4, 0.2]")
-        if self.cell < 1:
-            raise ConfigError(f"cell: {self.cell} is below 1; expected a number of pixels, such as 8")
+        check_options(self)
 
     @property
     def needs(self) -> Needs:

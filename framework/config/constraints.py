@@ -1,0 +1,88 @@
+"""What a value must be besides its type, written into the type itself: `Annotated[float, Range(0, 1)]`.
+
+`options.convert` checks it wherever such a type stands; `field_types.type_text` says it, in messages and in lists of options.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sized
+from dataclasses import dataclass
+from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
+
+from ..errors import nearest, shown
+
+
+@runtime_checkable
+class Constraint(Protocol):
+    """What stands beside a type in `Annotated`, and is checked of a value that has that type."""
+
+    def fault(self, value: Any, expected: str) -> str:
+        """What is wrong with a value, to follow the name of its setting; empty if nothing is. `expected`: the type, in words."""
+        ...
+
+    def described(self, base: str) -> str:
+        """The words for a type, such as `a number`, with the constraint."""
+        ...
+
+
+@dataclass(frozen=True)
+class Range:
+    """A number from `low` to `high`, both included; `above` and `below` are bounds that are not included. None is no bound."""
+
+    low: float | None = None
+    high: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def fault(self, value: Any, expected: str) -> str:
+        fits = (
+            (self.low is None or value >= self.low)
+            and (self.high is None or value <= self.high)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
+        )
+        return "" if fits else f"{shown(value)} is out of range; expected {expected}"
+
+    def described(self, base: str) -> str:
+        if self.low is not None and self.high is not None:
+            return f"{base} from {_number(self.low)} to {_number(self.high)}"
+        bounds = {"at least": self.low, "above": self.above, "at most": self.high, "below": self.below}
+        said = " and ".join(f"{word} {_number(bound)}" for word, bound in bounds.items() if bound is not None)
+        return f"{base} {'of ' if said.startswith('at') else ''}{said}"
+
+
+@dataclass(frozen=True, eq=False)  # a table has no hash, which `Annotated` asks for
+class OneOf:
+    """One of some names that are known only at run time, such as the keys of a table; names that are fixed are a `Literal`."""
+
+    names: Collection[str]
+
+    def fault(self, value: Any, expected: str) -> str:
+        return "" if value in self.names else f"{shown(value)} is not {expected}{nearest(str(value), self.names)}"
+
+    def described(self, base: str) -> str:
+        return f"one of {', '.join(self.names)}"
+
+
+@dataclass(frozen=True)
+class Filled:
+    """A list with at least one item, or a text with more than blanks."""
+
+    def fault(self, value: Any, expected: str) -> str:
+        empty = not value.strip() if isinstance(value, str) else isinstance(value, Sized) and not len(value)
+        return f"{shown(value)} is empty; expected {expected}" if empty else ""
+
+    def described(self, base: str) -> str:
+        return f"{base} that is not empty"
+
+
+def _number(bound: float) -> str:
+    if isinstance(bound, int) and bound > 2**32 and bound & (bound + 1) == 0:
+        return f"2^{bound.bit_length()} - 1"
+    return f"{bound:,}" if isinstance(bound, int) else f"{bound:g}"
+
+
+Share: TypeAlias = Annotated[float, Range(0, 1)]
+NotNegative: TypeAlias = Annotated[float, Range(0)]
+Positive: TypeAlias = Annotated[float, Range(above=0)]
+Text: TypeAlias = Annotated[str, Filled()]
