@@ -146,7 +146,7 @@ SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("model './someone/shapeworld-bass': no such folder",),
     ),
     "model of a file": (("--guidance", "mine.yaml"), ("model 'absent/far/away': no such folder",)),
-    "steps by set": (("--set", "steps=0"), ("steps: 0 is below 1",)),
+    "steps by set": (("--set", "steps=0"), ("steps: 0 is out of range; expected a whole number from 1 to 10,000",)),
 }
 
 

@@ -35,7 +35,7 @@ def test_plugins_as_json(run: Call) -> None:
     listed = {(p["kind"], p["name"]): p for p in found["plugins"]}
     assert set(listed) == {(p.kind, p.name) for p in discover().all()}
     eta = {option["key"]: option for option in listed["sampler", "ddim"]["options"]}["eta"]
-    assert (eta["default"], eta["type"]) == (0.0, "a number")
+    assert (eta["default"], eta["type"]) == (0.0, "a number from 0 to 1")
     assert eta["help"]
     assert "shapeworld-base" in listed["model", "diffusers_folder"]["embedded"]
     for plugin in listed.values():

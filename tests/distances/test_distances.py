@@ -241,7 +241,7 @@ def test_a_sample_in_which_nothing_is_present_gives_zero_and_no_gradient(name: s
     [
         (lambda: BoxDiff(reach=cast("Any", 1.5)), "BoxDiff: reach: 1.5 is not a whole number"),
         (lambda: CrossEntropy(scale=float("nan")), "CrossEntropy: scale: nan is not a number"),
-        (lambda: L2(reduction=cast("Any", 3)), "L2: reduction: 3 is not text"),
+        (lambda: L2(reduction=cast("Any", 3)), "L2: reduction: 3 is not one of sum, mean"),
     ],
     ids=["boxdiff", "cross_entropy", "l2"],
 )

@@ -230,7 +230,7 @@ def test_samples_of_a_batch_have_their_own_targets(pipeline: Pipeline) -> None:
     [
         ({"noise": "share"}, "noise: 'share' is not one of .*did you mean 'shared'"),
         ({"mask": "box"}, "mask: 'box' is not one of"),
-        ({"feather": -1.0}, "feather: -1.0 is below 0"),
+        ({"feather": -1.0}, "feather: -1.0 is out of range"),
         ({"box_power": 0.5}, "box_power: 0.5 needs boxes to act on"),
     ],
 )
