@@ -122,7 +122,7 @@ SETTINGS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "set of a wrong type": ((*BOXES, "--set", "guidance.layout.gamma=much"), ("guidance.layout.gamma", "'much'", "a number")),
     "distance": ((*BOXES, "--set", "guidance.layout.distance=box_enrgy"), ("'box_enrgy'", "did you mean 'box_energy'?")),
     "extractor": ((*BOXES, "--set", "guidance.layout.extractor=attention"), ("'attention'", "cross_attention")),
-    "seed by set": (("--set", "seed=-1"), ("seed: -1", "below 0")),
+    "seed by set": (("--set", "seed=-1"), ("seed: -1 is out of range", "from 0 to")),
     "model by set": (("--set", "model=3"), ("model: 3 is not text",)),
     "boxes missing": (
         ("--phrase", "red circle", "--guidance", "layout-guidance"),
