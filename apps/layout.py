@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +15,10 @@ from .option_types import NAME, PATH
 
 if TYPE_CHECKING:
     from ..framework.layout.regions import Region
-    from ..framework.layout_files.item import Dropped, Item, Items
+    from ..framework.layout_files.item import Item, Items
 
-BY_ENDING = {".json": "lsregen", ".jsonl": "jsonl", ".txt": "yolo", "": "yolo"}
-"""What is written if nothing is said, by the ending of the file; a name without one is a folder."""
+BY_ENDING = {".json": "lsregen", ".jsonl": "jsonl"}
+"""What is written if nothing is said, by the ending of the file."""
 SHOWN = 20  # lines of what was dropped; `show` prints all
 
 reading_options: tuple[Callable[[Any], Any], ...] = (
@@ -30,6 +30,7 @@ reading_options: tuple[Callable[[Any], Any], ...] = (
         metavar="FILE",
         help="Names of YOLO's classes. [default: classes.txt or data.yaml near]",
     ),
+    click.option("--masks", is_flag=True, help="Of COCO: its segmentations as masks, in place of its boxes."),
 )
 
 
@@ -47,7 +48,7 @@ def bad_boxes(default: str) -> Callable[[Any], Any]:
 
 @click.group(cls=NamingGroup)
 def command() -> None:
-    """Read layouts (lsregen, jsonl, pixels, coco, yolo, nsr1k, gligen), and write them (the first five)."""
+    """Read layouts (lsregen, jsonl, pixels, coco, yolo, nsr1k, gligen), and write them (the first three)."""
 
 
 @command.command()
@@ -55,14 +56,15 @@ def command() -> None:
 @click.argument("target", metavar="OUT", type=PATH)
 @reads
 @bad_boxes("error")
-@click.option("--to", type=NAME, metavar="FORMAT", help="The format of OUT. [default: by its ending: lsregen, jsonl, or yolo]")
+@click.option("--to", type=NAME, metavar="FORMAT", help="The format of OUT. [default: by its ending: lsregen or jsonl]")
 @click.option("--force", is_flag=True, help="Replace files that are there.")
 def convert(source: Path, target: Path, to: str | None, force: bool, **options: Any) -> None:
     """Convert the layouts of IN, a file or a folder of YOLO labels, to OUT.
 
     \b
     lsregen layout convert instances.json prompts.jsonl
-    lsregen layout convert labels/ boxes.json --to coco --size 640x480
+    lsregen layout convert labels/ boxes.json --to pixels --size 640x480
+    lsregen layout convert instances.json masks.jsonl --masks
     """
     from ..framework.layout_files.formats import encode_layouts
 
@@ -70,11 +72,15 @@ def convert(source: Path, target: Path, to: str | None, force: bool, **options: 
     if to is None:
         raise ConfigError(f"{target}: no format has the ending {target.suffix!r}; name it with --to")
     found = _read(source, **options)
-    written = encode_layouts(target, found.items, to, classes=options["classes"])
-    _write(written.files, force)
+    written = encode_layouts(target, found.items, to)
+    _write(written, force)
     click.echo(f"{click.format_filename(target)}  {counted(len(found.items), 'item')} from {found.format} to {to}")
-    _report(found.dropped, "dropped")
-    _report(written.left_out, "left out")
+    if found.dropped:
+        click.echo(f"{len(found.dropped)} dropped:", err=True)
+    for dropped in found.dropped[:SHOWN]:
+        click.echo(f"  {dropped}", err=True)
+    if len(found.dropped) > SHOWN:
+        click.echo(f"  and {len(found.dropped) - SHOWN} more", err=True)
 
 
 @command.command()
@@ -98,7 +104,7 @@ def show(source: Path, **options: Any) -> None:
         click.echo(f"  {dropped}")
 
 
-def _read(source: Path, from_: str | None, size: str | None, classes: Path | None, on_bad_box: str) -> Items:
+def _read(source: Path, from_: str | None, size: str | None, classes: Path | None, masks: bool, on_bad_box: str) -> Items:
     from ..framework.layout_files.formats import read_layouts
 
     sides = None
@@ -106,7 +112,7 @@ def _read(source: Path, from_: str | None, size: str | None, classes: Path | Non
         from .checks import parse_size
 
         sides = parse_size(size)
-    return read_layouts(source, from_, size=sides, classes=classes, on_bad_box=on_bad_box)
+    return read_layouts(source, from_, size=sides, classes=classes, on_bad_box=on_bad_box, masks=masks)
 
 
 def _write(files: Mapping[Path, bytes], force: bool) -> None:
@@ -125,16 +131,6 @@ def _write(files: Mapping[Path, bytes], force: bool) -> None:
         except OSError as error:
             raise OutputError(f"{path.parent}: cannot make this folder ({reason(error)}); choose another") from None
         write_file(path, data)
-
-
-def _report(dropped: Iterable[Dropped], how: str) -> None:
-    lines = [str(each) for each in dropped]
-    if lines:
-        click.echo(f"{len(lines)} {how}:", err=True)
-    for line in lines[:SHOWN]:
-        click.echo(f"  {line}", err=True)
-    if len(lines) > SHOWN:
-        click.echo(f"  and {len(lines) - SHOWN} more", err=True)
 
 
 def _described(item: Item) -> str:

@@ -6,19 +6,21 @@ stands in it more than once is numbered: `dog#1` and `dog#2` (see `framework/lay
 
 from __future__ import annotations
 
-import json
 import re
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from ..errors import ConfigError, LayoutError, PhraseError, shown, told_of
+from ..errors import LayoutError, PhraseError, shown, told_of
 from ..layout.matching import occurrences
 from ..layout.regions import Box, Layout, Region
-from .item import Item, Reading, Size, Writing, entries_of, fields, four, size_of, text_of
+from .item import Item, Reading, Size, entries_of, fields, four, size_of, text_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 ANNOTATED = ("coco", "yolo")
 """Formats that describe images rather than ask for some."""
@@ -103,9 +105,9 @@ def read_annotated(
 ) -> Iterator[Annotated]:
     """COCO instances, one item per image, with its first caption as the prompt where the file has captions.
 
-    `bbox` is left, top, width, height in pixels; everything else that COCO says of an object is passed over, its segmentation
-    too. Crowds are dropped at once, and reported; the objects of an image when it is asked for. A caption stands among
-    the annotations or in the image; `phrase` in an annotation (lsregen writes it) goes before the category's name. Without it, a
+    `bbox` is left, top, width, height in pixels; where `reading.masks` says so, an object's place is the mask of its
+    `segmentation` instead. Crowds are dropped at once, and reported; the objects of an image when it is asked for. A caption
+    stands among the annotations or in the image; `phrase` in an annotation goes before the category's name. Without it, a
     category that the caption does not name, or not as often as there are boxes, is an error; `drop` leaves the annotation out,
     and reports it.
 
@@ -195,11 +197,11 @@ def _annotated(
         prompt, phrases = compose(names) if caption is None else (caption, told(names, caption))
     regions, kept = list[Region](), list[str]()
     for (at, annotation), name, phrase in zip(annotations, names, phrases, strict=True):
-        box = partial(xywh_box, annotation.get("bbox"), size or (1, 1))
+        place = partial(_mask, annotation, size) if reading.masks else partial(xywh_box, annotation.get("bbox"), size or (1, 1))
         if phrase is None and "phrase" not in annotation:
             _untold(reading, f"{at} ({name!r})", name, prompt, image["id"])
         else:
-            regions.append(reading.region(at, text_of(annotation, "phrase", at, phrase or ""), box))
+            regions.append(reading.region(at, text_of(annotation, "phrase", at, phrase or ""), place))
             kept.append(name)
     item = Item(prompt, Layout(tuple(regions)), size=size, name=text_of(image, "file_name", where) or None)
     return Annotated(image["id"], item, tuple(kept))
@@ -226,6 +228,12 @@ def xywh_box(value: object, size: Size) -> Box:
     return Box.from_xywh(four(value, XYWH), size)
 
 
+def _mask(annotation: Mapping[str, Any], size: Size | None) -> Tensor:
+    from .segmentations import segmentation_mask
+
+    return segmentation_mask(annotation.get("segmentation"), size or (1, 1))
+
+
 def _untold(reading: Reading, where: str, name: str, prompt: str, image: object) -> None:
     """An annotation of which the caption does not say what to call it: an error, or left out, as the policy says."""
     times = len(occurrences(spoken(name, prompt), prompt))
@@ -238,60 +246,6 @@ def _untold(reading: Reading, where: str, name: str, prompt: str, image: object)
     reading.drop(where, "annotation", why)
 
 
-def write_coco(writing: Writing, items: Sequence[Item]) -> None:
-    """COCO instances, with each prompt as its image's `caption`, and `phrase` where the category alone would not tell it."""
-    images, annotations, categories = list[dict[str, Any]](), list[dict[str, Any]](), dict[str, int]()
-    for i, item in enumerate(items, 1):
-        width, height = sized(item, i, "coco")
-        images.append({"id": i, "width": width, "height": height, "file_name": item.name or f"{i:06}", "caption": item.prompt})
-        leave_out_settings(writing, item, i, "coco")
-        for region, box in boxed(writing, item, i, "coco"):
-            x, y, w, h = box.left * width, box.top * height, (box.right - box.left) * width, (box.bottom - box.top) * height
-            name = category_of(region.phrase)
-            number = categories.setdefault(name, len(categories) + 1)
-            entry = {"id": len(annotations) + 1, "image_id": i, "category_id": number, "bbox": [x, y, w, h], "area": w * h}
-            spoken_as = {} if told([name], item.prompt) == [region.phrase] else {"phrase": region.phrase}
-            annotations.append(entry | {"iscrowd": 0} | spoken_as)
-    known = [{"id": number, "name": name} for name, number in categories.items()]
-    data = {"images": images, "annotations": annotations, "categories": known}
-    writing.files[writing.path] = (json.dumps(data, ensure_ascii=False) + "\n").encode()
-
-
 def category_of(phrase: str) -> str:
     """A phrase without its number: `dog#2` is a dog."""
     return re.sub(r"(?<=\S)\s*#\s*\d+$", "", phrase)
-
-
-def boxed(writing: Writing, item: Item, number: int, format: str) -> list[tuple[Region, Box]]:
-    """The regions with a box; what has no place at all is left out.
-
-    Raises:
-        LayoutError: a region with a mask.
-    """
-    for region in item.layout.regions:
-        if region.mask is not None:
-            what = f"item {number} ({region.phrase!r}) has a mask, and {format} holds boxes only"
-            raise LayoutError(f"{what}; write lsregen, jsonl or pixels")
-        if region.box is None:
-            writing.leave_out(f"item {number}", f"phrase {region.phrase!r}", f"it has no box, and {format} holds boxes only")
-        if region.image is not None:
-            writing.leave_out(f"item {number}", f"image of {region.phrase!r}", f"{format} holds boxes only")
-    return [(region, region.box) for region in item.layout.regions if region.box is not None]
-
-
-def leave_out_settings(writing: Writing, item: Item, number: int, format: str) -> None:
-    settings = {"negative prompt": item.negative or None, "seed": item.seed}
-    for name, value in settings.items():
-        if value is not None:
-            writing.leave_out(f"item {number}", f"{name} {value!r}", f"{format} has no place for it")
-
-
-def sized(item: Item, number: int, format: str) -> Size:
-    """The size of an item's image, which formats in pixels cannot do without.
-
-    Raises:
-        ConfigError: it has none.
-    """
-    if item.size is None:
-        raise ConfigError(f"item {number} has no size, and {format} is in pixels; give one (--size WxH, or size=(width, height))")
-    return item.size

@@ -5,8 +5,8 @@
 | `lsregen` | JSON: an item, or a list of them                                                        | yes  | yes     |
 | `jsonl`   | one item a line: a file of prompts                                                      | yes  | yes     |
 | `pixels`  | as `lsregen`, with boxes in pixels of `size`, and `"unit": "pixels"`                    | yes  | yes     |
-| `coco`    | COCO instances, one image an item (`coco_instances.py`)                          | yes  | yes     |
-| `yolo`    | a file of YOLO labels, or a folder of them (`yolo.py`)                           | yes  | yes     |
+| `coco`    | COCO instances, one image an item (`coco_instances.py`)                                 | yes  | no      |
+| `yolo`    | a file of YOLO labels, or a folder of them (`yolo.py`)                                  | yes  | no      |
 | `nsr1k`   | NSR-1K (LayoutGPT, Feng et al. 2023), spatial or counting                               | yes  | no      |
 | `gligen`  | GLIGEN's `phrases` and `locations`; layout-guidance's `phrases` (`a; b`) and `bboxes`   | yes  | no      |
 
@@ -37,20 +37,19 @@ from types import MappingProxyType
 from typing import Any, cast
 
 from ..config.arguments import checked
-from ..errors import LayoutError, nearest, shown, told_of
+from ..errors import ConfigError, LayoutError, nearest, shown, told_of
 from ..files import is_folder, write_whole
 from ..layout.image_files import DATA
 from ..layout.masks import encode_mask, mask_of_rows, mask_of_text, read_mask
 from ..layout.region_images import encode_picture, picture_of_text, read_picture
 from ..layout.regions import CORNERS, Box, Layout, Region
-from .coco_instances import ANNOTATED, mentioned, read_coco, sized, write_coco, xywh_box
+from .coco_instances import ANNOTATED, mentioned, read_coco, xywh_box
 from .format_signs import LISTS, PLACES, recognise
 from .item import (
     Item,
     Items,
     Reading,
     Size,
-    Writing,
     check_format,
     entries_of,
     fields,
@@ -61,7 +60,7 @@ from .item import (
     text_of,
     whole,
 )
-from .yolo import read_yolo, write_yolo
+from .yolo import read_yolo
 
 MASK_FORM = "PHRASE=FILE.png"
 SETTINGS = ("name", "prompt", "negative", "seed", "size")
@@ -81,6 +80,7 @@ def read_layouts(
     classes: str | Path | None = None,
     on_bad_box: str = "error",
     empty: bool = True,
+    masks: bool = False,
 ) -> Items:
     """Read a file of layouts, or a folder of YOLO labels.
 
@@ -94,12 +94,13 @@ def read_layouts(
             say that there is no reference.
         empty: whether images of COCO and YOLO without a caption and without objects are kept; else they are left out, and
             reported in `dropped`.
+        masks: of COCO: read each object's segmentation as its mask, in place of its box; needs the extra `[eval]`.
 
     Raises:
         LayoutError: a file, key, value or box that cannot be used; names the file, the entry (or line) and the value.
-        ConfigError: no such format or policy, or a size below 1.
+        ConfigError: no such format or policy, a size below 1, or masks of a format other than COCO's or without their extra.
     """
-    reading = Reading(Path(path), size, Path(classes) if classes is not None else None, on_bad_box)
+    reading = Reading(Path(path), size, Path(classes) if classes is not None else None, on_bad_box, masks)
     items, format = open_layouts(reading, format, empty=empty)
     return Items(tuple(items), format, tuple(reading.dropped))
 
@@ -112,34 +113,36 @@ def open_layouts(reading: Reading, format: str | None = None, *, empty: bool = T
         raise LayoutError(f"{reading.path}: a folder; {format} is a file")
     text = "" if folder else read_text(reading.path)
     format = "yolo" if folder else format or recognise(reading, text, READERS)
+    if reading.masks and format != "coco":
+        raise ConfigError(f"{reading.path}: masks: only coco has segmentations, and this file is {format}; read it without masks")
     items = READERS[format](reading, text)
     return items if empty or format not in ANNOTATED else reading.asking(items), format
 
 
-def encode_layouts(path: str | Path, items: Sequence[Item], format: str, *, classes: str | Path | None = None) -> Writing:
-    """The files that hold the items, as bytes, and what the format has no place for; nothing is written.
+def encode_layouts(path: str | Path, items: Sequence[Item], format: str) -> dict[Path, bytes]:
+    """The files that hold the items, as bytes; nothing is written.
 
-    `path` is the first file, or YOLO's folder. Masks become PNG files beside it where 8 or 16 bits keep all of their values.
+    `path` is the first file. Masks become PNG files beside it where 8 or 16 bits keep all of their values.
 
     Raises:
-        LayoutError: the format cannot hold a region, or a YOLO class is not in `classes`.
         ConfigError: no such format to write, or an item needs a size.
+        LayoutError: there are no items.
     """
     check_format(format, WRITERS)
     if not items:
         raise LayoutError(f"{path}: there are no items to write")
-    writing = Writing(Path(path), Path(classes) if classes is not None else None)
-    WRITERS[format](writing, items)
-    return writing
+    files: dict[Path, bytes] = {Path(path): b""}
+    files[Path(path)] = WRITERS[format](files, Path(path), items)
+    return files
 
 
 @checked
-def write_layouts(path: str | Path, items: Sequence[Item], format: str, *, classes: str | Path | None = None) -> Writing:
-    """Write the items over what was there; returns what was written and left out. Raises as `encode_layouts`, and OSError."""
-    writing = encode_layouts(path, items, format, classes=classes)
-    for file, data in writing.files.items():
+def write_layouts(path: str | Path, items: Sequence[Item], format: str) -> tuple[Path, ...]:
+    """Write the items over what was there; returns the files. Raises as `encode_layouts`, and OSError."""
+    written = encode_layouts(path, items, format)
+    for file, data in written.items():
         write_whole(file, [data])
-    return writing
+    return tuple(written)
 
 
 def _read_json(reading: Reading, text: str, unit: str = "fractions") -> Iterator[Item]:
@@ -289,43 +292,39 @@ def _read_gligen(reading: Reading, text: str) -> Iterator[Item]:
         yield _made(entry, where, _size(reading, entry, where), [_region(reading, place, at, None) for at, place in places])
 
 
-def _entry(writing: Writing, item: Item, number: int, unit: str) -> dict[str, Any]:
-    """An item as our own JSON; masks that a PNG file keeps exactly are put beside it."""
-    size = sized(item, number, "pixels") if unit == "pixels" else None
+def _entry(files: dict[Path, bytes], path: Path, item: Item, number: int, unit: str) -> dict[str, Any]:
+    """An item as our own JSON; masks that a PNG file keeps exactly are put beside it, into `files`."""
+    if unit == "pixels" and item.size is None:
+        raise ConfigError(f"item {number} has no size, and pixels needs one; give it (--size WxH, or size=(width, height))")
     entry: dict[str, Any] = {key: getattr(item, key) for key in SETTINGS if getattr(item, key) not in (None, "")}
-    if size is not None:
+    if unit == "pixels":
         entry["unit"] = unit
     entry |= item.layout.to_json()
     for i, (region, place) in enumerate(zip(item.layout.regions, entry["regions"], strict=True), 1):
-        if region.box is not None and size is not None:
-            place["box"] = [value * side for value, side in zip(region.box.xyxy, size * 2, strict=True)]
+        if region.box is not None and unit == "pixels" and item.size is not None:
+            place["box"] = [value * side for value, side in zip(region.box.xyxy, item.size * 2, strict=True)]
         data = encode_mask(region.mask) if region.mask is not None else None
         if data is not None:
-            place["mask"] = f"{writing.path.stem}-{number}-{i}.png"
-            writing.files[writing.path.with_name(place["mask"])] = data
+            place["mask"] = f"{path.stem}-{number}-{i}.png"
+            files[path.with_name(place["mask"])] = data
         if region.image is not None:
-            place["image"] = f"{writing.path.stem}-{number}-{i}-image.png"
-            writing.files[writing.path.with_name(place["image"])] = encode_picture(region.image)
+            place["image"] = f"{path.stem}-{number}-{i}-image.png"
+            files[path.with_name(place["image"])] = encode_picture(region.image)
     return entry
 
 
-def _write_json(writing: Writing, items: Sequence[Item], unit: str = "fractions") -> None:
-    writing.files[writing.path] = b""  # the first of the files, before its masks
-    entries = [_entry(writing, item, i, unit) for i, item in enumerate(items, 1)]
-    if len(entries) == 1:  # for people: a line for each region
-        regions = entries[0].pop("regions")
-        lines = [f"{_dumped(key)}: {_dumped(value)}" for key, value in entries[0].items()]
-        inner = ",\n".join(f"    {_dumped(region)}" for region in regions)
-        text = "{\n" + "".join(f"  {line},\n" for line in lines) + f'  "regions": [\n{inner}\n  ]\n}}\n'
-    else:
-        text = "[\n" + ",\n".join(map(_dumped, entries)) + "\n]\n"
-    writing.files[writing.path] = text.encode()
+def _write_json(files: dict[Path, bytes], path: Path, items: Sequence[Item], unit: str = "fractions") -> bytes:
+    entries = [_entry(files, path, item, i, unit) for i, item in enumerate(items, 1)]
+    if len(entries) > 1:
+        return ("[\n" + ",\n".join(map(_dumped, entries)) + "\n]\n").encode()
+    regions = entries[0].pop("regions")  # for people: a line for each region
+    lines = [f"{_dumped(key)}: {_dumped(value)}" for key, value in entries[0].items()]
+    inner = ",\n".join(f"    {_dumped(region)}" for region in regions)
+    return ("{\n" + "".join(f"  {line},\n" for line in lines) + f'  "regions": [\n{inner}\n  ]\n}}\n').encode()
 
 
-def _write_lines(writing: Writing, items: Sequence[Item]) -> None:
-    writing.files[writing.path] = b""
-    lines = [_dumped(_entry(writing, item, i, "fractions")) + "\n" for i, item in enumerate(items, 1)]
-    writing.files[writing.path] = "".join(lines).encode()
+def _write_lines(files: dict[Path, bytes], path: Path, items: Sequence[Item]) -> bytes:
+    return "".join(_dumped(_entry(files, path, item, i, "fractions")) + "\n" for i, item in enumerate(items, 1)).encode()
 
 
 def _dumped(value: object) -> str:
@@ -343,13 +342,11 @@ READERS: Mapping[str, Callable[[Reading, str], Iterable[Item]]] = MappingProxyTy
         "gligen": _read_gligen,
     }
 )
-WRITERS: Mapping[str, Callable[[Writing, Sequence[Item]], None]] = MappingProxyType(
+WRITERS: Mapping[str, Callable[[dict[Path, bytes], Path, Sequence[Item]], bytes]] = MappingProxyType(
     {
         "lsregen": _write_json,
         "jsonl": _write_lines,
         "pixels": partial(_write_json, unit="pixels"),
-        "coco": write_coco,
-        "yolo": write_yolo,
     }
 )
 

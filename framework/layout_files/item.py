@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from .. import files
 from ..config.options import check_options
 from ..config.values import MOST_SIDE
 from ..errors import ConfigError, LayoutError, PhraseError, nearest, shown
 from ..layout.regions import Box, Layout, Region
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 SEEDS = 2**63  # torch generators take seeds below this
 DRAWN_SEEDS = 2**32  # below this are those that lsregen draws: every tool takes them
@@ -76,14 +79,16 @@ class Items:
 class Reading:
     """A file being read: where it is, what was said about it, and what was left out so far.
 
-    `whole_items`: whether whoever reads it leaves an item out that loses a box or an annotation; it is said in errors. `skipped`:
-    how many of those `dropped` are images that ask for nothing.
+    `masks`: whether COCO's objects are read as the masks of their segmentations. `whole_items`: whether whoever reads it leaves
+    an item out that loses a box or an annotation; it is said in errors. `skipped`: how many of those `dropped` are images that
+    ask for nothing.
     """
 
     path: Path
     size: Size | None = None
     classes: Path | None = None
     on_bad_box: str = "error"
+    masks: bool = False
     whole_items: bool = False
     dropped: list[Dropped] = field(default_factory=list[Dropped])
     skipped: int = 0
@@ -147,32 +152,20 @@ class Reading:
             yield item, len(self.dropped) - self.skipped == before
             before = len(self.dropped) - self.skipped
 
-    def region(self, where: str, phrase: str, box: Callable[[], Box | None] | None = None) -> Region:
-        """A region; one whose box cannot be used is an error, or loses its place, as the policy says."""
+    def region(self, where: str, phrase: str, place: Callable[[], Box | Tensor] | None = None) -> Region:
+        """A region; one whose box (or mask) cannot be used is an error, or loses its place, as the policy says."""
         where = f"{where} ({phrase!r})"
         try:
-            return Region(phrase, box() if box is not None else None)
+            found = place() if place is not None else None
+            return Region(phrase, found) if found is None or isinstance(found, Box) else Region(phrase, mask=found)
         except PhraseError as error:
             raise PhraseError(f"{where}: {error}") from None
         except LayoutError as error:
             if self.on_bad_box == "error":
                 cure = self.dropping("keep the phrase without a place")
                 raise LayoutError(f"{where}: {error}; correct it, or {cure}") from None
-            self.drop(where, "box", str(error))
+            self.drop(where, "mask" if self.masks else "box", str(error))
             return Region(phrase)
-
-
-@dataclass
-class Writing:
-    """Files being made: their contents, and what their format has no place for. `path` is the first file, or a folder."""
-
-    path: Path
-    classes: Path | None = None
-    files: dict[Path, bytes] = field(default_factory=dict[Path, bytes])
-    left_out: list[Dropped] = field(default_factory=list[Dropped])
-
-    def leave_out(self, where: str, what: str, why: str) -> None:
-        self.left_out.append(Dropped(where, what, why))
 
 
 def read_text(path: Path) -> str:

@@ -6,15 +6,14 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, count
 from pathlib import Path
 from typing import cast
 
 from ..errors import LayoutError, told_of
 from ..files import is_file, is_folder
 from ..layout.regions import Box, Layout
-from .coco_instances import boxed, category_of, compose, leave_out_settings
-from .item import Item, Reading, Writing, read_text
+from .coco_instances import compose
+from .item import Item, Reading, read_text
 
 CLASSES = "classes.txt"
 NEIGHBOURS = (CLASSES, "data.yaml", "data.yml")
@@ -126,47 +125,3 @@ def class_names(path: Path) -> dict[int, str]:
             raise LayoutError(f"{path}: class {number} stands twice; expected one name for each number")
         found[number] = " ".join(name.split())
     return found
-
-
-def write_yolo(writing: Writing, items: Sequence[Item]) -> None:
-    """YOLO labels: one item into one `.txt` file, several into a folder; with `classes.txt`, unless the classes are given.
-
-    YOLO has no place for a prompt, so that a reader composes one; the numbers of phrases are the reader's as well.
-
-    Raises:
-        LayoutError: several items for one file, labels called `classes.txt`, or a class that is not among those given.
-    """
-    one = writing.path.suffix == ".txt"
-    if writing.path.name.casefold() == CLASSES:
-        raise LayoutError(
-            f"{writing.path}: {CLASSES} holds the names of the classes; call the labels otherwise, or name a folder"
-        )
-    if one and len(items) != 1:
-        raise LayoutError(f"{writing.path}: a YOLO file is one image, and there are {len(items)} items; name a folder")
-    given = writing.classes is not None
-    classes = {name: number for number, name in class_names(writing.classes).items()} if writing.classes is not None else {}
-    for i, item in enumerate(items, 1):
-        lines: list[str] = []
-        if item.prompt:
-            writing.leave_out(f"item {i}", f"prompt {item.prompt!r}", "yolo has no place for it")
-        leave_out_settings(writing, item, i, "yolo")
-        for region, box in boxed(writing, item, i, "yolo"):
-            name = category_of(region.phrase)
-            if given and name not in classes:
-                raise LayoutError(f"item {i}: {name!r} is none of the {len(classes)} classes in {writing.classes}; add it there")
-            centre = (box.left + box.right) / 2, (box.top + box.bottom) / 2
-            numbers = (*centre, box.right - box.left, box.bottom - box.top)
-            lines.append(" ".join(map(str, (classes.setdefault(name, len(classes)), *numbers))))
-        path = writing.path if one else writing.path / f"{_free_stem(writing, item, i)}.txt"
-        writing.files[path] = "".join(f"{line}\n" for line in lines).encode()
-    if not given and classes:
-        folder = writing.path.parent if one else writing.path
-        writing.files[folder / CLASSES] = "".join(f"{name}\n" for name in classes).encode()
-
-
-def _free_stem(writing: Writing, item: Item, number: int) -> str:
-    """A file's name without folders, which no file before has."""
-    stem = re.sub(r"[^\w.-]+", "-", Path(item.name or "").stem).strip(".-")[:100] or f"{number:06}"
-    taken = {path.stem.casefold() for path in writing.files} | {"classes"}
-    names = chain([stem], (f"{stem}-{i}" for i in count(number)))
-    return next(name for name in names if name.casefold() not in taken)

@@ -44,9 +44,7 @@ def files() -> list[str]:
         ("out.json", (), "lsregen"),
         ("out.jsonl", (), "jsonl"),
         ("out.json", ("--to", "pixels"), "pixels"),
-        ("deep/out.json", ("--to", "coco"), "coco"),
-        ("out.txt", (), "yolo"),
-        ("labels", (), "yolo"),
+        ("deep/out.json", ("--to", "pixels"), "pixels"),
         ("out.data", ("--to", "jsonl", "--from", "lsregen"), "jsonl"),
     ],
 )
@@ -60,13 +58,30 @@ def test_convert(run: Call, source: str, target: str, options: tuple[str, ...], 
 
 def test_convert_there_and_back(run: Call, source: str) -> None:
     for one, two, *options in (
-        (source, "labels", "--to", "yolo"),
-        ("labels", "coco.json", "--to", "coco", "--size", "64x32"),
-        ("coco.json", "pixels.json", "--to", "pixels"),
+        (source, "pixels.json", "--to", "pixels", "--size", "64x32"),
         ("pixels.json", "back.jsonl"),
     ):
         assert run("layout", "convert", one, two, *options).exit_code == 0
     assert read_layouts("back.jsonl").items[0].layout == LAYOUT
+
+
+def test_what_others_wrote_becomes_our_own(run: Call) -> None:
+    Path("labels").mkdir()
+    Path("labels/one.txt").write_text("1 0.5 0.75 0.5 0.5\n")
+    Path("classes.txt").write_text("cat\ndog\n")
+    assert run("layout", "convert", "labels", "out.jsonl").stdout == "out.jsonl  1 item from yolo to jsonl\n"
+    assert read_layouts("out.jsonl").items[0].layout == Layout((Region("dog", Box(0.25, 0.5, 0.75, 1)),))
+
+
+def test_segmentations_become_masks(run: Call) -> None:
+    annotation = {"image_id": 1, "category_id": 1, "bbox": [0, 0, 2, 4], "segmentation": [[0, 0, 2, 0, 2, 4, 0, 4]]}
+    data = {"images": [{"id": 1, "width": 4, "height": 4}], "annotations": [annotation], "categories": [{"id": 1, "name": "dog"}]}
+    Path("coco.json").write_text(json.dumps(data))
+    assert run("layout", "convert", "coco.json", "out.jsonl", "--masks").exit_code == 0
+    assert files() == ["coco.json", "out-1-1.png", "out.jsonl"]
+    (region,) = read_layouts("out.jsonl").items[0].layout.regions
+    assert region == Region("dog", mask=torch.tensor([[1.0, 1, 0, 0]] * 4))
+    refused(run("layout", "convert", "out.jsonl", "again.jsonl", "--masks"), "only coco has segmentations", "is jsonl")
 
 
 def test_what_is_dropped_or_left_out_is_told(run: Call) -> None:
@@ -79,7 +94,6 @@ def test_what_is_dropped_or_left_out_is_told(run: Call) -> None:
     assert told[1] == "  spatial.json, entry 1, object 1 ('dog'): box: a box of zeros: no reference layout"
     assert told[-1] == "  and 5 more"
     assert len(told) == 22
-    assert "25 left out:" in run("layout", "convert", "out.jsonl", "out.json", "--to", "coco", "--size", "8x8").stderr
 
 
 def test_nothing_is_replaced_unless_forced(run: Call, source: str) -> None:
@@ -88,17 +102,16 @@ def test_nothing_is_replaced_unless_forced(run: Call, source: str) -> None:
     assert Path("out.jsonl").read_text() == "mine"
     assert run("layout", "convert", source, "out.jsonl", "--force").exit_code == 0
     assert read_layouts("out.jsonl").items == (ITEM,)
-    assert run("layout", "convert", source, source, "--to", "coco", "--force").exit_code == 0  # onto itself
-    assert read_layouts(source).format == "coco"
+    assert run("layout", "convert", source, source, "--to", "pixels", "--size", "9x9", "--force").exit_code == 0  # onto itself
+    assert read_layouts(source).format == "pixels"
 
 
 def test_one_file_in_the_way_keeps_all_from_being_written(run: Call, source: str) -> None:
-    Path("classes.txt").write_text("bird\n")  # of other labels, whose meaning it would change
-    refused(run("layout", "convert", source, "one.txt"), "classes.txt exists")
-    assert files() == ["classes.txt", source]
-    Path("classes.txt").write_text("cat\ndog\n")
-    assert run("layout", "convert", source, "one.txt", "--classes", "classes.txt").exit_code == 0
-    assert Path("one.txt").read_text().startswith("1 ")
+    write_layouts("masks.jsonl", [Item("a dog", Layout((Region("dog", mask=torch.eye(3)),)))], "jsonl")
+    Path("out-1-1.png").write_text("mine")
+    refused(run("layout", "convert", "masks.jsonl", "out.json"), "out-1-1.png exists")
+    assert files() == [source, "masks-1-1.png", "masks.jsonl", "out-1-1.png"]
+    assert Path("out-1-1.png").read_text() == "mine"
     Path("folder.json").mkdir()
     refused(run("layout", "convert", source, "folder.json", "--force"), "a folder is in the way")
     refused(run("layout", "convert", source, "in.json/out.json"), "cannot make this folder")
@@ -155,11 +168,12 @@ def test_bad_boxes_stop_a_conversion_unless_dropped(run: Call) -> None:
         (("convert", "in.json", "out.png"), "no format has the ending '.png'; name it with --to"),
         (
             ("convert", "in.json", "out.json", "--to", "nsr1k"),
-            "format 'nsr1k': expected one of lsregen, jsonl, pixels, coco, yolo",
+            "format 'nsr1k': expected one of lsregen, jsonl, pixels",
         ),
         (("convert", "in.json", "out.json", "--size", "64"), "--size '64': expected WIDTHxHEIGHT"),
         (("convert", "in.json", "out.json", "--from", "yolo"), "no classes.txt or data.yaml"),
-        (("convert", "in.json", "out.txt", "--classes", "absent.txt"), "absent.txt: cannot be read"),
+        (("convert", "in.json", "out.txt"), "no format has the ending '.txt'"),
+        (("show", "in.json", "--from", "yolo", "--classes", "absent.txt"), "absent.txt: cannot be read"),
     ],
 )
 @pytest.mark.usefixtures("source")

@@ -37,16 +37,10 @@ def test_images_go_beside_the_file(tmp_path: Path, format: str) -> None:
     assert Layout.from_json(json.loads(json.dumps(layout.to_json()))) == layout
     path = tmp_path / f"a.{'jsonl' if format == 'jsonl' else 'json'}"
     writing = write_layouts(path, [Item("a dog and a cat", layout, size=(10, 10))], format)
-    assert sorted(file.name for file in writing.files) == sorted([path.name, "a-1-1-image.png"])
+    assert sorted(file.name for file in writing) == sorted([path.name, "a-1-1-image.png"])
     (item,) = read_layouts(path).items
     assert item.layout.regions[0].image is not None
     assert item.layout == layout
-
-
-def test_coco_has_no_place_for_them(tmp_path: Path) -> None:
-    item = Item("a dog", Layout((Region("dog", WHERE, image=picture()),)), size=(10, 10))
-    writing = write_layouts(tmp_path / "a.json", [item], "coco")
-    assert [(left.what, left.why) for left in writing.left_out] == [("image of 'dog'", "coco holds boxes only")]
 
 
 def entry(image: object, **place: Any) -> dict[str, Any]:

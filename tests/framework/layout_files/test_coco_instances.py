@@ -15,7 +15,7 @@ from lsregen.framework.errors import LayoutError, PhraseError
 from lsregen.framework.layout.regions import Box, Layout, Region
 from lsregen.framework.layout.tokens import TokenTable
 from lsregen.framework.layout_files.coco_instances import category_of, compose, spoken, told
-from lsregen.framework.layout_files.formats import read_layouts, write_layouts
+from lsregen.framework.layout_files.formats import read_layouts
 from lsregen.framework.layout_files.item import Item, Items
 
 # Prompts
@@ -212,20 +212,6 @@ def test_coco_sizes_can_be_given(tmp_path: Path) -> None:
     data = coco(images=[{"id": 9}, {"id": 4}])
     found = load(tmp_path, data, size=(640, 480)).items[0]
     assert (found.size, found.layout.regions[0].box) == ((640, 480), Box(0.25, 0.5, 0.75, 1))
-
-
-def test_written_coco_is_what_other_tools_expect(tmp_path: Path) -> None:
-    layout = Layout(
-        (Region("dog#1", Box(0, 0, 0.5, 1)), Region("dog#2", Box(0.5, 0.25, 1, 0.75)), Region("cat", Box(0, 0, 1, 1)))
-    )
-    write_layouts(tmp_path / "a.json", [Item("a dog, a dog and a cat", layout, size=(100, 50), name="x.png")], "coco")
-    data = json.loads((tmp_path / "a.json").read_text())
-    assert data["images"] == [{"id": 1, "width": 100, "height": 50, "file_name": "x.png", "caption": "a dog, a dog and a cat"}]
-    assert data["categories"] == [{"id": 1, "name": "dog"}, {"id": 2, "name": "cat"}]
-    assert data["annotations"][1] == {
-        "id": 2, "image_id": 1, "category_id": 1, "bbox": [50, 12.5, 50, 25], "area": 1250, "iscrowd": 0, "phrase": "dog#2",
-    }  # fmt: skip
-    assert [(each["category_id"], "phrase" in each) for each in data["annotations"]] == [(1, True), (1, True), (2, False)]
 
 
 # YOLO

@@ -8,7 +8,7 @@ import pytest
 
 from lsregen.framework.errors import ConfigError, LayoutError
 from lsregen.framework.layout.regions import Box, Layout, Region
-from lsregen.framework.layout_files.formats import read_layouts, write_layouts
+from lsregen.framework.layout_files.formats import read_layouts
 from lsregen.framework.layout_files.item import Item
 from lsregen.framework.layout_files.yolo import class_names
 
@@ -99,40 +99,6 @@ def test_a_folder_without_labels_is_refused(tmp_path: Path) -> None:
     (tmp_path / "classes.txt").write_text("cat\n")
     with pytest.raises(LayoutError, match=r"no \.txt files in this folder"):
         read_layouts(tmp_path)
-
-
-def test_labels_are_written_by_name(tmp_path: Path) -> None:
-    named = [Item(layout=ONE.layout, name=name) for name in ("../val/a b.jpg", "a b.png", None, "classes.txt", "A b")]
-    written = write_layouts(tmp_path / "labels", named, "yolo").files
-    assert [path.relative_to(tmp_path / "labels").as_posix() for path in written] == [
-        "a-b.txt", "a-b-2.txt", "000003.txt", "classes-4.txt", "A-b-5.txt", "classes.txt",
-    ]  # fmt: skip
-    assert (tmp_path / "labels" / "classes.txt").read_text() == "dog\ncat\n"
-    assert (tmp_path / "labels" / "a-b.txt").read_text() == "0 0.5 0.75 0.5 0.5\n1 0.25 0.5 0.5 1.0\n"
-
-
-def test_no_label_file_takes_the_place_of_another(tmp_path: Path) -> None:
-    named = [Item(layout=ONE.layout, name=name) for name in ("a.jpg", "a-3.jpg", "sub/a.jpg", "a-4.jpg", "A.jpg")]
-    written = write_layouts(tmp_path, named, "yolo").files
-    assert [path.name for path in written] == ["a.txt", "a-3.txt", "a-4.txt", "a-4-4.txt", "A-5.txt", "classes.txt"]
-
-
-@pytest.mark.parametrize("name", ["classes.txt", "Classes.txt"])
-def test_labels_are_not_called_as_the_names_of_the_classes(tmp_path: Path, name: str) -> None:
-    with pytest.raises(LayoutError, match=rf"{name}: classes\.txt holds the names of the classes; call the labels otherwise"):
-        write_layouts(tmp_path / name, [ONE], "yolo")
-    assert not list(tmp_path.iterdir())
-
-
-def test_labels_of_given_classes(tmp_path: Path) -> None:
-    names = tmp_path / "names.yaml"
-    names.write_text("names: {3: cat, 7: dog}")
-    written = write_layouts(tmp_path / "one.txt", [ONE], "yolo", classes=names).files
-    assert written == {tmp_path / "one.txt": b"7 0.5 0.75 0.5 0.5\n3 0.25 0.5 0.5 1.0\n"}
-    with pytest.raises(LayoutError, match=r"item 1: 'bird' is none of the 2 classes in .*names\.yaml"):
-        write_layouts(tmp_path / "two.txt", [Item(layout=Layout.from_boxes({"bird": (0, 0, 1, 1)}))], "yolo", classes=names)
-    with pytest.raises(LayoutError, match="a YOLO file is one image, and there are 2 items; name a folder"):
-        write_layouts(tmp_path / "two.txt", [ONE, ONE], "yolo")
 
 
 def test_a_confidence_can_be_dropped_and_its_box_stays(tmp_path: Path) -> None:
