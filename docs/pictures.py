@@ -142,6 +142,27 @@ def small_first() -> Image.Image:
     return beside([(name, [enlarged(picture, layout)]) for name, picture in pictures.items()])
 
 
+def front() -> Image.Image:
+    """What is drawn, and the large model's images of it without guidance and with."""
+    asked = replace(scenes(2, drawn=True), model="shapeworld-large")
+    names = [" and ".join(layout.phrases) for layout in asked.layouts]
+    drawn = "what you draw", [boxes_alone(layout) for layout in asked.layouts]
+    return below([drawn, asked.row("without guidance", {}), asked.row("with guidance", "lsregen")], names)
+
+
+def boxes_alone(layout: Layout) -> Image.Image:
+    """The boxes of a layout in the colours that their phrases name, with the phrases in them."""
+    picture = Image.new("RGB", (SIDE, SIDE), (246, 246, 244))
+    draw = ImageDraw.Draw(picture)
+    for region in layout.boxed:
+        corners = [edge * (SIDE - 1) for edge in (region.box.xyxy if region.box else (0, 0, 1, 1))]
+        draw.rectangle(corners, outline=region.phrase.split()[0], width=2)
+        draw.text(
+            (corners[0] + 6, corners[1] + 4), "\n".join(region.phrase.split()), fill="black", font=ImageFont.load_default(13)
+        )
+    return picture
+
+
 def method(preset: str, objects: int = 2, *, drawn: bool = True) -> Callable[[], Image.Image]:
     """The same scenes without guidance, as published, and tuned for the model that draws them."""
 
@@ -162,6 +183,7 @@ def sees_boxes() -> Image.Image:
 
 
 PICTURES: Mapping[str, Callable[[], Image.Image]] = {
+    "front": front,
     "first-image": first_image,
     "own-distance": own_distance,
     "own-extractor": own_extractor,

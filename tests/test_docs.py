@@ -276,7 +276,8 @@ def test_every_preset_has_a_page() -> None:
 
 
 def test_every_picture_is_shown_and_made_by_the_script() -> None:
-    shown = {name for page in PAGES for name in re.findall(r"\.\./pictures/([\w-]+)\.png", page.read_text(encoding="utf-8"))}
+    pages = [page.read_text(encoding="utf-8") for page in (*PAGES, DOCS / "index.md", ROOT / "README.md")]
+    shown = {name for page in pages for name in re.findall(r"\((?:docs/|\.\./)?pictures/([\w-]+)\.png", page)}
     assert shown == {path.stem for path in (DOCS / "pictures").glob("*.png")}
     script = (DOCS / "pictures.py").read_text(encoding="utf-8")
     assert shown == set(re.findall(r'^    "([\w-]+)": ', script, flags=re.MULTILINE))
