@@ -18,8 +18,9 @@ from ..framework.plugins.hookspecs import hookimpl
 from .weights.names import INDEX, PICKLES, SAFE
 
 if TYPE_CHECKING:
-    from ..framework.plugins.hookspecs import ModelLoader
+    from ..framework.plugins.hookspecs import ModelLoader, RegisterPreset
     from ..framework.plugins.inspection import Inspection
+    from ..framework.plugins.presets import Fits
     from ..framework.protocols import Model
 
 EMBEDDED = Path(__file__).parent / "shapeworld"
@@ -201,6 +202,24 @@ def _readable(path: Path) -> Generator[None]:
         yield
     except OSError as error:  # permissions, a disk that fails
         raise CheckpointError(f"model {path}: {error.filename or 'a file of it'} cannot be read ({reason(error)})") from None
+
+
+PRESETS = EMBEDDED / "presets"
+FITTING: Mapping[str, tuple[Fits, str]] = {
+    "layout-guidance@shapeworld": ("boxes", "shapeworld-base"),
+    "attend-and-excite@shapeworld": ("phrases", "shapeworld-base"),
+    "gligen": ("boxes", "shapeworld-gligen"),
+    "lsregen": ("boxes", "shapeworld-large"),
+}
+"""Which layouts, of which of the models that ship, they are taken for where no guidance is named."""
+
+
+@hookimpl
+def register_presets(register: RegisterPreset) -> None:
+    """The presets that name the models that ship, or are tuned for them."""
+    for path in sorted(PRESETS.glob("*.yaml")):
+        fits, model = FITTING.get(path.stem, (None, None))
+        register(path.stem, path, fits=fits, models=() if model is None else (model,))
 
 
 @hookimpl

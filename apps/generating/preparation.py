@@ -83,13 +83,16 @@ def choose_guidance(given: Options, request: Request) -> tuple[str, Mapping[str,
     Raises:
         ConfigError: no such guidance, or the items of a file ask for different ones.
     """
+    from ...framework.config.presets import DEFAULT_MODEL
     from ...framework.config.resolve import load_guidance
+    from ...framework.plugins.registry import discover
 
     if request.metadata is not None:
         return f"as in {given.from_image}", request.metadata.config
     if given.guidance is not None:
         return given.guidance, load_guidance(given.guidance)
-    fitting = [_fitting(item.layout) for item in request.items]
+    plugins, model = discover(), given.model or DEFAULT_MODEL
+    fitting = [_fitting(item.layout, model, plugins) for item in request.items]
     for i, name in enumerate(fitting):
         if name != fitting[0]:
             why = f"item 1 would have {fitting[0]}, and item {i + 1} {name}: some have boxes, and some do not"
@@ -97,8 +100,11 @@ def choose_guidance(given: Options, request: Request) -> tuple[str, Mapping[str,
     return fitting[0], load_guidance(fitting[0])
 
 
-def _fitting(layout: Layout) -> str:
-    return "layout-guidance" if layout.boxed else "attend-and-excite" if layout.regions else "none"
+def _fitting(layout: Layout, model: str, plugins: Plugins) -> str:
+    """The preset for a layout: tuned for the model, if there is one."""
+    if not layout.regions:
+        return "none"
+    return plugins.default_guidance("boxes" if layout.boxed else "phrases", model)
 
 
 def model_of(request: Request) -> str | None:

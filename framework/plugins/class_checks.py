@@ -8,8 +8,10 @@ from dataclasses import is_dataclass
 from types import MappingProxyType
 from typing import Any, cast
 
+import pluggy
+
 from ..config.options import describe_options
-from ..errors import ConfigError, PluginError, shown
+from ..errors import ConfigError, PluginError, nearest, shown
 
 KINDS = ("extractor", "distance", "sampler", "model", "detector")
 FEATURE_KINDS = ("attention", "logits", "probability", "latent", "image")
@@ -74,3 +76,18 @@ def check_plugin(kind: str, name: str, cls: Any) -> None:
     for item in cast("tuple[object, ...]", items):
         if item not in FEATURE_KINDS:
             raise PluginError(f"{kind} {name!r}: {stated} {item!r} is not one of {', '.join(FEATURE_KINDS)}")
+
+
+def check_hooks(manager: pluggy.PluginManager) -> None:
+    """Refuse a misspelled hook.
+
+    Raises:
+        PluginError: there is no hook of this name; says which there are.
+    """
+    try:
+        manager.check_pending()
+    except pluggy.PluginValidationError as error:
+        hooks = [f"register_{kind}s" for kind in (*KINDS, "preset")]
+        unknown = re.search(r"unknown hook '(\w+)'", str(error))
+        near = nearest(unknown[1], hooks) if unknown else ""
+        raise PluginError(f"{str(error).splitlines()[0]}{near}; hooks: {', '.join(hooks)}") from None

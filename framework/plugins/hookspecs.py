@@ -6,7 +6,7 @@ own plugins come in by the same hooks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -15,6 +15,7 @@ import pluggy
 if TYPE_CHECKING:
     from ..protocols import Model
     from .inspection import Inspection
+    from .presets import Fits
 
 hookspec = pluggy.HookspecMarker("lsregen")
 hookimpl = pluggy.HookimplMarker("lsregen")
@@ -81,6 +82,21 @@ def register_samplers(register: Callable[[str, type], None]) -> None:
 @hookspec
 def register_models(register: Callable[[str, ModelLoader], None]) -> None:
     """Call `register(name, loader)` for each kind of model folder: an object that satisfies `ModelLoader`."""
+
+
+class RegisterPreset(Protocol):
+    """What `register_presets` is given."""
+
+    def __call__(self, name: str, path: str | Path, *, fits: Fits | None = None, models: Sequence[str] = ()) -> None: ...
+
+
+@hookspec
+def register_presets(register: RegisterPreset) -> None:
+    """Call `register(name, path)` for each preset: the YAML file of a configuration.
+
+    With `fits="boxes"` or `"phrases"` it is taken for such layouts where no guidance is named: for the models that `models`
+    names, or for all that no other preset names.
+    """
 
 
 @hookspec

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -22,8 +21,9 @@ from ..errors import ConfigError, LsregenError, PluginError, nearest, shown
 from ..files import look
 from . import hookspecs
 from .calls import calling, raised
-from .class_checks import KINDS, check_plugin
+from .class_checks import KINDS, check_hooks, check_plugin
 from .distributions import OWN, entry_points, normalised
+from .presets import Fits, Preset, check_preset, fitting, made_preset
 
 if TYPE_CHECKING:
     from ..protocols import Model
@@ -75,6 +75,7 @@ class Plugins:
     samplers: Table = field(default_factory=_empty)
     models: Table = field(default_factory=_empty)
     detectors: Table = field(default_factory=_empty)
+    presets: Mapping[str, Preset] = field(default_factory=lambda: MappingProxyType[str, Preset]({}))
     broken: tuple[Broken, ...] = ()
     limit: str | None = None
 
@@ -89,6 +90,24 @@ class Plugins:
 
     def detector(self, name: str) -> Registered:
         return self.find("detector", name)
+
+    def preset(self, name: str) -> Preset:
+        """A preset by its name.
+
+        Raises:
+            ConfigError: there is none of this name.
+        """
+        if name not in self.presets:
+            raise ConfigError(
+                f"guidance {shown(name)}: no such preset{nearest(name, self.presets)}; presets: {', '.join(self.presets)}; "
+                f"or none, or a file ending in .yaml{self._failed()}"
+            )
+        return self.presets[name]
+
+    def default_guidance(self, fits: Fits, model: str) -> str:
+        """The preset for layouts with `boxes` or `phrases` of a model where none is named; `none` if there is no such preset."""
+        found = fitting(self.presets, fits, model)
+        return "none" if found is None else found.name
 
     def all(self) -> tuple[Registered, ...]:
         """Every plugin, by kind and then by name."""
@@ -294,20 +313,23 @@ def discover(only: Sequence[str] | Set[str] | None = None) -> Plugins:
     allowed = allowed_packages() if only is None else frozenset(map(normalised, only))
     wanted = None if allowed is None else {*allowed, OWN}
     tables: dict[str, dict[str, Registered]] = {kind: {} for kind in KINDS}
+    presets: dict[str, Preset] = {}
     broken = [] if limit is None else _unknown(limit)
     for package, version, entry_point in entry_points():
         if wanted is not None and normalised(package) not in wanted:
             continue
         try:
-            for registered in _load(entry_point, package, version, tables):
+            plugins, brought = _load(entry_point, package, version, tables, presets)
+            for registered in plugins:
                 tables[registered.kind][registered.name] = registered
+            presets |= {preset.name: preset for preset in brought}
         except KeyboardInterrupt:
             raise
         except BaseException as error:  # whatever a stranger's module raises
             text = str(error) if isinstance(error, LsregenError) else raised(error)
             broken.append(Broken(package, version, f"{entry_point.name} = {entry_point.value}", text))
     found = {f"{kind}s": MappingProxyType(table) for kind, table in tables.items()}
-    return Plugins(**found, broken=tuple(broken), limit=limit)
+    return Plugins(**found, presets=MappingProxyType(dict(sorted(presets.items()))), broken=tuple(broken), limit=limit)
 
 
 def _unknown(limit: str) -> list[Broken]:
@@ -329,16 +351,24 @@ def _unknown(limit: str) -> list[Broken]:
     ]
 
 
-def _load(entry_point: EntryPoint, package: str, version: str, tables: Mapping[str, Table]) -> list[Registered]:
+def _load(
+    entry_point: EntryPoint, package: str, version: str, tables: Mapping[str, Table], presets: Mapping[str, Preset]
+) -> tuple[list[Registered], list[Preset]]:
     """What one entry point registers, each checked as it comes in, so that a run does not fail at step 37."""
     manager = pluggy.PluginManager("lsregen")  # of its own: pluggy skips a second entry point of the same name silently
     manager.add_hookspecs(hookspecs)
     module = entry_point.load()
     manager.register(module, name=entry_point.value)
-    _check_hooks(manager)
+    check_hooks(manager)
     if not manager.get_hookcallers(module):
         raise PluginError("it implements no hook of lsregen; mark its functions with @hookimpl")
     staged: list[Registered] = []
+    brought: list[Preset] = []
+
+    def register_preset(name: str, path: str | Path, *, fits: Fits | None = None, models: Sequence[str] = ()) -> None:
+        preset = made_preset(name, path, package, version, fits=fits, models=models)
+        check_preset(preset, [*presets.values(), *brought])
+        brought.append(preset)
 
     def register(kind: str, name: str, cls: Any) -> None:
         check_plugin(kind, name, cls)
@@ -348,22 +378,8 @@ def _load(entry_point: EntryPoint, package: str, version: str, tables: Mapping[s
 
     for kind in KINDS:
         getattr(manager.hook, f"register_{kind}s")(register=partial(register, kind))
-    return staged
-
-
-def _check_hooks(manager: pluggy.PluginManager) -> None:
-    """Refuse a misspelled hook.
-
-    Raises:
-        PluginError: there is no hook of this name; says which there are.
-    """
-    try:
-        manager.check_pending()
-    except pluggy.PluginValidationError as error:
-        hooks = [f"register_{kind}s" for kind in KINDS]
-        unknown = re.search(r"unknown hook '(\w+)'", str(error))
-        near = nearest(unknown[1], hooks) if unknown else ""
-        raise PluginError(f"{str(error).splitlines()[0]}{near}; hooks: {', '.join(hooks)}") from None
+    manager.hook.register_presets(register=register_preset)
+    return staged, brought
 
 
 def _check_free(plugin: Registered, others: Iterable[Registered]) -> None:

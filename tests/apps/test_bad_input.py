@@ -208,8 +208,8 @@ def test_a_size_beyond_all_is_refused_wherever_it_comes_from(run: Call, stand_in
     Path("huge.png").write_bytes(encode_png(Image.new("RGB", (8, 8)), replace(made, size=(32768, 32768))))
     Path("huge.jsonl").write_text('{"prompt": "a circle", "size": [32768, 32768]}')
     Path("here").mkdir()
-    check(run("--", "generate", "--from-image", "huge.png", "--model", "here"), "size 32768x32768")
-    check(run("--", "generate", "--prompts", "huge.jsonl", "--guidance", "none"), "size 32768x32768")
+    check(run("--", "generate", "--from-image", "huge.png", "--model", "here"), "huge.png", "size", "32768")
+    check(run("--", "generate", "--prompts", "huge.jsonl", "--guidance", "none"), "huge.jsonl", "size [32768, 32768]")
     assert len(stand_in.loaded) == 1
 
 

@@ -65,7 +65,7 @@ def test_the_report(run: Call, stand_in: StandIn) -> None:
     run("generate", *BOXES, "--count", "3", "--batch", "2", "--seed", "5", "--steps", "2", "--negative", "green")
     report = report_in()
     assert report["seeds"] == [5, 6, 7]
-    assert (report["prompt"], report["negative"], report["guidance"]) == (PROMPT, "green", "layout-guidance")
+    assert (report["prompt"], report["negative"], report["guidance"]) == (PROMPT, "green", "layout-guidance@shapeworld")
     assert report["interrupted"] is False
     assert set(report["seconds"]) == {"start", "load", "prepare", "sample", "decode", "write", "total"}
     assert report["model"]["components"]["unet"]["sha256"]
@@ -113,9 +113,13 @@ def test_how_the_model_is_loaded(run: Call, stand_in: StandIn) -> None:
 @pytest.mark.parametrize(
     ("args", "name"),
     [
-        (BOXES, "layout-guidance"),
-        (("--phrase", "red circle"), "attend-and-excite"),
-        ((*BOXES, "--phrase", "circle"), "layout-guidance"),
+        (BOXES, "layout-guidance@shapeworld"),
+        (("--phrase", "red circle"), "attend-and-excite@shapeworld"),
+        ((*BOXES, "--phrase", "circle"), "layout-guidance@shapeworld"),
+        ((*BOXES, "--model", "shapeworld-large"), "lsregen"),
+        ((*BOXES, "--model", "owner/name"), "layout-guidance"),
+        (("--phrase", "red circle", "--model", "owner/name"), "attend-and-excite"),
+        ((*BOXES, "--guidance", "layout-guidance"), "layout-guidance"),
         ((), "none"),
         ((*BOXES, "--guidance", "none"), "none"),
         ((*BOXES, "--guidance", "semantic-layout"), "semantic-layout"),

@@ -27,7 +27,7 @@ def test_pictures_on_disk_twice_the_same(tmp_path: Path) -> None:
         args = [*COMMAND, "--steps", "3", "--out", folder, "--json"]
         done = subprocess.run(args, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        assert done.stderr.startswith("shapeworld-base on cpu, guidance: layout-guidance\n")  # no bar: nobody watches
+        assert done.stderr.startswith("shapeworld-base on cpu, guidance: layout-guidance@shapeworld\n")  # no bar: nobody watches
         report = json.loads(done.stdout)
         assert report["images"][0]["energies"]
         assert report["model"]["components"]["unet"]["sha256"]

@@ -132,7 +132,7 @@ def test_items_that_ask_for_different_guidance_need_a_name_for_it(run: Call, sta
     lines = prompts(LINES[0], {"prompt": "a tree", "layout": {"regions": [{"phrase": "tree"}]}})
     result = bare(run, "--prompts", lines)
     assert result.exit_code == 2
-    assert "item 1 would have layout-guidance, and item 2 attend-and-excite" in result.stderr
+    assert "item 1 would have layout-guidance@shapeworld, and item 2 attend-and-excite@shapeworld" in result.stderr
     assert bare(run, "--prompts", lines, "--guidance", "attend-and-excite").exit_code == 0
     result = bare(run, "--prompts", lines, "--guidance", "layout-guidance")
     assert result.exit_code == 2

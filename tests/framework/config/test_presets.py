@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -18,13 +17,14 @@ from lsregen.extractors.bound_words import BoundWords
 from lsregen.extractors.cross_attention import CrossAttention
 from lsregen.extractors.gligen_inversion import GligenInversion
 from lsregen.extractors.segmentation import Segmentation
+from lsregen.framework import presets
 from lsregen.framework.config.options import build
 from lsregen.framework.guidance.schedule import Schedule
 from lsregen.framework.sampling.taps import TapLayer, select_layers
 from lsregen.framework.types import Step
 from lsregen.samplers.ddim import DDIM
 
-FOLDER = files("lsregen.framework") / "presets"
+FILES = presets()
 NAMES = (
     "attend-and-excite", "boxdiff", "gligen", "img2img", "layout-guidance", "lsregen", "lsregen-boxes", "lsregen+semantic",
     "semantic-layout", "syngen", "zestguide",
@@ -45,7 +45,7 @@ EXCITED = CrossAttention(
 
 
 def load(name: str) -> dict[str, Any]:
-    return yaml.safe_load(FOLDER.joinpath(f"{name}.yaml").read_text())
+    return yaml.safe_load(FILES[name].read_text(encoding="utf-8"))
 
 
 def named(given: Any) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def check_refinements(schedule: Schedule) -> None:
 
 
 def test_these_presets_ship_and_each_names_its_paper() -> None:
-    found = {item.name.removesuffix(".yaml") for item in FOLDER.iterdir() if item.name.endswith(".yaml")}
+    found = set(FILES)
     assert set(NAMES) <= found
     for name in NAMES:
         preset = load(name)
