@@ -12,11 +12,12 @@ from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
 from lsregen.models.networks.autoencoder import Autoencoder, AutoencoderConfig
 from recipes.shapeworld.data import image_pool, to_tensor
 from recipes.shapeworld.latents import CHANNELS, LARGE_PATCH, LARGE_SIDE, PATCH, SIDE, latent_space
-from recipes.shapeworld.training import Learner, Ranks, Run, arguments, generator
+from recipes.shapeworld.training import Learner, Ranks, Run, arguments
 
 SHARED = AutoencoderConfig(
     latent_channels=CHANNELS,
@@ -54,8 +55,7 @@ def main() -> None:
     model = Autoencoder(CONFIGS[args.patch]).to(ranks.device)
     learner = Learner(run, {"model": model}, rate=LEARNING_RATE, steps=args.steps, warmup=100, weight_decay=0.0)
 
-    for step in learner.steps_left:
-        draws = generator(1, step, ranks.rank)
+    def loss_at(step: int, draws: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         images = to_tensor(pool[torch.randint(len(pool), (args.batch,), generator=draws).sort().values.numpy()])
         top, left = (args.patch * torch.randint((side - crop) // args.patch + 1, (2,), generator=draws)).tolist()
         images = images[..., top : top + crop, left : left + crop]
@@ -72,13 +72,9 @@ def main() -> None:
         anchor = F.mse_loss(latent, true)
         spread = (log_variance + 6).square().mean()  # the posterior's width is not used; keep it narrow and finite
         loss = error.abs().mean() + 4 * error.square().mean() + ANCHOR_WEIGHT * anchor + 1e-4 * spread
+        return loss, {"loss": loss, "psnr": 10 * torch.log10(4 / error.square().mean()), "anchor": anchor}
 
-        learner.update(step, loss)
-
-        if step % 50 == 0 or step == args.steps - 1:
-            psnr = 10 * torch.log10(4 / error.detach().square().mean())
-            run.log(step=step, loss=round(loss.item(), 5), psnr=round(psnr.item(), 2), anchor=round(anchor.item(), 5))
-        learner.keep(step, 100)
+    learner.learn(1, loss_at, save=100)
     ranks.close()
 
 

@@ -18,7 +18,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from lsregen.models.networks.unet import UNet, UNetConfig
 from recipes.shapeworld.data import captions, image_pool, to_tensor
 from recipes.shapeworld.latents import CHANNELS, latent_space, noise_levels
-from recipes.shapeworld.training import Learner, Ranks, Run, arguments, generator
+from recipes.shapeworld.training import Learner, Ranks, Run, arguments
 from recipes.shapeworld.words import LENGTH, save_tokenizer
 
 WIDTH = 128
@@ -94,9 +94,7 @@ def loss_of(predict: Callable[[Tensor, Tensor], Tensor], z0: Tensor, levels: Ten
 
 
 def main() -> None:
-    parser = arguments(__doc__, "base", steps=5000, batch=24)
-    parser.add_argument("--decay", type=float, default=0.4, help="share of the steps over which the rate falls to 0")
-    parser.add_argument("--save-every", type=int, default=100)
+    parser = arguments(__doc__, "base", steps=5000, batch=24, save_every=100)
     args = parser.parse_args()
 
     ranks = Ranks()
@@ -118,19 +116,13 @@ def main() -> None:
         run, {"unet": unet, "text": text}, rate=LEARNING_RATE, steps=args.steps, decay=args.decay, average=EMA_DECAY
     )
 
-    recent: list[float] = []
-    for step in learner.steps_left:
-        draws = generator(2, step, ranks.rank)
+    def loss_at(step: int, draws: torch.Generator) -> Tensor:
         images, ids = batches.draw(step, draws)
         context = text(ids.to(ranks.device)).last_hidden_state
         z0 = space.encode(images).to(ranks.device) * space.scale
-        loss = loss_of(partial(unet, context=context), z0, levels, draws)
-        learner.update(step, loss)
-        recent.append(loss.item())
-        if step % 25 == 24:
-            run.log(step=step + 1, samples=(step + 1) * args.batch * ranks.count, loss=round(sum(recent) / len(recent), 5))
-            recent.clear()
-        learner.keep(step, args.save_every)
+        return loss_of(partial(unet, context=context), z0, levels, draws)
+
+    learner.learn(2, loss_at, log=25, save=args.save_every)
     ranks.close()
 
 

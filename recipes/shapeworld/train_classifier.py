@@ -75,13 +75,11 @@ def main() -> None:
         run, {"model": model}, rate=LEARNING_RATE, steps=args.steps, warmup=100, betas=(0.9, 0.999), weight_decay=0.02
     )
 
-    for step in learner.steps_left:
-        batch = draw_batch(sources, space, args.batch, generator(3, step, ranks.rank), ranks.device)
-        loss = loss_of(model(batch.images), batch)
-        learner.update(step, loss)
-        if step % 50 == 0:
-            run.log(step=step, loss=round(loss.item(), 4))
-        learner.keep(step, 250)
+    def loss_at(step: int, draws: torch.Generator) -> Tensor:
+        batch = draw_batch(sources, space, args.batch, draws, ranks.device)
+        return loss_of(model(batch.images), batch)
+
+    learner.learn(3, loss_at)
     if ranks.first:
         export(model, args.out)
         run.log(step=args.steps, size=args.out.stat().st_size, **accuracies(args.out, space))

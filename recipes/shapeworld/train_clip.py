@@ -19,7 +19,7 @@ from transformers import AutoTokenizer, CLIPConfig, CLIPModel
 
 from lsregen.evaluation.shapeworld import render, sample_scene
 from recipes.shapeworld.data import captions, image_pool, to_tensor
-from recipes.shapeworld.training import Learner, Ranks, Run, arguments, generator, write_preprocessor
+from recipes.shapeworld.training import Learner, Ranks, Run, arguments, write_preprocessor
 from recipes.shapeworld.words import END, LENGTH, START, save_tokenizer
 
 SIDE, POOL, HELD_OUT = 64, 6000, 10_000_000
@@ -87,14 +87,13 @@ def main() -> None:
     model: Any = network(tokenizer).to(ranks.device).train()
     images, texts = image_pool(args.images, POOL, (SIDE, SIDE)), captions(POOL, (SIDE, SIDE))
     learner = Learner(run, {"model": model}, rate=LEARNING_RATE, steps=args.steps, warmup=100, betas=(0.9, 0.98))
-    for step in learner.steps_left:
-        picks = torch.randint(POOL, (args.batch,), generator=generator(11, step, ranks.rank)).sort().values.numpy()
+
+    def loss_at(step: int, draws: torch.Generator) -> Tensor:
+        picks = torch.randint(POOL, (args.batch,), generator=draws).sort().values.numpy()
         chosen = [texts[pick] for pick in picks]
-        loss = loss_of(logits_of(model, tokenizer, to_tensor(images[picks]).to(ranks.device), chosen), chosen)
-        learner.update(step, loss)
-        if step % 50 == 0:
-            run.log(step=step, loss=round(loss.item(), 4))
-        learner.keep(step, 250)
+        return loss_of(logits_of(model, tokenizer, to_tensor(images[picks]).to(ranks.device), chosen), chosen)
+
+    learner.learn(11, loss_at)
     if ranks.first:
         model.eval()
         export(model, tokenizer, args.out)

@@ -129,14 +129,12 @@ def main() -> None:
     built: Any = network()
     model = built.to(ranks.device).train()
     learner = Learner(run, {"model": model}, rate=LEARNING_RATE, steps=args.steps, warmup=100, betas=(0.9, 0.999))
-    for step in learner.steps_left:
+
+    def loss_at(step: int, draws: torch.Generator) -> Tensor:
         scenes = drawn(step, args.batch, ranks)
-        images = disturb(pictures_of(scenes), space, generator(12, step, ranks.rank))[0].to(ranks.device)
-        loss = loss_of(model, scenes, images)
-        learner.update(step, loss)
-        if step % 25 == 0:
-            run.log(step=step, loss=round(loss.item(), 4))
-        learner.keep(step, 100)
+        return loss_of(model, scenes, disturb(pictures_of(scenes), space, draws)[0].to(ranks.device))
+
+    learner.learn(12, loss_at, log=25, save=100)
     if ranks.first:
         export(model.to("cpu").eval(), args.out)
         found = {f"{n} object{'s' * (n > 1)}": round(precision(args.out, space, n), 4) for n in (1, 2)}

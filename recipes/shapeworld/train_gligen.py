@@ -30,7 +30,7 @@ from lsregen.models.runtime.grounding import SLOTS
 from recipes.shapeworld.data import captions, image_pool, to_tensor
 from recipes.shapeworld.latents import latent_space, noise_levels
 from recipes.shapeworld.train_base import EMA_DECAY, SIZES, SNR_CAP, UNET
-from recipes.shapeworld.training import Learner, Ranks, Run, arguments, generator
+from recipes.shapeworld.training import Learner, Ranks, Run, arguments
 
 GLIGEN = replace(UNET, grounded="text")
 LEARNING_RATE = 6e-4
@@ -182,10 +182,8 @@ def start_from(base: UNet) -> UNet:
 
 
 def main() -> None:
-    parser = arguments(__doc__, "gligen", steps=7000, batch=24)
+    parser = arguments(__doc__, "gligen", steps=7000, batch=24, save_every=100)
     parser.add_argument("--base", type=Path, default=EMBEDDED / "shapeworld-base")
-    parser.add_argument("--decay", type=float, default=0.4, help="share of the steps over which the rate falls to 0")
-    parser.add_argument("--save-every", type=int, default=100)
     args = parser.parse_args()
 
     ranks = Ranks()
@@ -202,23 +200,17 @@ def main() -> None:
     encoder = text.network.to(ranks.device)
     learner = Learner(run, {"unet": unet}, rate=LEARNING_RATE, steps=args.steps, decay=args.decay, average=EMA_DECAY)
 
-    recent: list[tuple[float, float]] = []
-    for step in learner.steps_left:
-        draws = generator(5, step, ranks.rank)
+    def loss_at(step: int, draws: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         images, ids, boxes = batches.draw(step, draws)
         with torch.no_grad():
             context = encoder(input_ids=ids.to(ranks.device)).last_hidden_state
         z0 = space.encode(images).to(ranks.device) * space.scale
         loss, astray = losses_of(grounded, context, z0, boxes, levels, draws)
-        learner.update(step, loss + TOLD_WEIGHT * told(step, args.steps, args.decay) * astray)
-        recent.append((loss.item(), astray.item()))
-        if step % 25 == 24:
-            gates = [round(float(fuser.alpha_attn.detach().tanh()), 3) for fuser in grounded.fusers]
-            means = [round(sum(values) / len(values), 5) for values in zip(*recent, strict=True)]
-            samples = (step + 1) * args.batch * ranks.count
-            run.log(step=step + 1, samples=samples, loss=means[0], astray=means[1], gates=gates)
-            recent.clear()
-        learner.keep(step, args.save_every)
+        gates = torch.stack([fuser.alpha_attn.tanh() for fuser in grounded.fusers])
+        whole = loss + TOLD_WEIGHT * told(step, args.steps, args.decay) * astray
+        return whole, {"loss": loss, "astray": astray, "gates": gates}
+
+    learner.learn(5, loss_at, log=25, save=args.save_every)
     ranks.close()
 
 

@@ -25,7 +25,7 @@ from lsregen.models.networks.unet import UNet, UNetConfig, size_features
 from recipes.shapeworld.data import captions, latent_pool
 from recipes.shapeworld.latents import CHANNELS, LARGE_PATCH, LARGE_SIDE, LatentSpace, latent_space, noise_levels
 from recipes.shapeworld.train_base import CAPTION_DROP, EMA_DECAY, WIDTH, loss_of
-from recipes.shapeworld.training import Learner, Ranks, Run, arguments, generator
+from recipes.shapeworld.training import Learner, Ranks, Run, arguments
 from recipes.shapeworld.words import LENGTH, save_tokenizer
 
 WIDTH_2 = 64  # of the second text encoder
@@ -158,10 +158,8 @@ def start_from(base: Any, space: LatentSpace, base_space: LatentSpace, networks:
 
 
 def main() -> None:
-    parser = arguments(__doc__, "large", steps=3000, batch=24)
+    parser = arguments(__doc__, "large", steps=3000, batch=24, save_every=50)
     parser.add_argument("--base", type=Path, default=EMBEDDED / "shapeworld-base")
-    parser.add_argument("--decay", type=float, default=0.4, help="share of the steps over which the rate falls to 0")
-    parser.add_argument("--save-every", type=int, default=50)
     args = parser.parse_args()
 
     ranks = Ranks()
@@ -186,17 +184,11 @@ def main() -> None:
     modules = {"unet": model.unet, "text": model.text, "text_2": model.text_2}
     learner = Learner(run, modules, rate=LEARNING_RATE, steps=args.steps, decay=args.decay, average=EMA_DECAY)
 
-    recent: list[float] = []
-    for step in learner.steps_left:
-        draws = generator(6, step, ranks.rank)
+    def loss_at(step: int, draws: torch.Generator) -> Tensor:
         batch = Batch(*(part.to(ranks.device) for part in vars(batches.draw(step, draws)).values()))
-        loss = loss_of(lambda z, t, batch=batch: model(z, t, batch), batch.z0, levels, draws)
-        learner.update(step, loss)
-        recent.append(loss.item())
-        if step % 25 == 24:
-            run.log(step=step + 1, samples=(step + 1) * args.batch * ranks.count, loss=round(sum(recent) / len(recent), 5))
-            recent.clear()
-        learner.keep(step, args.save_every)
+        return loss_of(lambda z, t: model(z, t, batch), batch.z0, levels, draws)
+
+    learner.learn(6, loss_at, log=25, save=args.save_every)
     ranks.close()
 
 

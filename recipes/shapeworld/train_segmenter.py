@@ -134,13 +134,11 @@ def main() -> None:
         run, {"model": model}, rate=LEARNING_RATE, steps=args.steps, warmup=100, betas=(0.9, 0.999), weight_decay=0.01
     )
 
-    for step in learner.steps_left:
-        images, labels = (part.to(ranks.device) for part in batches.draw(step, generator(7, step, ranks.rank)))
-        loss = loss_of(model, images, labels)
-        learner.update(step, loss)
-        if step % 50 == 0:
-            run.log(step=step, loss=round(loss.item(), 4))
-        learner.keep(step, 250)
+    def loss_at(step: int, draws: torch.Generator) -> Tensor:
+        images, labels = (part.to(ranks.device) for part in batches.draw(step, draws))
+        return loss_of(model, images, labels)
+
+    learner.learn(7, loss_at)
     if ranks.first:
         export(model, args.out)
         shipped: Any = SegformerForSemanticSegmentation.from_pretrained(args.out, local_files_only=True).float().eval()

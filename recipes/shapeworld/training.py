@@ -11,22 +11,31 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
 
-def arguments(doc: str | None, name: str, *, steps: int, batch: int, each: str = "samples") -> argparse.ArgumentParser:
-    """What every training takes: `runs/NAME` to work in, the pools of images, how many steps and how many of each per process."""
+def arguments(
+    doc: str | None, name: str, *, steps: int, batch: int, each: str = "samples", save_every: int | None = None
+) -> argparse.ArgumentParser:
+    """What every training takes: `runs/NAME` to work in, the pools of images, how many steps and how many of each per process.
+
+    Args:
+        save_every: of one whose rate is constant at first: its `--decay` and `--save-every` can be given too.
+    """
     parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path("runs") / name)
     parser.add_argument("--images", type=Path, default=Path("runs/images"))
     parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--batch", type=int, default=batch, help=f"{each} per process")
+    if save_every is not None:
+        parser.add_argument("--decay", type=float, default=0.4, help="share of the steps over which the rate falls to 0")
+        parser.add_argument("--save-every", type=int, default=save_every)
     return parser
 
 
@@ -101,10 +110,6 @@ class Average:
         decay = min(self.decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(self.shadow, [p.detach() for p in self.sources], 1 - decay)
 
-    @torch.no_grad()
-    def copy_to_sources(self) -> None:
-        torch._foreach_copy_([p.data for p in self.sources], self.shadow)
-
 
 class Run:
     """The folder of one training run: `log.jsonl`, `last.pt`, and whatever the recipe exports beside them."""
@@ -132,42 +137,14 @@ class Run:
         return torch.load(path, map_location="cpu", weights_only=True) if path.exists() else None
 
 
-def keep(
-    run: Run,
-    modules: Mapping[str, nn.Module],
-    average: Average | None,
-    optimiser: torch.optim.Optimizer,
-    step: int,
-    *,
-    decaying: bool,
-) -> None:
-    """Save a checkpoint after `step` steps; `constant.pt` is the last one before the rate decays."""
-    weights = {name: module.state_dict() for name, module in modules.items()}
-    averaged = {} if average is None else {"average": average.shadow}
-    state = {**weights, **averaged, "optimiser": optimiser.state_dict(), "step": step}
-    run.save(state)
-    if not decaying:
-        run.save(state, "constant.pt")  # copy it to last.pt to prolong a run that has decayed already
-
-
-def restore(run: Run, modules: Mapping[str, nn.Module], average: Average | None, optimiser: torch.optim.Optimizer) -> int:
-    """Take up the last checkpoint, if there is one; the step to go on with."""
-    state = run.load()
-    if state is None:
-        return 0
-    for name, module in modules.items():
-        module.load_state_dict(state[name])
-    optimiser.load_state_dict(state["optimiser"])
-    if average is not None:
-        for shadow, saved in zip(average.shadow, state["average"], strict=True):
-            shadow.copy_(saved)
-    return int(state["step"])
+LossOf: TypeAlias = "Callable[[int, torch.Generator], Tensor | tuple[Tensor, Mapping[str, Tensor]]]"
+"""Gives the loss of a step, by the number of the step and its own draws, and what the log shows of it: the loss by default."""
 
 
 class Learner:
     """Networks that learn together: AdamW, a rate that is constant and then falls, clipped gradients, averaged weights.
 
-    Takes up the last checkpoint of its run; `steps_left` are the steps still to make.
+    Takes up the last checkpoint of its run; `steps_left` are the steps still to make, and `learn` makes them.
 
     Args:
         decay: share of the steps over which the rate falls; 1 for all that come after the warm-up.
@@ -192,7 +169,21 @@ class Learner:
         self.parameters = [p for module in modules.values() for p in module.parameters() if p.requires_grad]
         self.average = None if average is None else Average(modules.values(), average)
         self.optimiser = torch.optim.AdamW(self.parameters, lr=rate, betas=betas, weight_decay=weight_decay)
-        self.steps_left = range(restore(run, modules, self.average, self.optimiser), steps)
+        self.steps_left = range(self._restore(), steps)
+
+    def learn(self, base: int, loss_of: LossOf, *, log: int = 50, save: int = 250) -> None:
+        """The training loop. `base`: of the seeds of the draws. A line of the log, of means, every `log` steps."""
+        recent: list[Mapping[str, Tensor]] = []
+        for step in self.steps_left:
+            found = loss_of(step, generator(base, step, self.run.ranks.rank))
+            loss, shown = found if isinstance(found, tuple) else (found, {"loss": found})
+            self.update(step, loss)
+            recent.append({name: value.detach() for name, value in shown.items()})
+            if (step + 1) % log == 0 or step + 1 == self.steps:
+                means = {name: torch.stack([each[name] for each in recent]).mean(dim=0) for name in recent[0]}
+                self.run.log(step=step + 1, **{name: _rounded(mean.tolist()) for name, mean in means.items()})
+                recent.clear()
+            self.keep(step, save)
 
     def update(self, step: int, loss: Tensor) -> None:
         for group in self.optimiser.param_groups:
@@ -206,10 +197,32 @@ class Learner:
             self.average.update(step)
 
     def keep(self, step: int, every: int) -> None:
-        """Save after every `every` steps, and after the last."""
-        if (step + 1) % every == 0 or step + 1 == self.steps:
-            decaying = step + 1 > (1 - self.decay) * self.steps
-            keep(self.run, self.modules, self.average, self.optimiser, step + 1, decaying=decaying)
+        """Save after every `every` steps, and after the last; `constant.pt` is the last checkpoint before the rate decays."""
+        if (step + 1) % every and step + 1 != self.steps:
+            return
+        weights = {name: module.state_dict() for name, module in self.modules.items()}
+        averaged = {} if self.average is None else {"average": self.average.shadow}
+        state = {**weights, **averaged, "optimiser": self.optimiser.state_dict(), "step": step + 1}
+        self.run.save(state)
+        if step + 1 <= (1 - self.decay) * self.steps:
+            self.run.save(state, "constant.pt")  # copy it to last.pt to prolong a run that has decayed already
+
+    def _restore(self) -> int:
+        """Take up the last checkpoint, if there is one; the step to go on with."""
+        state = self.run.load()
+        if state is None:
+            return 0
+        for name, module in self.modules.items():
+            module.load_state_dict(state[name])
+        self.optimiser.load_state_dict(state["optimiser"])
+        if self.average is not None:
+            for shadow, saved in zip(self.average.shadow, state["average"], strict=True):
+                shadow.copy_(saved)
+        return int(state["step"])
+
+
+def _rounded(value: float | list[float]) -> float | list[float]:
+    return [round(each, 5) for each in value] if isinstance(value, list) else round(value, 5)
 
 
 def sample_seed(base: int, step: int, rank: int) -> int:
@@ -219,7 +232,3 @@ def sample_seed(base: int, step: int, rank: int) -> int:
 
 def generator(base: int, step: int, rank: int) -> torch.Generator:
     return torch.Generator().manual_seed(sample_seed(base, step, rank))
-
-
-def detached_mean(values: list[Tensor]) -> float:
-    return float(torch.stack([v.detach() for v in values]).mean()) if values else float("nan")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -85,6 +86,9 @@ def check_updates(
     `networks` learn: each of their parameters but the `idle`, which are named by how they begin.
     """
     (first,), (second,) = start(main, folder, 1, *given), start(main, folder, 2, *given)
+    logged = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in logged if "loss" in line] == [1, 2]
+    assert all(math.isfinite(line["loss"]) for line in logged if "loss" in line)
     assert (first.step, second.step) == (0, 1)
     assert {name.split(".")[0] for name in first.before} == networks
     for update in (first, second):

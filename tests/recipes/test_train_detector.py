@@ -16,7 +16,7 @@ from recipes.shapeworld.export_coco import categories
 from recipes.shapeworld.latent_space import patch_directions
 from recipes.shapeworld.latents import CHANNELS, PATCH, LatentSpace
 from recipes.shapeworld.train_classifier import disturb
-from recipes.shapeworld.training import Learner, Ranks, Run, generator
+from recipes.shapeworld.training import Learner, Ranks, Run
 
 pytestmark = pytest.mark.slow
 
@@ -47,13 +47,14 @@ def test_two_steps_and_what_they_write(tmp_path: Path, space: LatentSpace) -> No
     model: Any = recipe.network().train()
     before = {name: value.clone() for name, value in model.named_parameters()}
     learner = Learner(Run(tmp_path / "run", Ranks()), {"model": model}, rate=recipe.LEARNING_RATE, steps=2, warmup=1)
-    for step in learner.steps_left:
+
+    def loss_at(step: int, draws: torch.Generator) -> torch.Tensor:
         scenes = recipe.drawn(step, 4, Ranks())
-        images = disturb(recipe.pictures_of(scenes), space, generator(12, step, 0))[0]
-        loss = recipe.loss_of(model, scenes, images)
+        loss = recipe.loss_of(model, scenes, disturb(recipe.pictures_of(scenes), space, draws)[0])
         assert torch.isfinite(loss)
-        learner.update(step, loss)
-        learner.keep(step, 1)
+        return loss
+
+    learner.learn(12, loss_at, log=1, save=1)
     changed = [name for name, value in model.named_parameters() if not torch.equal(value, before[name])]
     assert len(changed) > 0.9 * len(before)
     assert list(Learner(Run(tmp_path / "run", Ranks()), {"model": model}, rate=1.0, steps=5).steps_left) == [2, 3, 4]
