@@ -219,3 +219,21 @@ def test_what_is_no_page_of_ours_is_not_replaced(run: Call, made: str, tmp_path:
     (tmp_path / "study.json").write_text("{}")
     assert "expected the file that a page" in run("study", "score", "study.json").stderr
     assert "choose another --json" in run("study", "score", "x.json", "--json", "study.json").stderr
+
+
+@pytest.mark.parametrize("content", ["[" * 100_000, '{"a":' * 3000, "\\ud800", "{", '{"a": 1, "a": 2}', "\x00"])
+@pytest.mark.parametrize("command", [("make", "a.json", "--out", "a.html"), ("score", "a.json")])
+def test_files_that_hold_something_else(run: Call, command: tuple[str, ...], content: str) -> None:
+    Path("a.json").write_text(content)
+    result = run("study", *command)
+    assert result.exit_code == 2, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert [path.name for path in Path().iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("place", ["x" * 300, "/dev/full", "file/more", "folder"])
+def test_results_that_cannot_be_written_are_refused_first(run: Call, place: str) -> None:
+    Path("file").write_text("")
+    Path("folder").mkdir()
+    assert "--json" in run("study", "score", "answers.json", "--json", place).stderr
+    assert sorted(path.name for path in Path().iterdir()) == ["file", "folder"]

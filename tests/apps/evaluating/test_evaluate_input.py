@@ -20,8 +20,6 @@ READ = {
     "table": ("evaluate", "table", "{}"),
     "plot": ("evaluate", "plot", "{}", "--metrics", "map50", "--out", "a.png"),
     "score": ("evaluate", "score", "{}", "--clip", "clip"),
-    "study": ("study", "make", "{}", "--out", "a.html"),
-    "study's score": ("study", "score", "{}"),
     "run": ("evaluate", "run", "{}", "--out", "run"),
     "nsr1k": ("evaluate", "plan", "nsr1k", "{}", "--guidance", "none", "--out", "plan.jsonl"),
     "list": ("evaluate", "plan", "list", "{}", "--guidance", "none", "--out", "plan.jsonl"),
@@ -103,11 +101,8 @@ NOWHERE = {
     "scenes, model": (SCENES, "--model", ""),
     "scenes, model that is not there": (SCENES, "--model", "/nowhere"),
     "scenes, device": (SCENES, "--device", "nope"),
-    "export": (("evaluate", "export", "shapeworld", "--out", "a/b"), "--count", "1000000000000"),
-    "export, split": (("evaluate", "export", "shapeworld", "--out", "a/b"), "--split", ""),
     "attention": (("evaluate", "attention", "--json", "a/b.json"), "--model", ""),
     "score, detector": (("evaluate", "score", "run"), "--detector", ""),
-    "study": (("study", "make", "run", "--out", "a/b.html"), "--first", ""),
 }
 
 
@@ -129,7 +124,6 @@ def test_what_is_refused_leaves_nothing(run: Run, case: str) -> None:
         ("evaluate", "plan", "shapeworld", "--guidance", "none", "--device", "cpu", "--count", "1", "--out", "{}"),
         ("evaluate", "shapeworld", "--guidance", "none", "--device", "cpu", "--json", "{}"),
         ("evaluate", "attention", "--model", "shapeworld-base", "--device", "cpu", "--json", "{}"),
-        ("study", "score", "answers.json", "--json", "{}"),
     ],
 )
 def test_files_that_cannot_be_written_are_refused_first(run: Run, command: tuple[str, ...], place: str) -> None:

@@ -1,4 +1,4 @@
-"""The doors of the protocol: plan, run, status, export and caption, and what they answer to bad input."""
+"""The doors of the protocol: plan, run and status, and what they answer to bad input."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from lsregen.evaluation.runs.plan import Plan
 from lsregen.evaluation.runs.run_folder import RunFolder
 from lsregen.evaluation.runs.worker import Maker
 from lsregen.framework.errors import ConfigError
+from recipes.shapeworld.export_coco import export_coco
 
 pytestmark = pytest.mark.slow
 
@@ -31,9 +32,7 @@ def planned(run: Run) -> Path:
 
 
 def test_from_a_data_set_to_a_finished_run(run: Run) -> None:
-    exported = run("evaluate", "export", "shapeworld", "--out", "data", "--count", "3", "--objects", "2")
-    assert exported.output.splitlines()[-2:] == ["data/annotations/instances_eval.json", "data/annotations/captions_eval.json"]
-    instances, captions = exported.output.splitlines()[-2:]
+    instances, captions = map(str, export_coco(Path("data"), count=3, objects=2))
     options = ("--split", "multi", "--captions", captions, "--size", "x1", "--steps", "2", "--batch", "2", "--device", "cpu")
     made = run("evaluate", "plan", "coco", instances, *options, "--guidance", "none,layout-guidance", "--out", "plan.jsonl")
     assert made.output == "3 items, 2 methods: 6 images in 4 batches\nplan.jsonl\n"
@@ -67,8 +66,7 @@ def test_a_limit_beyond_the_end_is_said(run: Run) -> None:
     options = ("--guidance", "none", "--device", "cpu", "--out", "plan.jsonl", "--on-bad-box", "drop")
     assert "--limit 3: the source has no more" in run("evaluate", "plan", "list", "a.jsonl", *options, "--limit", "3").stderr
     assert "no more" not in run("evaluate", "plan", "list", "a.jsonl", *options, "--limit", "2").stderr
-    assert run("evaluate", "export", "shapeworld", "--out", "data", "--count", "2", "--objects", "2").exit_code == 0
-    instances = Path("data/annotations/instances_eval.json")
+    instances, _ = export_coco(Path("data"), count=2, objects=2)
     data = json.loads(instances.read_text())
     data["annotations"] += [{**data["annotations"][0], "id": 100 + i, "iscrowd": 1} for i in range(5)]
     instances.write_text(json.dumps(data))
@@ -289,14 +287,6 @@ def test_shares_that_ray_does_not_know(shares: dict[str, float]) -> None:
 def test_a_run_that_is_no_run(run: Run) -> None:
     assert "expected the folder of a run" in run("evaluate", "status", ".").output
     assert "cannot be read" in run("evaluate", "run", "plan.jsonl", "--out", "run").output
-
-
-def test_a_caption_needs_images_and_a_model(run: Run) -> None:
-    run("evaluate", "export", "shapeworld", "--out", "data", "--count", "1")
-    instances = "data/annotations/instances_eval.json"
-    assert "expected a file that ends in .jsonl" in run("evaluate", "caption", instances, "--images", "data/images", "--model", "m", "--out", "a.txt").output  # fmt: skip  # noqa: E501
-    assert "1 of 1 images are missing" in run("evaluate", "caption", instances, "--images", ".", "--model", "m", "--out", "a.jsonl").output  # fmt: skip  # noqa: E501
-    assert "--model 'm': no folder with a config.json; expected an image-to-text model" in run("evaluate", "caption", instances, "--images", "data/images", "--model", "m", "--out", "a.jsonl").output  # fmt: skip  # noqa: E501
 
 
 def test_the_sources_of_the_help_are_those_that_are_read() -> None:

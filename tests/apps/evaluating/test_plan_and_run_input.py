@@ -1,4 +1,4 @@
-"""Bad input to `lsregen evaluate plan`, `run`, `caption` and `export`: one line that says what is wrong, and no traceback."""
+"""Bad input to `lsregen evaluate plan` and `run`: one line that says what is wrong, and no traceback."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lsregen.evaluation.runs.jobs import Job
 from lsregen.evaluation.runs.plan import Plan
 from lsregen.evaluation.runs.run_folder import Record, RunFolder
 from lsregen.evaluation.runs.worker import Made, Maker
+from recipes.shapeworld.export_coco import export_coco
 
 Run = Callable[..., Result]
 INSTANCES = "world/annotations/instances_eval.json"
@@ -26,8 +27,8 @@ NONE = ("--guidance", "none", "--size", "x1", "--steps", "2", "--device", "cpu",
 
 @pytest.fixture(autouse=True)
 def world(run: Run) -> None:
-    """Two images of two objects each."""
-    assert run("evaluate", "export", "shapeworld", "--out", "world", "--count", "2", "--objects", "2").exit_code == 0
+    """Two images of two objects each, in the folder that `run` works in."""
+    export_coco(Path("world"), count=2, objects=2)
 
 
 def refused(result: Result, why: str) -> None:
@@ -78,24 +79,6 @@ def test_annotations_and_captions_that_cannot_be_used(run: Run, case: str) -> No
     write()
     refused(run("evaluate", "plan", "coco", "a.json", *options, *NONE), why)
     assert not Path("plan.jsonl").exists()
-
-
-CAPTIONS = {
-    "no images": (("--images", "there", "--out", "a.jsonl"), "2 of 2 images are missing; the first is there/000000000000.png"),
-    "no model": (
-        ("--images", "world/images", "--out", "a.jsonl"),
-        "--model 'm': no folder with a config.json; expected an image-to-text",
-    ),
-    "no device": (("--images", "world/images", "--out", "a.jsonl", "--device", "gpu"), "device 'gpu': not a device of torch"),
-    "no lines": (("--images", "world/images", "--out", "a.json"), "expected a file that ends in .jsonl"),
-    "no folder": (("--images", "world/images", "--out", f"{INSTANCES}/a.jsonl"), "is not a folder"),
-}
-
-
-@pytest.mark.parametrize("case", CAPTIONS)
-def test_captions_that_cannot_be_made(run: Run, case: str) -> None:
-    options, why = CAPTIONS[case]
-    refused(run("evaluate", "caption", INSTANCES, "--model", "m", *options), why)
 
 
 METHODS = {
@@ -222,8 +205,3 @@ def test_a_full_disk(run: Run, planned: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_without_ray(run: Run, planned: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], why: str) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     refused(run("evaluate", "run", str(planned), "--out", "run", "--engine", "ray", *options), why)
-
-
-def test_a_data_set_where_something_is(run: Run) -> None:
-    refused(run("evaluate", "export", "shapeworld", "--out", "world"), "folder world: it is not empty")
-    refused(run("evaluate", "export", "shapeworld", "--out", INSTANCES), "cannot be written")
