@@ -17,7 +17,7 @@ from benchmarks.outline import Cost, counted
 from benchmarks.records import Record, Row, print_rows
 from benchmarks.reference import Reference
 from benchmarks.subjects import Subject, one_run, outlined
-from lsregen.framework import Guidance, GuidanceRun, Run
+from lsregen.framework import Guidance, GuidanceRun, Passes, Prediction, Run, at_once, drained
 from lsregen.models.networks.checkpointing import MEMORY, set_memory
 
 GIB = 2**30
@@ -38,24 +38,24 @@ class Ours:
         """One update by layout-guidance: its pass and the backward, before the denoising pass."""
         set_memory(self.model.unet, memory)
         run, terms = self._run("layout-guidance", sets=(*ONE_UPDATE, *sets))
-        return self._cost(run, terms, lambda pull: pull.before(run.z_T, run.steps[0]))
+        return self._cost(run, terms, lambda pull: drained(pull.before(run.z_T, run.steps[0])))
 
     def plain(self) -> Cost:
         """The denoising pass of a step, classifier-free guidance inside."""
         run, terms = self._run()
-        return self._cost(run, terms, lambda pull: pull.predict(run.z_T, run.steps[0]))
+        return self._cost(run, terms, lambda pull: drained(pull.predict(run.z_T, run.steps[0])))
 
     def shared(self, sets: Sequence[str] = ()) -> Cost:
         """A whole step whose denoising and guidance share the conditional pass."""
         set_memory(self.model.unet, "fast")
         run, terms = self._run("layout-guidance", sets=(*SHARED, *sets))
-        return self._cost(run, terms, lambda pull: pull.predict(run.z_T, run.steps[0]))
+        return self._cost(run, terms, lambda pull: drained(pull.predict(run.z_T, run.steps[0])))
 
     def latents(self) -> Cost:
         """A whole step pulled by `lsregen`; its target, of a fixed picture instead of a render, is made before and not in it."""
         run, terms = self._run("lsregen", sets=ONE_STEP)
-        run = replace(run, renderer=lambda _: torch.zeros(1, 3, 64, 64))
-        return self._cost(run, terms, lambda pull: pull.predict(pull.before(run.z_T, run.steps[0]), run.steps[0]))
+        run = replace(run, renderer=lambda _: at_once(torch.zeros(1, 3, 64, 64)))
+        return self._cost(run, terms, lambda pull: drained(_step(pull, run)))
 
     def image(self) -> tuple[int, int]:
         """Steps, and most guided passes, of an image by layout-guidance as published."""
@@ -69,11 +69,17 @@ class Ours:
         return replace(run, z_T=self.model.unet.conv_in.weight.new_zeros(run.z_T.shape, dtype=run.z_T.dtype)), terms
 
     def _cost(self, run: Run, terms: Guidance, work: Callable[[GuidanceRun], object]) -> Cost:
-        pull = terms.start(run)
+        pull = drained(terms.start(run))
         given = [*self.model.unet.parameters(), run.z_T]
         with torch.no_grad(), counted(given) as cost:
             work(pull)
         return cost
+
+
+def _step(pull: GuidanceRun, run: Run) -> Passes[Prediction]:
+    """The pull before the first step, and its prediction."""
+    z = yield from pull.before(run.z_T, run.steps[0])
+    return (yield from pull.predict(z, run.steps[0]))
 
 
 @dataclass(frozen=True)

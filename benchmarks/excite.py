@@ -18,6 +18,7 @@ from benchmarks.records import Row
 from benchmarks.reference import network, published
 from benchmarks.step import one_step
 from benchmarks.subjects import LAYOUT, Subject, made_in, one_run, with_random_weights
+from lsregen.framework import drained
 from lsregen.models.runtime.latent_diffusion import LatentDiffusion
 
 PRESET = "attend-and-excite"
@@ -73,9 +74,9 @@ def apart(subject: Subject, device: torch.device) -> list[Row]:
     model = with_random_weights(subject, device)
     theirs = Excite(subject, model, 1)
     run, terms = one_run(model, PRESET, sets=(*ONE_UPDATE, f"guidance.semantic.gamma={LARGE}"))
-    pull, step = terms.start(run), run.steps[0]
+    pull, step = drained(terms.start(run)), run.steps[0]
     with torch.no_grad():
-        ours = (run.z_T - pull.before(run.z_T, step)) / pull.log[0].strength
+        ours = (run.z_T - drained(pull.before(run.z_T, step))) / pull.log[0].strength
     loss, moved = theirs.updated(0, LARGE)
     gradient = (theirs.z - moved) / LARGE
     value = abs(float(loss) - pull.log[0].energy[0]) / float(loss)

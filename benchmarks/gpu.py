@@ -28,7 +28,7 @@ from benchmarks.records import Record, Row, device_name, print_rows
 from benchmarks.reference import STRENGTH, Reference
 from benchmarks.subjects import Subject, one_run, plugins, with_random_weights
 from lsregen.evaluation.runs.worker import answers
-from lsregen.framework import ConfigError, Pipeline, presets
+from lsregen.framework import ConfigError, Pipeline, drained, presets
 from lsregen.framework.config.presets import load_preset
 from lsregen.models.runtime.devices import resolve
 
@@ -139,10 +139,10 @@ class Parts:
         theirs = Reference.with_weights_of(subject, model)
         sets = ("guidance.layout.repeats=1", f"guidance.layout.gamma={LARGE}")
         run, terms = one_run(model, "layout-guidance", sets=sets)
-        pull, first = terms.start(run), run.steps[0]
+        pull, first = drained(terms.start(run)), run.steps[0]
         with torch.no_grad():
-            ours = (run.z_T - pull.before(run.z_T, first)) / pull.log[0].strength * STRENGTH
-            noise = pull.predict(run.z_T, first).eps
+            ours = (run.z_T - drained(pull.before(run.z_T, first))) / pull.log[0].strength * STRENGTH
+            noise = drained(pull.predict(run.z_T, first)).eps
         gradient = excite.relative(ours, theirs.gradient(run.z_T, first.t))
         theirs.store.maps.clear()
         rows = [

@@ -13,6 +13,7 @@ from benchmarks.count import MODES, ONE_UPDATE, SHARED
 from benchmarks.records import Record, Row, device_name, print_rows
 from benchmarks.reference import Reference
 from benchmarks.subjects import UNETS, Subject, one_run, with_random_weights
+from lsregen.framework import drained
 from lsregen.models.networks.checkpointing import set_memory
 from lsregen.models.runtime.devices import resolve
 from lsregen.models.runtime.latent_diffusion import LatentDiffusion
@@ -49,15 +50,15 @@ def one_step(
 ) -> Callable[[], object]:
     """One whole step of ours for a batch: the pull, the denoising pass, and the sampler's arithmetic."""
     run, terms = one_run(model, guidance, sets=sets, count=count)
-    pull, step = terms.start(run), run.steps[0]
+    pull, step = drained(terms.start(run)), run.steps[0]
 
     @torch.no_grad()
     def work() -> object:
         set_memory(model.unet, memory)
         for term in pull.terms:
             term.stopped.fill_(False)
-        z = pull.before(run.z_T, step)
-        return pull.after(run.sampler.step(z, pull.predict(z, step), step, run.noise(step)), step)
+        z = drained(pull.before(run.z_T, step))
+        return pull.after(run.sampler.step(z, drained(pull.predict(z, step)), step, run.noise(step)), step)
 
     return work
 

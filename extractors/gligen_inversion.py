@@ -13,6 +13,7 @@ from torch import Tensor
 from ..framework.config.constraints import NotNegative
 from ..framework.config.options import check_options, option
 from ..framework.errors import ConfigError
+from ..framework.events import Passes
 from ..framework.layout.rasters import rasterise
 from ..framework.layout.regions import Layout
 from ..framework.protocols import Run
@@ -64,11 +65,12 @@ class GligenInversion:
     def needs(self) -> Needs:
         return Needs(prediction=self.noise == "eps_consistent")
 
-    def prepare(self, run: Run, raster: str) -> GligenInversionState:
+    def prepare(self, run: Run, raster: str) -> Passes[GligenInversionState]:
         weight = self._weight(run, raster)  # first, as boxes that are missing are an error, and a render takes its time
-        z0 = run.model.encode_image(enlarged(run.render(self.source), run.size))
+        z0 = run.model.encode_image(enlarged((yield from run.rendering(self.source)), run.size))
         boxed = torch.tensor([self.mask == "full" or bool(layout.boxed) for layout in run.layouts], device=z0.device)
-        return GligenInversionState(self._noiser(run, z0), weight, z0, boxed)
+        noiser = yield from self._noiser(run, z0)
+        return GligenInversionState(noiser, weight, z0, boxed)
 
     def current(self, view: View, state: GligenInversionState) -> Features:
         z = view.z0 if self.noise == "eps_consistent" else view.z
@@ -90,9 +92,9 @@ class GligenInversion:
         group = torch.arange(z.shape[1], device=z.device).expand(len(z), -1)
         return Features((maps,), self.kind, present, group, weight=None if state.weight is None else (state.weight,))
 
-    def _noiser(self, run: Run, z0: Latents) -> Callable[[Step], Latents]:
+    def _noiser(self, run: Run, z0: Latents) -> Passes[Callable[[Step], Latents]]:
         if self.noise == "ddim_inversion":
-            found = run.invert(z0)
+            found = yield from run.inverting(z0)
             return lambda step: found[step.index]
         if self.noise == "fresh":
             streams = [torch.Generator().manual_seed(seed ^ FRESH) for seed in run.seeds]

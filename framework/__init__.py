@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from .config.options import check_options, option
     from .config.presets import load_preset, presets
     from .errors import CheckpointError, ConfigError, LayoutError, LsregenError, NonFiniteError, PhraseError, PluginError
-    from .events import LogEntry, StepReport
+    from .events import Evaluated, Inverted, LogEntry, Passes, Rendering, Stepped, StepReport, at_once, drained
     from .guidance.run import Guidance, GuidanceRun, Term
     from .guidance.schedule import Schedule
     from .layout.masks import read_mask
@@ -54,14 +54,17 @@ if TYPE_CHECKING:
     from .layout.tokens import Piece, TokenTable
     from .layout_files.formats import mask_region, read_layouts, write_layouts
     from .layout_files.item import Dropped, Item, Items
-    from .pipeline.pipeline import Pipeline
+    from .pipeline.events import Event, Finished, Prepared
+    from .pipeline.pipeline import OnStep, Pipeline
     from .pipeline.report import Report, Result
+    from .pipeline.request import Request
+    from .pipeline.sweep import Sweep
     from .plugins.detection import Detected, Detector, LoadedDetector
     from .plugins.hookspecs import hookimpl
     from .plugins.registry import Plugins, discover
     from .protocols import Denoiser, Distance, FeatureExtractor, Model, Run, Sampler
     from .reductions import max_present, mean_present, over_groups
-    from .sampling.loop import OnStep, sample
+    from .sampling.loop import sample
     from .sampling.taps import TapLayer, TapPoint, Taps, select_layers
     from .types import Energy, Features, Image, Latents, Maps, Needs, NoiseSchedule, PerSample, Prediction, Step, TapRequest, View
 
@@ -70,7 +73,7 @@ HOMES = {
     "config.options": "check_options option",
     "config.presets": "load_preset presets",
     "errors": "CheckpointError ConfigError LayoutError LsregenError NonFiniteError PhraseError PluginError",
-    "events": "LogEntry StepReport",
+    "events": "Evaluated Inverted LogEntry Passes Rendering StepReport Stepped at_once drained",
     "guidance.run": "Guidance GuidanceRun Term",
     "guidance.schedule": "Schedule",
     "layout.masks": "read_mask",
@@ -79,14 +82,17 @@ HOMES = {
     "layout.tokens": "Piece TokenTable",
     "layout_files.formats": "mask_region read_layouts write_layouts",
     "layout_files.item": "Dropped Item Items",
-    "pipeline.pipeline": "Pipeline",
+    "pipeline.events": "Event Finished Prepared",
+    "pipeline.pipeline": "OnStep Pipeline",
     "pipeline.report": "Report Result",
+    "pipeline.request": "Request",
+    "pipeline.sweep": "Sweep",
     "plugins.detection": "Detected Detector LoadedDetector",
     "plugins.hookspecs": "hookimpl",
     "plugins.registry": "Plugins discover",
     "protocols": "Denoiser Distance FeatureExtractor Model Run Sampler",
     "reductions": "max_present mean_present over_groups",
-    "sampling.loop": "OnStep sample",
+    "sampling.loop": "sample",
     "sampling.taps": "TapLayer TapPoint Taps select_layers",
     "types": "Energy Features Image Latents Maps Needs NoiseSchedule PerSample Prediction Step TapRequest View",
 }
@@ -94,12 +100,14 @@ HOMES = {
 __all__ = [  # noqa: RUF022 (in the order of their homes)
     "Range", "check_options", "option", "load_preset", "presets", "CheckpointError", "ConfigError", "LayoutError",
     "LsregenError", "NonFiniteError",
-    "PhraseError", "PluginError", "Guidance", "GuidanceRun", "LogEntry", "Term", "Schedule", "read_mask", "rasterise",
+    "PhraseError", "PluginError", "Evaluated", "Inverted", "LogEntry", "Passes", "Rendering", "StepReport",
+    "Stepped", "at_once", "drained", "Guidance", "GuidanceRun", "Term", "Schedule", "read_mask", "rasterise",
     "Box", "Layout", "Region", "parse_box", "Piece", "TokenTable", "mask_region", "read_layouts", "write_layouts",
-    "Dropped", "Item", "Items", "Pipeline", "Report", "Result", "Detected", "Detector", "LoadedDetector", "hookimpl",
-    "Plugins", "discover", "max_present", "mean_present", "over_groups", "OnStep", "sample", "TapLayer", "TapPoint", "Taps",
+    "Dropped", "Item", "Items", "Event", "Finished", "Prepared", "OnStep", "Pipeline", "Report", "Result", "Request",
+    "Sweep", "Detected", "Detector", "LoadedDetector", "hookimpl",
+    "Plugins", "discover", "max_present", "mean_present", "over_groups", "sample", "TapLayer", "TapPoint", "Taps",
     "select_layers", "Denoiser", "Distance", "Energy", "FeatureExtractor", "Features", "Image", "Latents", "Maps", "Model",
-    "Needs", "NoiseSchedule", "PerSample", "Prediction", "Run", "Sampler", "Step", "StepReport", "TapRequest", "View",
+    "Needs", "NoiseSchedule", "PerSample", "Prediction", "Run", "Sampler", "Step", "TapRequest", "View",
 ]  # fmt: skip
 
 __getattr__, __dir__ = lazily(__name__, HOMES)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 import torch
 
 from .errors import ConfigError
+from .events import Inverted, Passes, drained
 from .plugins.calls import calling
 from .sampling.taps import TapLayer, Taps
 from .types import Energy, Features, Image, Latents, Needs, NoiseSchedule, Prediction, Step, View
@@ -32,7 +33,12 @@ class FeatureExtractor(Protocol):
         ...
 
     def prepare(self, run: Run, raster: str) -> Any:
-        """Once a run, without gradient: spans, masks (by the distance's `raster`), renders. The result comes back as `state`."""
+        """Once a run, without gradient: spans, masks (by the distance's `raster`), renders. The result comes back as `state`.
+
+        It may be a generator, which returns the state: what makes passes through a network should be one, with
+        `image = yield from run.rendering(source)` and `latents = yield from run.inverting(z0)`. The run can then be watched and
+        cancelled between any two of those passes. A plain `prepare` calls `run.render` and `run.invert`, which it waits for.
+        """
         ...
 
     def current(self, view: View, state: Any) -> Features:
@@ -155,7 +161,7 @@ class Run:
     layouts: tuple[Layout, ...]
     size: tuple[int, int]
     generators: tuple[torch.Generator, ...] = field(repr=False, default=())
-    renderer: Callable[[Mapping[str, Any]], Image] | None = field(repr=False, default=None)
+    renderer: Callable[[Mapping[str, Any]], Passes[Image]] | None = field(repr=False, default=None)
     eps_T: Latents | None = field(repr=False, default=None)  # the noise in z_T, where there is more than noise in it
 
     @property
@@ -172,21 +178,25 @@ class Run:
         drawn = [torch.randn(shape, generator=generator) for generator in self.generators]
         return torch.stack(drawn).to(self.z_T)
 
-    def render(self, source: Mapping[str, Any]) -> Image:
-        """Images of this run's prompts and layouts, made by another configuration (its own `model`, `guidance`, `size`, ...).
+    def rendering(self, source: Mapping[str, Any]) -> Passes[Image]:
+        """Images `[b 3 H W]` of this run's prompts and layouts, made by another configuration.
 
-        They are no larger than this run's, and have their proportions. The other model is loaded for this call and freed
-        afterwards.
+        `source` has its own `model`, `guidance`, `size`, ..., and says how its model is loaded (`revision`, `vae`, ...).
+        The images are no larger than this run's, and have their proportions. A source is rendered once a run, whoever asks.
 
         Raises:
             ConfigError: a configuration that cannot be used, or of such a size.
         """
         if self.renderer is None:
             raise ConfigError("this run cannot render a source image: it was not started by a Pipeline")
-        return self.renderer(source)
+        return (yield from self.renderer(source))
+
+    def render(self, source: Mapping[str, Any]) -> Image:
+        """`rendering`, waited for."""
+        return drained(self.rendering(source))
 
     @torch.no_grad()
-    def invert(self, z0: Latents) -> dict[int, Latents]:
+    def inverting(self, z0: Latents) -> Passes[dict[int, Latents]]:
         """The latents that deterministic sampling would pass on its way to `z0`, by step index (Song et al. 2020, eq. 12).
 
         The model is asked at each step's own timestep, with its prompt and without classifier-free guidance.
@@ -197,4 +207,10 @@ class Run:
             prediction = self.denoiser.observe(z, cleaner, Taps((), full=True)).prediction
             with calling(f"step {step.index}", "sampler", self.sampler, "invert_step"):
                 z = found[step.index] = self.sampler.invert_step(z, prediction, step)
+            del prediction
+            yield Inverted(step)
         return found
+
+    def invert(self, z0: Latents) -> dict[int, Latents]:
+        """`inverting`, waited for."""
+        return drained(self.inverting(z0))

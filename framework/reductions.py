@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 from torch import Tensor
 
@@ -30,3 +32,8 @@ def max_present(values: Tensor, present: Tensor) -> Tensor:
     lowest = torch.full_like(values, -torch.inf)
     top = torch.where(present, values, lowest).amax(dim=1) if values.shape[1] else values.new_zeros(len(values))
     return torch.where(present.any(dim=1), top, torch.zeros_like(top))
+
+
+def listed(values: Tensor) -> list[Any]:
+    """The values of a tensor, on whatever device, as Python's own: one transfer."""
+    return cast("Any", values).tolist()

@@ -12,10 +12,12 @@ from typing import Any, ClassVar, Self
 import torch
 from torch import Tensor
 
-from lsregen.framework.guidance.run import Guidance, Term
+from lsregen.framework.events import Stepped, StepReport, drained
+from lsregen.framework.guidance.run import Guidance, GuidanceRun, Term
 from lsregen.framework.layout.regions import Layout
 from lsregen.framework.layout.tokens import Piece, TokenTable
 from lsregen.framework.protocols import Run, Sampler
+from lsregen.framework.sampling.loop import sample
 from lsregen.framework.sampling.taps import EverythingRecorded, TapLayer, Taps
 from lsregen.framework.types import Energy, Features, Needs, NoiseSchedule, Prediction, Step, TapRequest, View
 from lsregen.models.networks.unet import UNet, UNetConfig
@@ -242,8 +244,39 @@ def mean_square(maps: Tensor) -> Tensor:
     return maps.square().flatten(1).mean(dim=1)
 
 
-def start(term: Term, run: Run) -> Any:
-    return Guidance([term]).start(run)
+class Pulls:
+    """Guidance within a run, whose generators are waited for."""
+
+    def __init__(self, pull: GuidanceRun) -> None:
+        self.pull = pull
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.pull, name)
+
+    def before(self, z: Tensor, step: Step) -> Tensor:
+        return drained(self.pull.before(z, step))
+
+    def predict(self, z: Tensor, step: Step) -> Prediction:
+        return drained(self.pull.predict(z, step))
+
+
+def start(terms: Guidance | Term | Sequence[Term], run: Run) -> Any:
+    """Guidance, or what it is made of, within a run."""
+    guidance = terms if isinstance(terms, Guidance) else Guidance(terms)
+    return Pulls(drained(guidance.start(run)))
+
+
+def sampled(run: Run, guidance: Guidance, on_step: Callable[[StepReport], object] | None = None) -> tuple[Tensor, GuidanceRun]:
+    """A whole run: the latent that it ends with, and its guidance. `on_step` sees every step, and ends the run with False."""
+    pull = drained(guidance.start(run))
+    passes = sample(run, pull)
+    while True:
+        try:
+            event = next(passes)
+        except StopIteration as end:
+            return end.value, pull
+        if isinstance(event, Stepped) and on_step is not None and on_step(event.report) is False:
+            return event.report.z_next, pull
 
 
 def gradient_of(energy: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:

@@ -26,6 +26,21 @@ KEYS: Mapping[str, Any] = {
     "seed": Annotated[int, Range(0, SEEDS - 1)],
     "guidance": Any,
 }
+LOAD_KEYS: Mapping[str, Any] = {
+    "revision": str,
+    "variant": str,
+    "vae": str,
+    "family": str,
+    "prediction_type": str,
+    "grounding": float,
+    "memory": str,
+    "tiling": str,
+    "tile": int,
+    "offload": bool,
+}
+"""How the model of a render's source is loaded: options of its loader."""
+SOURCE_KEYS: Mapping[str, Any] = {**KEYS, "size": tuple[int, int], **LOAD_KEYS}
+"""What a render's source may say."""
 DEFAULTS: Mapping[str, Any] = {"steps": 50, "cfg": None, "sampler": "ddim", "seed": 0, "guidance": {}, "model": None}
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from ..errors import told_of
 from ..hashes import folder_hashes
-from .merging import Config, expanded
+from .merging import LOAD_KEYS, Config, expanded
 from .options import key_of
 from .resolve import checked_source, validate
 
@@ -77,7 +77,7 @@ def folders_of(plugin: Any, path: str) -> dict[str, dict[str, Any]]:
 def _source(source: Mapping[str, Any], plugins: Plugins, change: Change, depth: int) -> Config:
     """A source with every default filled in but `cfg`, which is its model's; see `with_models`."""
     config = checked_source(source, plugins, depth)
-    apart = {key: config.pop(key) for key in ("model", "size") if key in config}
+    apart = {key: config.pop(key) for key in ("model", "size", *LOAD_KEYS) if key in config}
     resolved = validate(config, plugins).as_dict()
     left = {"seed"} if "guidance" in config else {"seed", "guidance"}
     settings = {key: value for key, value in resolved.items() if key not in left}

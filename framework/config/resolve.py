@@ -16,7 +16,7 @@ import yaml
 from ..errors import ConfigError, PluginError, nearest, shown, told_of
 from ..layout.rasters import check_raster
 from .field_types import key_of
-from .merging import DEFAULTS, KEYS, Config, merge, named
+from .merging import DEFAULTS, KEYS, SOURCE_KEYS, Config, merge, named
 from .options import build, convert, join, to_values
 from .presets import DEFAULT_MODEL, load_preset
 from .yaml_text import load_yaml
@@ -115,7 +115,7 @@ def _of_file(path: Path) -> Config:
     """A configuration whose settings are known and of the right types, told while it is known which file they are of."""
     config = load_yaml(path)
     problems: list[str] = []
-    _settings(config, {**KEYS, "size": tuple[int, int]}, problems)
+    _settings(config, SOURCE_KEYS, problems)
     if problems or not isinstance(config.get("guidance", {}), dict):
         from ..plugins.registry import discover
 
@@ -128,14 +128,14 @@ def validate(config: Mapping[str, Any], plugins: Plugins, depth: int = 0) -> Res
     """Build everything a configuration describes.
 
     Args:
-        depth: of a render's source, how many renders it is within; it may have a size too.
+        depth: of a render's source, how many renders it is within; it may have a size, and options of its loader, too.
 
     Raises:
         ConfigError: every problem at once, a line each: the full path, what was given, what was expected.
     """
     problems: list[str] = []
     given = merge(DEFAULTS, config)
-    checked = _settings(given, {**KEYS, "size": tuple[int, int]} if depth else KEYS, problems, ("seed",) if depth else ())
+    checked = _settings(given, SOURCE_KEYS if depth else KEYS, problems, ("seed",) if depth else ())
     sampler_name, sampler = _plugin("sampler", checked.get("sampler"), "sampler", plugins, problems, depth)
     guidance = checked["guidance"]
     terms: list[ResolvedTerm] = []

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor
 
 from ..errors import ConfigError, shown
+from ..events import Passes
 from ..layout.rasters import check_raster
 from ..plugins.calls import calling
 from ..protocols import Distance, FeatureExtractor, Run
 from ..sampling.taps import TapPoint, select_layers
 from ..types import Energy, Features, Latents, Needs, View
 from .contracts import check_parts, check_pull, check_samples, checked_energy, checked_features
+from .gradients import to_device
 from .schedule import Schedule
 
 
@@ -74,17 +76,21 @@ def named(terms: Sequence[Term]) -> Iterator[Term]:
         yield replace(term, name=name)
 
 
+def preparing(extractor: FeatureExtractor, run: Run, raster: str) -> Passes[Any]:
+    """The state of an extractor for one run, whether its `prepare` returns it or is a generator."""
+    state = extractor.prepare(run, raster)
+    return (yield from cast("Passes[Any]", state)) if isinstance(state, Generator) else state
+
+
 class ActiveTerm:
     """A term within a run: its prepared state, its tap points, and the samples that have stopped for good."""
 
-    def __init__(self, term: Term, run: Run) -> None:
-        self.term, self.seeds = term, run.seeds
+    def __init__(self, term: Term, run: Run, state: Any) -> None:
+        self.term, self.seeds, self.state = term, run.seeds, state
         self.looked = False
-        with self._looking("prepare"):
-            self.state: Any = term.extractor.prepare(run, term.distance.raster)
         with self._looking("needs"):
             self.needs: Needs = term.extractor.needs
-        self.stopped = torch.zeros(len(run.z_T), dtype=torch.bool, device=run.z_T.device)
+        self.stopped = torch.zeros(len(run.z_T), dtype=torch.bool)  # on the CPU
         self.points = frozenset(
             TapPoint(layer.name, request.kind)
             for request in self.needs.taps
@@ -95,6 +101,13 @@ class ActiveTerm:
                 f"term {term.name!r}: it looks at attention layers, so at site {term.schedule.site!r} it shares its pass with "
                 "denoising: repeats and refine need site 'before'"
             )
+
+    @classmethod
+    def prepared(cls, term: Term, run: Run) -> Passes[Self]:
+        """A term whose extractor has prepared itself."""
+        with calling(f"term {term.name!r}", "extractor", term.extractor, "prepare"):
+            state = yield from preparing(term.extractor, run, term.distance.raster)
+        return cls(term, run, state)
 
     @property
     def shares_pass(self) -> bool:
@@ -108,13 +121,14 @@ class ActiveTerm:
             return None if propose is None else propose(run, self.state)
 
     def measured(self, view: View, updated: Tensor) -> Measured:
-        """What the distance measures. `updated` `[b]`: the samples whose gradient is wanted; into the others none goes.
+        """What the distance measures. `updated` `[b]` (on the CPU): the samples whose gradient is wanted; into others none goes.
 
         Zero times an infinite slope is not zero: a sample that is done would break the gradient that it shares with other terms.
         """
         name, distance = self.term.name, self.term.distance
         if not bool(updated.all()):
-            view = view.spread(_kept(view.z, updated), lambda value: _kept(value, updated))
+            chosen = to_device(updated, view.z)
+            view = view.spread(_kept(view.z, chosen), lambda value: _kept(value, chosen))
         current = cast("Features", self._features("current", view))
         target = self._features("target", view) if distance.needs_target else None
         if distance.needs_target and target is None:

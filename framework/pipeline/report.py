@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from html import escape
 from importlib.metadata import PackageNotFoundError, version
 from math import isfinite
 from typing import TYPE_CHECKING, Any, cast
 
 from ..config.options import plain
-from ..errors import shown
+from ..errors import counted, shown
 from ..events import LogEntry
 from ..layout.regions import Layout
+from .notebook import html_image, png, sheet_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from ..plugins.registry import Plugins
     from ..protocols import Model
 
+
+SHOWN_SEEDS = 4  # in the text of a result
 
 DECIDING = ("lsregen", "torch", "transformers", "safetensors")
 """The packages that decide the numbers of a run."""
@@ -133,20 +137,82 @@ class Report:
         }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """The images of one batch, in the order of the seeds, and their report.
 
     `attention`: if a trace was asked for, the maps `[b k h w]` of every phrase by step index. `renders`: of every picture that an
-    extractor had another model make, the batch.
+    extractor had another model make, the batch. `notices`: the warnings that the run gave. `finished`: whether all of its steps
+    were made; else the images are what the last step estimated that they would become.
     """
 
     images: Sequence[Image]
     report: Report
     attention: Mapping[int, Tensor] = field(default_factory=dict[int, "Tensor"])
     renders: Sequence[Sequence[Image]] = ()
+    notices: tuple[str, ...] = ()
+    finished: bool = True
 
     @property
     def image(self) -> Image:
         """The first image."""
         return self.images[0]
+
+    def energies(self) -> list[dict[str, Any]]:
+        """The log as plain rows, one for each image and evaluation; `pandas.DataFrame(result.energies())` takes them.
+
+        An energy that was not measured, as the image was done by then, is None.
+        """
+        return [
+            {
+                "image": index,
+                "seed": seed,
+                "step": entry.step,
+                "term": entry.term,
+                "energy": as_json(entry.energy[index]),
+                "updated": entry.updated[index],
+                "strength": entry.strength,
+            }
+            for entry in self.report.energies
+            for index, seed in enumerate(self.report.seeds)
+        ]
+
+    def energy_ends(self, index: int) -> dict[str, float]:
+        """The first and the last energy of every term, of one image: `{"layout, first": 0.9, "layout, last": 0.2}`."""
+        found: dict[str, float] = {}
+        for entry in self.report.energies:
+            if isfinite(energy := entry.energy[index]):
+                found.setdefault(f"{entry.term}, first", energy)
+                found[f"{entry.term}, last"] = energy
+        return found
+
+    def __repr__(self) -> str:
+        width, height = self.report.size
+        seeds, made = self.report.seeds, self.report.steps_made
+        listed = ", ".join(map(str, seeds if len(seeds) <= SHOWN_SEEDS else seeds[:SHOWN_SEEDS])) + ", ..." * (
+            len(seeds) > SHOWN_SEEDS
+        )
+        terms = list(dict.fromkeys(entry.term for entry in self.report.energies))
+        parts = [
+            f"{counted(len(self.images), 'image')} of {width}x{height}",
+            f"seed{'s' * (len(seeds) > 1)} {listed}",
+            f"{counted(made, 'step')}{'' if self.finished else ', unfinished'}",
+            *([f"guided by {', '.join(terms)}"] if terms else []),
+            *([counted(len(self.notices), "notice")] if self.notices else []),
+        ]
+        return f"Result({', '.join(parts)})"
+
+    def _repr_png_(self) -> bytes:
+        return png(sheet_of([self.images]))
+
+    def _repr_html_(self) -> str:
+        figures = [
+            html_image(image, self.report.layouts[index], _caption(self.report.seeds[index], self.energy_ends(index)))
+            for index, image in enumerate(self.images)
+        ]
+        notices = "".join(f"<p>{escape(notice)}</p>" for notice in self.notices)
+        return f"<div>{''.join(figures)}{notices}</div>"
+
+
+def _caption(seed: int, energies: Mapping[str, float]) -> str:
+    return "; ".join([f"seed {seed}", *(f"{name} {energy:.3g}" for name, energy in energies.items())])

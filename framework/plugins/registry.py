@@ -161,13 +161,21 @@ class Plugins:
         return {name: (path, registered) for registered in self.models.values() for name, path in _embedded(registered).items()}
 
     def load_model(
-        self, model: str | Path, *, device: str = "auto", dtype: str = "auto", revision: str | None = None, **options: Any
+        self,
+        model: str | Path,
+        *,
+        device: str = "auto",
+        dtype: str = "auto",
+        revision: str | None = None,
+        wherever_known: Mapping[str, Any] | None = None,
+        **options: Any,
     ) -> Model:
         """Load an embedded model by name, a model's folder or file by path, or a model of a hub by its name there.
 
         Args:
             model: a text may be any of the three, and is looked up in this order; a `Path` is a path.
             revision: of a model of a hub: a branch, a tag or a commit.
+            wherever_known: options that are left out where the loader does not have them, or they are given besides.
             options: keyword arguments of the loader that recognises it, such as `vae`; those that are None are left out.
 
         Raises:
@@ -175,6 +183,8 @@ class Plugins:
             CheckpointError: the folder or its weights cannot be used.
         """
         registered, path = self._find_model(model, revision, options.get("variant"))
+        known = signature(registered.cls.load).parameters
+        options = {**{name: value for name, value in (wherever_known or {}).items() if name in known}, **options}
         return _load_model(registered, path, device, dtype, options)
 
     def inspect_model(self, model: str | Path) -> Inspection:

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..events import StepReport
+from ..events import StepReport, drained
+from ..guidance.term import preparing
 from ..protocols import FeatureExtractor, Run
 from .taps import TapPoint, Taps, select_layers
 
@@ -35,7 +36,7 @@ class AttentionTrace:
             for request in self.extractor.needs.taps
             for layer in select_layers(self.run.denoiser.layers, request.layers)
         ]
-        self.state = self.extractor.prepare(self.run, "area")
+        self.state = drained(preparing(self.extractor, self.run, "area"))
 
     @torch.no_grad()
     def __call__(self, report: StepReport) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..events import at_once
 from ..layout.regions import Box, Layout, Region
 from ..protocols import Model, Run
 from ..sampling.taps import TapPoint, Taps, select_layers
@@ -81,7 +82,7 @@ class Bench:
             layouts=tuple(picked),
             size=self.size(shape),
             generators=tuple(torch.Generator().manual_seed(i) for i in samples),
-            renderer=lambda _: self.model.decode(0.5 * z),
+            renderer=lambda _: at_once(self.model.decode(0.5 * z)),
         )
 
 

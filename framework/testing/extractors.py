@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 
 from ..config.arguments import checked
+from ..events import drained
+from ..guidance.term import preparing
 from ..layout.regions import Layout
 from ..pipeline.pipeline import Pipeline
 from ..plugins.class_checks import FEATURE_KINDS, check_instance, check_plugin
@@ -47,7 +49,7 @@ class Subject:
 
     def prepared(self, run: Run) -> Any:
         with torch.no_grad():
-            return self.extractor.prepare(run, "area")
+            return drained(preparing(self.extractor, run, "area"))
 
     def current(self, run: Run, z: Latents, *, state: Any = None, step: int = 1) -> Features:
         view = declared_view(run, z, run.steps[step], self.extractor.needs)

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from PIL import Image
 
+import lsregen.framework as framework
 from lsregen.distances.box_energy import BoxEnergy
 from lsregen.evaluation.instruments.detectors import ShapeWorldDetector
 from lsregen.extractors.cross_attention import CrossAttention
@@ -93,7 +94,7 @@ def term() -> Term:
 
 
 def guidance_run() -> GuidanceRun:
-    return Guidance().start(run())
+    return framework.drained(Guidance().start(run()))
 
 
 def report() -> Report:
@@ -174,10 +175,14 @@ def taps() -> Taps:
     return asked
 
 
+def rendering() -> Run:
+    return replace(run(), renderer=lambda _: framework.at_once(torch.zeros(1, 3, 8, 8)))
+
+
 SELVES: Mapping[str, Make] = {
     "Taps.__getitem__": taps,
     "View.__getitem__": lambda: View(z(), step(), taps(), (layer(),)),
-    "Run.render": lambda: replace(run(), renderer=lambda _: torch.zeros(1, 3, 8, 8)),
+    **dict.fromkeys(("Run.render", "Run.rendering"), rendering),
 }
 """Instances for methods that not every instance can do."""
 

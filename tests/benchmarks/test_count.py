@@ -11,7 +11,7 @@ from benchmarks.records import Record
 from benchmarks.reference import Reference
 from benchmarks.subjects import LAYOUT, PROMPT, Subject, Words, one_run, with_random_weights
 from benchmarks.table import PAGE, RESULTS, page
-from lsregen.framework import sample
+from tests.toys import sampled, start
 
 pytestmark = pytest.mark.slow
 
@@ -72,7 +72,7 @@ def test_a_whole_image_costs_its_steps_and_its_passes(narrow: Subject) -> None:
     ours = Ours(narrow)
     run, terms = one_run(ours.model, "layout-guidance", sets=("steps=5",))
     with counted([*ours.model.unet.parameters(), run.z_T]) as cost:
-        _, pull = sample(run, terms)
+        _, pull = sampled(run, terms)
     assert pull.passes == 5
     assert cost.flops == 5 * (ours.plain().flops + ours.gradient().flops)
     assert ours.image() == (50, 50)
@@ -89,7 +89,7 @@ def test_the_reference_takes_the_same_gradient_and_the_same_step(narrow: Subject
     model = with_random_weights(narrow, torch.device("cpu"))
     theirs = Reference.with_weights_of(narrow, model)
     run, terms = one_run(model, "layout-guidance", sets=("guidance.layout.repeats=1",))
-    pull, step = terms.start(run), run.steps[0]
+    pull, step = start(terms, run), run.steps[0]
     with torch.no_grad():
         ours = (run.z_T - pull.before(run.z_T, step)) / (1 - step.alpha_bar)
         plain = pull.predict(run.z_T, step).eps

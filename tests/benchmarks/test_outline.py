@@ -10,6 +10,7 @@ from torch import nn
 from benchmarks.count import ONE_UPDATE, Ours
 from benchmarks.outline import Cost, counted, without_numbers
 from benchmarks.subjects import Subject, one_run, with_random_weights
+from tests.toys import start
 
 FLOAT = 4
 
@@ -88,7 +89,7 @@ def test_a_single_number_is_a_one_that_a_program_may_look_at() -> None:
 def test_an_outline_costs_what_the_network_costs_when_it_is_run(narrow: Subject) -> None:
     real, outline = with_random_weights(narrow, torch.device("cpu")), Ours(narrow)
     run, terms = one_run(real, "layout-guidance", sets=ONE_UPDATE)
-    pull = terms.start(run)
+    pull = start(terms, run)
     with torch.no_grad(), counted([*real.unet.parameters(), run.z_T]) as cost:
         pull.before(run.z_T, run.steps[0])
     found = outline.gradient()

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lsregen.framework.events import drained
+from lsregen.framework.guidance.term import preparing
 from lsregen.framework.layout.regions import Layout, Region
 from lsregen.framework.protocols import FeatureExtractor
 from lsregen.framework.sampling.taps import TapLayer, TapPoint, Taps, select_layers
@@ -53,7 +55,7 @@ def look(
 ) -> tuple[Features, Features | None, Any]:
     """What an extractor makes of the maps of its layers: current features, target and state."""
     run = make_run(denoiser or Prompted(prompts), torch.zeros(len(prompts), 3, 8, 12), layouts=layouts)
-    state = extractor.prepare(run, raster)
+    state = drained(preparing(extractor, run, raster))
     points = [
         TapPoint(layer.name, request.kind)
         for request in extractor.needs.taps

@@ -47,8 +47,9 @@ def prepared(pipeline: Pipeline, extractor: GligenInversion, **options: Any) -> 
 
     class Kept(GligenInversion):
         def prepare(self, run: Run, raster: str) -> Any:
-            seen.append((run, GligenInversion.prepare(self, run, raster)))
-            return seen[0][1]
+            state = yield from GligenInversion.prepare(self, run, raster)
+            seen.append((run, state))
+            return state
 
     walk(pipeline, Kept(**vars(extractor)), **{"on_step": lambda _: False, **options})
     return seen[0]

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from lsregen.framework import Energy, Features, Schedule, Term, View
-from lsregen.framework.guidance.run import Guidance
-from tests.toys import LinearDenoiser, Look, Measure, draw, features, make_run, mean_square
+from tests.toys import LinearDenoiser, Look, Measure, draw, features, make_run, mean_square, start
 
 PROMPTS = ("a", "b", "c")
 
@@ -50,7 +49,7 @@ def test_any_samples_of_a_term_may_be_done_in_any_batch(name: str, site: str, do
     first, other = Term(extractor, Measure(energy), schedule), Term(Look(), TOWARD_ONE, schedule)
 
     def pulled(*terms: Term) -> Tensor:
-        pull = Guidance(terms).start(run)
+        pull = start(terms, run)
         if terms[0] is first:
             pull.terms[0].stopped[:] = torch.tensor(done)
         if site == "before":
@@ -82,7 +81,7 @@ def test_the_energy_that_is_not_minimised_breaks_no_gradient(refined: tuple[bool
             rooted = torch.where(samples.reshape(-1, 1, 1, 1, 1), 1, maps - z[:, None])
             return Energy(norm(maps), watch, energy + norm(rooted))
 
-    pull = Guidance([Term(Look(), Both(norm), Schedule(gamma=0.01, refine={0.0: (0.5, 1)}, final_update=False))]).start(run)
+    pull = start([Term(Look(), Both(norm), Schedule(gamma=0.01, refine={0.0: (0.5, 1)}, final_update=False))], run)
     moved = pull.before(z, run.steps[0])
     expected = torch.where(samples.reshape(-1, 1, 1, 1), z - 0.02 * (z - 1), z - 0.01 * z / norm(z).reshape(-1, 1, 1, 1))
     torch.testing.assert_close(moved, expected)

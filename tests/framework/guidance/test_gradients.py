@@ -9,12 +9,16 @@ import torch
 from torch import Tensor
 
 from lsregen.framework.errors import NonFiniteError
-from lsregen.framework.guidance.gradients import Backward, broken_samples
+from lsregen.framework.guidance.gradients import Backward, Summed, broken_samples
 from lsregen.framework.guidance.run import Guidance, Term
 from lsregen.framework.guidance.schedule import Schedule
-from lsregen.framework.sampling.loop import sample
 from tests.near import near
-from tests.toys import LinearDenoiser, Look, Measure, draw, make_run, square
+from tests.toys import LinearDenoiser, Look, Measure, draw, make_run, sampled, square, start
+
+
+def gradient_by(backward: Backward, energies: Tensor, leaf: Tensor) -> Tensor | None:
+    (gradient,) = backward([Summed(energies)], leaf).values
+    return gradient
 
 
 def test_small_gradients_survive_half_precision() -> None:
@@ -22,7 +26,7 @@ def test_small_gradients_survive_half_precision() -> None:
     energies = (leaf.half() * 1e-4).float().sum(dim=(1, 2, 3)) * 1e-5  # 1e-9: below what float16 holds
     (lost,) = torch.autograd.grad(energies.sum(), leaf, retain_graph=True)
     assert not lost.any()
-    gradient = Backward(torch.float16)(energies, leaf, keep_graph=False)
+    gradient = gradient_by(Backward(torch.float16), energies, leaf)
     assert gradient is not None
     assert gradient.dtype == torch.float32
     assert torch.allclose(gradient, torch.full_like(gradient, 1e-9), rtol=2e-3)
@@ -38,7 +42,7 @@ def test_a_scale_that_overflows_is_given_up_for_the_sample_alone() -> None:
             slopes = torch.tensor([1e-4, 8.0, third])[places].reshape(-1, 1, 1, 1)  # times 2^16, 8 overflows; 1e-9 needs it
             leaf = draw(1, len(places), 2, 2, 2).requires_grad_()
             energies = (leaf.half() * slopes.half()).float().sum(dim=(1, 2, 3)) * torch.tensor([1e-5, 1.0, 1.0])[places]
-            gradient = backward(energies, leaf, keep_graph=False)
+            gradient = gradient_by(backward, energies, leaf)
             assert gradient is not None
             found.append(gradient)
         return found
@@ -57,7 +61,7 @@ def test_other_precisions_need_no_scale(dtype: torch.dtype) -> None:
     leaf = draw(1, 1, 2, 2, 2).requires_grad_()
     energies = leaf.square().sum(dim=(1, 2, 3))
     (expected,) = torch.autograd.grad(energies.sum(), leaf, retain_graph=True)
-    gradient = Backward(dtype)(energies, leaf, keep_graph=False)
+    gradient = gradient_by(Backward(dtype), energies, leaf)
     assert gradient is not None
     assert torch.equal(gradient, expected)
     with pytest.raises(RuntimeError, match="second time"):  # the graph is gone
@@ -66,7 +70,7 @@ def test_other_precisions_need_no_scale(dtype: torch.dtype) -> None:
 
 def test_nothing_to_differentiate() -> None:
     leaf, other = (draw(i, 1, 2, 2, 2).requires_grad_() for i in (1, 2))
-    assert Backward(torch.float16)(other.sum(dim=(1, 2, 3)), leaf, keep_graph=False) is None
+    assert gradient_by(Backward(torch.float16), other.sum(dim=(1, 2, 3)), leaf) is None
 
 
 def test_broken_samples_are_found() -> None:
@@ -90,14 +94,14 @@ def test_a_broken_gradient_is_an_error_or_a_counted_skip(site: str, normalise: s
     def walk(policy: str) -> tuple[Tensor, Any]:
         run = make_run(LinearDenoiser(offset=0.0), z, count=2)
         schedule = Schedule(gamma=0.01, until=0.5, site=site, normalise=normalise, non_finite=policy)
-        return sample(run, Guidance([Term(Look("z"), Measure(steep), schedule, name="steep")]))
+        return sampled(run, Guidance([Term(Look("z"), Measure(steep), schedule, name="steep")]))
 
     with pytest.raises(NonFiniteError, match=r"term 'steep' at step 0 .*non_finite: skip"):
         walk("error")
     guided, pull = walk("skip")
     assert pull.skipped == 1
     assert [entry.updated for entry in pull.log] == [(True, False, True)]
-    plain, _ = sample(make_run(LinearDenoiser(offset=0.0), z, count=2), Guidance())
+    plain, _ = sampled(make_run(LinearDenoiser(offset=0.0), z, count=2), Guidance())
     assert near(guided[1], plain[1])
     for i in (0, 2):
         assert not torch.allclose(guided[i], plain[i])
@@ -108,4 +112,4 @@ def test_one_term_that_must_not_be_skipped_makes_it_an_error() -> None:
     lenient = Term(Look("z"), Measure(steep), Schedule(non_finite="skip"), name="lenient")
     strict = Term(Look("z"), Measure(square), Schedule(), name="strict")
     with pytest.raises(NonFiniteError, match="term 'lenient', 'strict'"):
-        Guidance([lenient, strict]).start(run).before(run.z_T, run.steps[0])
+        start([lenient, strict], run).before(run.z_T, run.steps[0])

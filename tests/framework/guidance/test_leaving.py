@@ -12,14 +12,14 @@ from torch import Tensor
 
 from lsregen.distances.box_energy import BoxEnergy
 from lsregen.extractors.cross_attention import CrossAttention
-from lsregen.framework.guidance.run import Guidance, GuidanceRun, Term, _taken
+from lsregen.framework.guidance.observing import scatter_live
+from lsregen.framework.guidance.run import Guidance, GuidanceRun, Term
 from lsregen.framework.guidance.schedule import Schedule
 from lsregen.framework.layout.regions import Layout
-from lsregen.framework.sampling.loop import sample
 from lsregen.framework.sampling.taps import Taps
 from lsregen.framework.types import Prediction, Step, View
 from tests.near import near
-from tests.toys import LinearDenoiser, Look, Measure, ToyModel, UNetDenoiser, draw, make_run, mean_square
+from tests.toys import LinearDenoiser, Look, Measure, ToyModel, UNetDenoiser, draw, make_run, mean_square, sampled, start
 
 PROMPTS = ("a cat and a dog", "a dog", "one red car", "a small cat")
 LAYOUTS = tuple(
@@ -48,7 +48,7 @@ def guided(samples: list[int], schedule: Schedule) -> tuple[Tensor, GuidanceRun,
     denoiser: Any = Counting([PROMPTS[i] for i in samples])
     denoiser.sizes = []
     run = make_run(denoiser, Z[samples], layouts=[LAYOUTS[i] for i in samples])
-    z, pull = sample(run, Guidance([Term(CrossAttention(layers=("all",)), BoxEnergy(), schedule)]))
+    z, pull = sampled(run, Guidance([Term(CrossAttention(layers=("all",)), BoxEnergy(), schedule)]))
     return z, pull, denoiser.sizes
 
 
@@ -92,7 +92,7 @@ def test_a_term_that_needs_the_prediction_may_go_on_with_some() -> None:
     denoiser.sizes = []
     run = make_run(denoiser, Z, layouts=LAYOUTS)
     schedule = Schedule(gamma=5, until=0.2, repeats=2, stop_below=1e-3)
-    sample(run, Guidance([Term(Noise(layers=("all",)), BoxEnergy(), schedule)]))
+    sampled(run, Guidance([Term(Noise(layers=("all",)), BoxEnergy(), schedule)]))
     assert denoiser.sizes == [4, 2]
 
 
@@ -106,18 +106,18 @@ def test_the_slope_of_a_sample_that_is_done_is_nobodys_affair(policy: str) -> No
     guidance = Guidance([Term(Look(), Measure(norm), Schedule(gamma=1, repeats=3, stop_below=1, non_finite=policy))])
     z = torch.tensor([1.0, 10.0, 10.0]).reshape(3, 1, 1, 1)
     run = make_run(LinearDenoiser(), z)
-    pull = guidance.start(run)
+    pull = start(guidance, run)
     together = pull.before(z, run.steps[0])
     assert together.flatten().tolist() == [0, 7, 7]
     assert pull.skipped == 0
     assert [entry.updated for entry in pull.log] == [(True, True, True), (False, True, True), (False, True, True)]
     alone = make_run(LinearDenoiser(), z[:1])
-    assert near(guidance.start(alone).before(z[:1], alone.steps[0]), together[:1])
+    assert near(start(guidance, alone).before(z[:1], alone.steps[0]), together[:1])
 
 
 def test_what_is_made_up_for_a_sample_that_left_reaches_nobody() -> None:
     value = torch.tensor([[2.0], [3.0]], requires_grad=True)
-    copies = _taken(value, torch.tensor([True, False, True, False]))
+    copies = scatter_live(value, torch.tensor([True, False, True, False]))
     assert copies.flatten().tolist() == [2, 2, 3, 3]
     copies.backward(torch.tensor([[1.0], [math.nan], [1.0], [math.nan]]))
     assert value.grad is not None
@@ -132,7 +132,7 @@ def test_only_those_that_go_on_are_decoded(monkeypatch: pytest.MonkeyPatch) -> N
     z[1:] = -9  # dark already
     guidance = Guidance([Term(Look("image"), Measure(mean_square), Schedule(gamma=1, repeats=3, stop_below=0.01))])
     run = make_run(LinearDenoiser(prompts=("toy",) * 4), z)
-    moved = guidance.start(run).before(z, run.steps[0])
+    moved = start(guidance, run).before(z, run.steps[0])
     assert decoded == [4, 1, 1]
     alone = make_run(LinearDenoiser(), z[:1])
-    torch.testing.assert_close(guidance.start(alone).before(z[:1], alone.steps[0]), moved[:1])
+    torch.testing.assert_close(start(guidance, alone).before(z[:1], alone.steps[0]), moved[:1])

@@ -9,8 +9,7 @@ from torch import Tensor
 from lsregen.distances.l2 import L2
 from lsregen.framework.guidance.run import Guidance, Term
 from lsregen.framework.guidance.schedule import Schedule
-from lsregen.framework.sampling.loop import sample
-from tests.toys import LinearDenoiser, Look, Measure, draw, gradient_of, make_run, mean_square, relative, square, start
+from tests.toys import LinearDenoiser, Look, Measure, draw, gradient_of, make_run, mean_square, relative, sampled, square, start
 
 # ---- site `before` ----
 
@@ -62,7 +61,7 @@ def test_all_terms_of_one_step_share_one_pass_and_are_added_up() -> None:
         Term(Look("z"), Measure(square), Schedule(gamma=0.1), name="z"),
         Term(Look("image"), Measure(mean_square), Schedule(gamma=5.0, from_=0.5), name="later"),
     ]
-    pull = Guidance(terms).start(run)
+    pull = start(terms, run)
     moved = pull.before(z, step)
 
     def probs(x: Tensor) -> Tensor:
@@ -86,7 +85,7 @@ def test_maps_alone_end_the_pass_early() -> None:
 
 def test_only_the_steps_of_the_window_are_observed() -> None:
     run = make_run(LinearDenoiser(), draw(1, 1, 3, 4, 4), count=10)
-    sample(run, Guidance([Term(Look("z0"), Measure(square), Schedule(gamma=0.01, from_=0.3, until=0.6))]))
+    sampled(run, Guidance([Term(Look("z0"), Measure(square), Schedule(gamma=0.01, from_=0.3, until=0.6))]))
     assert [index for index, _ in run.denoiser.observed] == [3, 4, 5]
 
 
@@ -117,7 +116,7 @@ def test_terms_with_and_without_normalisation_pull_together() -> None:
         Term(Look("probs"), Measure(square), Schedule(gamma=-3.0, normalise="rms"), name="rms"),
         Term(Look("z"), other, Schedule(gamma=0.5), name="second"),
     ]
-    moved = Guidance(terms).start(run).before(z, run.steps[0])
+    moved = start(terms, run).before(z, run.steps[0])
     g = gradient_of(lambda x: square(torch.softmax(x, dim=1)), z)
     linf = g / g.abs().amax(dim=(1, 2, 3), keepdim=True)
     rms = g / g.square().mean(dim=(1, 2, 3), keepdim=True).sqrt()

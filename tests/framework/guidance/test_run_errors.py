@@ -32,7 +32,7 @@ def test_an_energy_that_does_not_depend_on_the_latent_is_refused_even_beside_one
     stuck = Term(Look("z"), Constant(square), name="stuck")
     for terms in ([stuck], [Term(Look("z"), Measure(square), name="fine"), stuck]):
         with pytest.raises(ConfigError, match=r"term 'stuck': its energy does not depend on the latent"):
-            Guidance(terms).start(run).before(run.z_T, run.steps[0])
+            start(terms, run).before(run.z_T, run.steps[0])
 
 
 @pytest.mark.parametrize(

@@ -112,7 +112,7 @@ def test_the_sites_of_one_step_share_one_pass() -> None:
     step = run.steps[1]
     sites = ("after", "noise", "z0")
     guidance = Guidance([Term(Look("probs"), Measure(square), Schedule(gamma=0.5, site=site), name=site) for site in sites])
-    pull = guidance.start(run)
+    pull = start(guidance, run)
     prediction = pull.predict(z, step)
     gradient = 0.5 * gradient_of(lambda x: square(torch.softmax(x, dim=1)), z)
     eps = 0.4 * z + 0.1 + (1 - step.alpha_bar) ** 0.5 * gradient

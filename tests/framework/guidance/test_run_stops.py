@@ -15,7 +15,6 @@ from lsregen.extractors.cross_attention import CrossAttention
 from lsregen.framework.guidance.run import Guidance, Term
 from lsregen.framework.guidance.schedule import Schedule
 from lsregen.framework.layout.regions import Box, Layout, Region
-from lsregen.framework.sampling.loop import sample
 from tests.toys import (
     LinearDenoiser,
     Look,
@@ -26,6 +25,7 @@ from tests.toys import (
     make_run,
     mean_square,
     relative,
+    sampled,
     square,
     start,
 )
@@ -86,7 +86,7 @@ def test_stop_forever_ends_the_pull_of_a_sample_for_the_run_as_layout_guidance_d
 def test_no_pass_is_made_once_every_sample_has_stopped_for_good(site: str) -> None:
     run = make_run(LinearDenoiser(), draw(1, 2, 3, 4, 4))
     term = Term(Look("probs"), Measure(square), Schedule(site=site, stop_below=1e9, stop_forever=True))
-    sample(run, Guidance([term]))
+    sampled(run, Guidance([term]))
     assert [index for index, _ in run.denoiser.observed] == [0]
 
 
@@ -95,7 +95,7 @@ def test_stopping_for_good_works_at_the_sites_that_share_their_pass(site: str) -
     z = scaled(0.1, 10.0).expand(2, 3, 2, 2).clone()
     run = make_run(LinearDenoiser(), z)
     term = Term(Look("z"), Measure(mean_square), Schedule(gamma=0.1, site=site, stop_below=0.25, stop_forever=True))
-    _, pull = sample(run, Guidance([term]), lambda report: report.step.index < 1)
+    _, pull = sampled(run, Guidance([term]), lambda report: report.step.index < 1)
     assert [entry.updated for entry in pull.log] == [(True, True), (False, True)]
 
 
@@ -182,7 +182,7 @@ def test_a_batch_of_samples_in_different_states_equals_single_runs(final_update:
 def test_refinement_happens_at_its_steps_only() -> None:
     run = make_run(LinearDenoiser(), draw(1, 1, 3, 4, 4), count=10)
     schedule = Schedule(gamma=1e-6, refine={0.0: (-1.0, 2), 0.4: (-1.0, 4)}, until=0.8)
-    _, pull = sample(run, Guidance([Term(Look("z"), Measure(square), schedule)]))
+    _, pull = sampled(run, Guidance([Term(Look("z"), Measure(square), schedule)]))
     assert [sum(entry.step == index for entry in pull.log) for index in range(10)] == [3, 1, 1, 1, 5, 1, 1, 1, 0, 0]
 
 
@@ -221,7 +221,7 @@ def test_a_batch_of_three_different_samples_equals_three_single_runs(count: int,
     def walk(samples: slice, guidance: Guidance) -> tuple[Tensor, Any]:
         denoiser = UNetDenoiser(PROMPTS[samples])
         run = make_run(denoiser, z[samples], count=count, layouts=LAYOUTS[samples])
-        return sample(run, guidance, lambda report: report.step.index + 1 < steps)
+        return sampled(run, guidance, lambda report: report.step.index + 1 < steps)
 
     _, probe = walk(slice(0, 3), both_pulls(0.0, 1.0))
     watched = {name: sorted(next(e.energy for e in probe.log if e.term == name)) for name in ("semantic", "layout")}

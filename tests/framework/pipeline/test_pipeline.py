@@ -32,7 +32,7 @@ from lsregen.framework import (
 from lsregen.framework.config.presets import load_preset
 from lsregen.framework.config.resolve import validate
 from lsregen.framework.events import LogEntry
-from lsregen.framework.pipeline.pipeline import to_pil
+from lsregen.framework.sampling.image_to_image import to_pil
 from lsregen.samplers.ddim import DDIM
 from tests.near import TRAJECTORY, near, relative, same_pictures
 

@@ -20,7 +20,7 @@ PICTURE = Image.fromarray(np.full((64, 64, 3), 90, np.uint8))
 def test_a_layout_that_nothing_uses_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
     empty = tmp_path / "empty.yaml"
     empty.write_text("steps: 3\n")
-    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.pipeline"):
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.engine"):
         pipeline(PROMPT, layout=LAYOUT, guidance={}, steps=1)
         assert not caplog.messages
         pipeline(PROMPT, layout=LAYOUT, steps=1)
@@ -41,7 +41,7 @@ def test_boxes_left_to_a_model_that_does_not_see_them_are_refused(pipeline: Pipe
 
 def test_a_render_without_boxes_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
     sets = ("guidance.small.extractor.source={model: shapeworld-base, steps: 1, size: [32, 32]}",)
-    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.pipeline"):
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.engine"):
         pipeline(PROMPT, guidance="lsregen", steps=1, sets=sets)
     assert caplog.messages == ["source: no image has a box, so the picture that is rendered first has no layout to bring"]
 
@@ -49,7 +49,7 @@ def test_a_render_without_boxes_is_said_so(pipeline: Pipeline, caplog: pytest.Lo
 def test_a_render_as_large_as_the_image_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
     source = "guidance.small.extractor.source={{model: shapeworld-base, steps: 1, guidance: none{}}}"
     options: dict[str, Any] = {"layout": LAYOUT, "guidance": "lsregen", "steps": 1}
-    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.pipeline"):
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.engine"):
         pipeline(PROMPT, **options, sets=(source.format(", size: [64, 64]"),))
         pipeline(PROMPT, **options, sets=(source.format(""),), size=(96, 96))
         assert not caplog.messages
@@ -62,7 +62,7 @@ def test_a_render_as_large_as_the_image_is_said_so(pipeline: Pipeline, caplog: p
 
 def test_a_render_whose_guidance_sees_no_boxes_is_said_so(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
     source = "guidance.small.extractor.source={{model: shapeworld-base, steps: 1, size: [32, 32], guidance: {}}}"
-    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.pipeline"):
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.engine"):
         for guidance in ("layout-guidance", "none"):
             pipeline(PROMPT, layout=LAYOUT, guidance="lsregen", steps=1, sets=(source.format(guidance),))
         assert not caplog.messages
@@ -75,7 +75,7 @@ def test_a_render_whose_guidance_sees_no_boxes_is_said_so(pipeline: Pipeline, ca
 def test_a_negative_prompt_without_classifier_free_guidance_is_said_so(
     pipeline: Pipeline, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.pipeline"):
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.engine"):
         pipeline(PROMPT, negative="a green star", steps=1)
         pipeline(PROMPT, steps=1, cfg=1)
         assert not caplog.messages
@@ -85,7 +85,7 @@ def test_a_negative_prompt_without_classifier_free_guidance_is_said_so(
 
 def test_what_the_model_has_no_token_for_is_said_once(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
     prompts = ["a 円形 circle and a ö star", "a pink circle", "a 円形 circle and a ö star"]
-    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.pipeline"):
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.engine"):
         pipeline(prompts, steps=1, negative="a 星")
     assert caplog.messages == [
         "prompt 'a 円形 circle and a ö star': the model shapeworld-base has no token for '円形' and 'ö'; use other words for it",
@@ -95,7 +95,7 @@ def test_what_the_model_has_no_token_for_is_said_once(pipeline: Pipeline, caplog
 
 def test_boxes_left_to_a_model_and_not_given_are_said_so(caplog: pytest.LogCaptureFixture) -> None:
     gligen = Pipeline.load("shapeworld-gligen", device="cpu")
-    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.pipeline"):
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.engine"):
         gligen(PROMPT, layout=LAYOUT, guidance="gligen", steps=1)
         gligen(PROMPT, guidance="none", steps=1)
         gligen(PROMPT, guidance={}, steps=1)
@@ -108,7 +108,7 @@ def test_boxes_left_to_a_model_and_not_given_are_said_so(caplog: pytest.LogCaptu
 
 def test_a_picture_entered_after_the_boxes_were_seen_is_said_so(caplog: pytest.LogCaptureFixture) -> None:
     gligen = Pipeline.load("shapeworld-gligen", device="cpu", grounding=0.3)
-    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.pipeline"):
+    with caplog.at_level("WARNING", logger="lsregen.framework.pipeline.engine"):
         gligen(PROMPT, layout=LAYOUT, steps=10, init_image=PICTURE, strength=0.8)
         gligen(PROMPT, steps=10, init_image=PICTURE, strength=0.2)
         assert not caplog.messages

@@ -22,18 +22,15 @@ def result(pipeline: Pipeline) -> Result:
     return pipeline(PROMPT, layout=LAYOUT, guidance="layout-guidance", steps=2)
 
 
-@pytest.mark.xfail(strict=True, reason="repr writes out the whole report")
 def test_a_result_is_short_to_look_at(result: Result) -> None:
     assert len(repr(result)) < 500
 
 
-@pytest.mark.xfail(strict=True, reason="a notebook shows the text of a result")
 def test_a_notebook_shows_the_image(result: Result) -> None:
     shown: Any = result
     assert shown._repr_png_().startswith(b"\x89PNG")
 
 
-@pytest.mark.xfail(strict=True, reason="a run that was ended early decodes its noisy latent")
 def test_a_run_that_is_ended_gives_the_clean_estimate(pipeline: Pipeline) -> None:
     seen: list[StepReport] = []
 
@@ -48,7 +45,6 @@ def test_a_run_that_is_ended_gives_the_clean_estimate(pipeline: Pipeline) -> Non
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.xfail(strict=True, reason="every term renders its source anew")
 def test_a_source_is_rendered_once_for_all_terms(pipeline: Pipeline) -> None:
     result = pipeline(PROMPT, layout=LAYOUT, guidance={"guidance": {"one": TERM, "two": TERM}}, steps=2)
     assert len(result.renders) == 1

@@ -17,6 +17,7 @@ from lsregen.framework import (
     Features,
     Guidance,
     Layout,
+    Model,
     Needs,
     Pipeline,
     Run,
@@ -26,7 +27,8 @@ from lsregen.framework import (
 )
 from lsregen.framework.config.other_models import described_folder
 from lsregen.framework.config.presets import load_preset
-from lsregen.framework.pipeline.pipeline import to_pil
+from lsregen.framework.plugins.registry import Plugins
+from lsregen.framework.sampling.image_to_image import to_pil
 from lsregen.framework.sampling.loop import sample
 from tests.near import same_pictures
 
@@ -149,11 +151,11 @@ def test_a_render_of_another_shape_is_refused_before_it_is_made(
         sampled.append(run)
         return sample(run, *rest)
 
-    monkeypatch.setattr("lsregen.framework.pipeline.pipeline.sample", watched)
+    monkeypatch.setattr("lsregen.framework.pipeline.engine.sample", watched)
     source = {"steps": 1, **({} if rendered is None else {"size": rendered})}
     with pytest.raises(ConfigError, match=f"^source: {said}"):
         probe(pipeline, lambda run: run.render(source), size=size)
-    assert [run.size for run in sampled] == [size]  # the image's, and no render
+    assert not sampled
 
 
 def test_a_source_that_would_not_see_the_boxes_is_refused(pipeline: Pipeline) -> None:
@@ -163,14 +165,14 @@ def test_a_source_that_would_not_see_the_boxes_is_refused(pipeline: Pipeline) ->
 
 def test_a_render_computes_in_the_dtype_of_its_run(monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = Pipeline.load("shapeworld-base", device="cpu", dtype="bf16")
-    dtypes, load = list[torch.dtype](), Pipeline.load
+    dtypes, load = list[torch.dtype](), Plugins.load_model
 
-    def watched(*args: Any, **options: Any) -> Pipeline:
-        loaded = load(*args, **options)
-        dtypes.append(loaded.model.dtype)
+    def watched(plugins: Plugins, *args: Any, **options: Any) -> Model:
+        loaded = load(plugins, *args, **options)
+        dtypes.append(loaded.dtype)
         return loaded
 
-    monkeypatch.setattr(Pipeline, "load", watched)
+    monkeypatch.setattr(Plugins, "load_model", watched)
     probe(pipeline, lambda run: run.render({"steps": 1}), on_step=lambda _: False)
     assert dtypes == [torch.bfloat16]
 
@@ -203,13 +205,14 @@ def test_a_source_of_a_render_that_cannot_be_run_is_refused(pipeline: Pipeline) 
 
 
 def test_a_source_without_a_model_has_that_of_its_preset(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
-    named, load = list[str](), Pipeline.load
+    named, load = list[str](), Plugins.load_model
 
-    def watched(model: str, **options: Any) -> Pipeline:
+    def watched(plugins: Plugins, model: str, **options: Any) -> Model:
         named.append(model)
-        return load(model, **options)
+        return load(plugins, model, **options)
 
-    monkeypatch.setattr(Pipeline, "load", watched)
+    monkeypatch.setattr(Plugins, "load_model", watched)
+    pipeline = Pipeline(pipeline.model, pipeline.plugins)  # one that has rendered nothing yet
     probe(pipeline, lambda run: run.render({"guidance": "gligen", "steps": 1}), layout=LAYOUT, on_step=lambda _: False)
     probe(pipeline, lambda run: run.render({"guidance": "none", "steps": 1}), layout=LAYOUT, on_step=lambda _: False)
     assert named == ["shapeworld-gligen", "shapeworld-base"]

@@ -14,9 +14,8 @@ from lsregen.framework import ConfigError, Features, PluginError, Run, Term, Vie
 from lsregen.framework.config.options import build
 from lsregen.framework.guidance.run import Guidance
 from lsregen.framework.plugins.calls import calling
-from lsregen.framework.sampling.loop import sample
 from lsregen.samplers.ddim import DDIM
-from tests.toys import LinearDenoiser, Look, Measure, draw, features, make_run, square
+from tests.toys import LinearDenoiser, Look, Measure, draw, features, make_run, sampled, square
 
 RAISED = [IndexError("index 7"), SystemExit(0), RecursionError("deep"), ZeroDivisionError(), type("Own", (Exception,), {})("x")]
 
@@ -80,7 +79,7 @@ class Broken(torch.autograd.Function):
 
 
 def run_with(term: Term) -> None:
-    sample(make_run(LinearDenoiser(), draw(0, 1, 4, 3, 3), count=2), Guidance([term]))
+    sampled(make_run(LinearDenoiser(), draw(0, 1, 4, 3, 3), count=2), Guidance([term]))
 
 
 def measured(what: BaseException) -> Callable[[Tensor], Tensor]:
@@ -111,7 +110,7 @@ def test_a_sampler_that_raises_is_named(where: str) -> None:
     z = draw(0, 1, 4, 3, 3)
     run = make_run(LinearDenoiser(), z, count=2, sampler=FailingWalk(where=where, what=IndexError("index 7")))
     with pytest.raises(PluginError, match=rf"{where} of sampler FailingWalk raised IndexError: index 7"):
-        sample(run, Guidance()) if where == "step" else run.invert(z)
+        sampled(run, Guidance()) if where == "step" else run.invert(z)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +166,7 @@ class Misshapen(Look):
 def test_features_of_another_kind_or_shape_are_refused(change: Any, said: str) -> None:
     run = make_run(LinearDenoiser(prompts=("a", "b")), draw(0, 2, 4, 3, 3), count=2)
     with pytest.raises(ConfigError, match=f"'mine'.*Misshapen.*{said}"):
-        sample(run, Guidance([Term(Misshapen(change=change), Measure(square), name="mine")]))
+        sampled(run, Guidance([Term(Misshapen(change=change), Measure(square), name="mine")]))
 
 
 class Detaching(LinearDenoiser):
@@ -179,7 +178,7 @@ class Detaching(LinearDenoiser):
 def test_a_model_that_detaches_is_blamed_and_not_the_term(at: str) -> None:
     run = make_run(Detaching(), draw(0, 1, 4, 3, 3), count=2)
     with pytest.raises(PluginError, match=r"model 'toy'.*check_model"):
-        sample(run, Guidance([Term(Look(at), Measure(square), name="mine")]))
+        sampled(run, Guidance([Term(Look(at), Measure(square), name="mine")]))
 
 
 @pytest.mark.parametrize("given", [None, 3, "steps"])
@@ -187,4 +186,4 @@ def test_a_sampler_that_gives_no_latent_is_refused(given: Any, monkeypatch: pyte
     run = make_run(LinearDenoiser(), draw(0, 1, 4, 3, 3), count=2)
     monkeypatch.setattr(DDIM, "step", lambda *_: given)
     with pytest.raises(ConfigError, match="DDIM: step returned"):
-        sample(run, Guidance())
+        sampled(run, Guidance())

@@ -11,10 +11,9 @@ from lsregen.extractors.cross_attention import CrossAttention
 from lsregen.framework.guidance.run import Guidance
 from lsregen.framework.layout.regions import Layout, Region
 from lsregen.framework.sampling.attention_trace import AttentionTrace
-from lsregen.framework.sampling.loop import sample
 from lsregen.framework.sampling.taps import TapPoint, Taps
 from tests.near import near
-from tests.toys import UNetDenoiser, draw, make_run
+from tests.toys import UNetDenoiser, draw, make_run, sampled
 
 PROMPTS = ("a red ball", "a blue hat on a cat")
 LAYOUTS = (Layout((Region("red ball"),)), Layout((Region("blue hat"), Region("cat"))))
@@ -32,7 +31,7 @@ def test_the_shots_are_spread_from_the_first_step_to_the_last(shots: int, count:
 def test_a_run_that_enters_late_is_watched_from_its_own_first_step_to_its_last() -> None:
     run = make_run(UNetDenoiser(PROMPTS), draw(0, 2, 4, 4, 4), count=8, layouts=LAYOUTS)
     trace = AttentionTrace(replace(run, steps=run.steps[5:]), MEAN, 2)
-    sample(trace.run, Guidance(), trace)
+    sampled(trace.run, Guidance(), trace)
     assert sorted(trace.maps) == [5, 7]
 
 
@@ -40,8 +39,8 @@ def test_maps_are_those_of_the_latent_denoised_and_the_run_is_not_changed() -> N
     z = draw(0, 2, 4, 8, 4)
     run = make_run(UNetDenoiser(PROMPTS), z, count=4, layouts=LAYOUTS)
     trace = AttentionTrace(run, MEAN, 2)
-    traced, _ = sample(run, Guidance(), trace)
-    plain, _ = sample(make_run(UNetDenoiser(PROMPTS), z, count=4, layouts=LAYOUTS), Guidance())
+    traced, _ = sampled(run, Guidance(), trace)
+    plain, _ = sampled(make_run(UNetDenoiser(PROMPTS), z, count=4, layouts=LAYOUTS), Guidance())
     assert near(traced, plain)
     assert sorted(trace.maps) == [0, 3]
     assert trace.maps[0].shape == (2, 2, 4, 2)  # samples, phrases, half the latent's grid
@@ -57,5 +56,5 @@ def test_maps_are_those_of_the_latent_denoised_and_the_run_is_not_changed() -> N
 def test_the_finest_grid_is_shown() -> None:
     run = make_run(UNetDenoiser(PROMPTS), draw(0, 2, 4, 4, 4), count=1, layouts=LAYOUTS)
     trace = AttentionTrace(run, CrossAttention(layers=("all",), heads="mean", combine="mean", pieces="mean"), 1)
-    sample(run, Guidance(), trace)
+    sampled(run, Guidance(), trace)
     assert trace.maps[0].shape == (2, 2, 4, 4)

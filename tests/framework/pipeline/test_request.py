@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from lsregen.framework import ConfigError, Layout, Pipeline
-from lsregen.framework.pipeline.requests import make_batch
+from lsregen.framework.pipeline.request import make_batch
 from lsregen.framework.sampling.image_to_image import pictures_of
 
 LAYOUT = Layout.from_boxes({"red circle": (0.05, 0.1, 0.45, 0.5), "blue square": (0.55, 0.5, 0.95, 0.9)})

@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Annotated, TypeAlias, cast
+from dataclasses import dataclass, field
+from typing import Annotated, Any, TypeAlias, TypedDict, cast
+
+from PIL import Image
 
 from ..config.constraints import Range
 from ..config.options import convert
-from ..config.values import as_list
-from ..errors import ConfigError, LayoutError, shown
+from ..config.resolve import ResolvedConfig
+from ..config.values import MOST_STEPS, as_list
+from ..errors import ConfigError, LayoutError, shown, told_of
 from ..layout.regions import Layout
-from ..layout_files.item import SEEDS
+from ..layout_files.item import SEEDS, STRENGTH
+from ..protocols import Model
+from ..sampling.image_to_image import checked_strength, pictures_of
+from .preflight import check_seen
+from .resolving import GuidanceLike, SamplerLike
+from .sizes import check_proportions, checked_size
 
 MOST_IMAGES = 100_000
 Seed: TypeAlias = Annotated[int, Range(0, SEEDS - 1)]
@@ -25,6 +33,76 @@ class Batch:
     negatives: tuple[str, ...]
     layouts: tuple[Layout, ...]
     seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Request(Batch):
+    """A batch and its resolved configuration: all that a run needs besides a model.
+
+    Made once, by `Pipeline.request`; `dataclasses.replace` makes a changed copy, such as one with other seeds.
+
+    `size`: width and height in pixels. `initial`: the images that the run starts from instead of from noise, one for each sample,
+    or none; `strength`: the share of the steps that is made then. `trace`: at how many steps attention is recorded. `asked`: the
+    guidance as it was given, which decides what there is to warn of.
+    """
+
+    size: tuple[int, int]
+    config: ResolvedConfig
+    initial: tuple[Image.Image, ...] = ()
+    strength: float = STRENGTH
+    trace: int = 0
+    asked: Any = field(default=None, repr=False, compare=False)
+
+
+class Settings(TypedDict, total=False):
+    """What `Pipeline.request` takes besides a prompt."""
+
+    layout: Layout | Iterable[Layout | None] | None
+    negative: str | Iterable[str]
+    guidance: GuidanceLike
+    steps: int | None
+    cfg: float | None
+    sampler: SamplerLike
+    seed: int | Iterable[int] | None
+    count: int
+    size: tuple[int, int] | None
+    init_image: Image.Image | Iterable[Image.Image] | None
+    strength: float | None
+    sets: Iterable[str]
+    trace: int
+
+
+def make_request(
+    model: Model,
+    config: ResolvedConfig,
+    batch: Batch,
+    *,
+    size: tuple[int, int] | None,
+    init_image: Image.Image | Iterable[Image.Image] | None,
+    strength: float | None,
+    trace: int,
+    asked: GuidanceLike,
+) -> Request:
+    """A request that a model can fulfil. Arguments are as `Pipeline.request` takes them; `asked`: its guidance.
+
+    Raises:
+        ConfigError, LayoutError, PhraseError: something cannot be used.
+    """
+    trace = convert(trace, Annotated[int, Range(0, MOST_STEPS)], "trace")
+    size = None if size is None else checked_size(size)
+    pictures = None if init_image is None else pictures_of(init_image, len(batch.prompts))
+    share = checked_strength(strength, pictures, config.steps)
+    if not config.terms and any(layout.boxed for layout in batch.layouts):
+        check_seen(model, str(asked))
+    if size is None and pictures:
+        size = pictures[0].size
+        with told_of("init_image"):
+            model.latent_shape(size)
+    size = size or model.default_size
+    model.latent_shape(size)
+    for layout in batch.layouts:
+        check_proportions(layout, size)
+    return Request(**vars(batch), size=size, config=config, initial=pictures or (), strength=share, trace=trace, asked=asked)
 
 
 def make_batch(
