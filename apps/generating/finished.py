@@ -38,7 +38,7 @@ class Finished:
 
     def __init__(self, job: Job, pipeline: Pipeline, batch: Any = None, earlier: Mapping[str, Any] | None = None) -> None:
         """`batch`: that of the image to be made again. `earlier`: what the report of the folder says, if it is whole."""
-        resolved, _ = pipeline.resolve(job.guidance, **job.options)
+        resolved, _ = pipeline.resolve(job.config)
         self.job, self.pipeline, self.batch, self.earlier = job, pipeline, batch, earlier
         self.described = described(pipeline.model, pipeline.plugins, resolved)
 

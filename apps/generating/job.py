@@ -13,6 +13,7 @@ from ..output import is_own
 from .request import Shot
 
 if TYPE_CHECKING:
+    from ...framework.config.resolve import ResolvedConfig
     from .initial import Initial
 
 
@@ -44,24 +45,24 @@ class Files:
 class Job:
     """What to make, and where to put it; every value checked as far as that goes without a model.
 
-    `guidance`: the preset or file as a mapping, and `guidance_name` how the user calls it. `options`: what overrides it, as
-    arguments of a `Pipeline`. `model`: None for the default one. `batch`: how many images are made at once. `renders`: whether
-    another model makes a picture first. `pulled`: whether any term pulls.
+    `config`: resolved, once for all images; its `model` is that of the guidance. `guidance_name`: how the user calls that.
+    `model`: None for the default one. `batch`: how many images are made at once.
     """
 
     shots: tuple[Shot, ...]
-    guidance: Mapping[str, Any]
+    config: ResolvedConfig
     guidance_name: str
-    options: Mapping[str, Any]
     model: str | None
-    steps: int
     batch: int
     folder: Path
     trace: int
     with_metadata: bool
     initial: Initial | None = None
-    renders: bool = False
-    pulled: bool = False
+
+    @property
+    def renders(self) -> bool:
+        """Whether another model makes an image first."""
+        return any(getattr(term.extractor, "source", None) is not None for term in self.config.terms)
 
     @property
     def kept(self) -> tuple[Shot, ...]:

@@ -61,14 +61,10 @@ def plan(given: Options) -> tuple[Job, Plugins, Request]:
         say(f"Dropped: {each}")
     job = Job(
         shots=shots,
-        guidance=guidance,
+        config=replace(resolved, model=guidance.get("model")),
         guidance_name=guidance_name,
-        options={"steps": given.steps, "cfg": given.cfg, "sampler": given.sampler, "sets": given.sets},
         initial=initial,
         model=resolved.model,
-        steps=resolved.steps,
-        renders=any(getattr(term.extractor, "source", None) is not None for term in resolved.terms),
-        pulled=bool(resolved.terms),
         batch=given.batch if request.metadata is None else len(shots),
         folder=given.out,
         trace=given.trace,
@@ -113,7 +109,7 @@ def model_of(request: Request) -> str | None:
 
 
 def check_config(given: Options, guidance: Mapping[str, Any], model: str | None) -> tuple[ResolvedConfig, Plugins]:
-    """The configuration as the pipeline will resolve it, and the plugins that it may name."""
+    """The whole configuration, resolved, and the plugins that it may name."""
     from ...framework.config.merging import apply_sets, merge
     from ...framework.config.resolve import validate
     from ...framework.plugins.registry import OWN, discover
@@ -181,7 +177,7 @@ def load(given: Options, job: Job, plugins: Plugins, request: Request) -> Pipeli
             pipeline.model.latent_shape(size)
     for shot in job.kept:
         check_proportions(shot.layout, shot.size or pipeline.model.default_size)
-    check_boxes(given.guidance, job.pulled, [item.layout for item in request.items], pipeline.model)
+    check_boxes(given.guidance, bool(job.config.terms), [item.layout for item in request.items], pipeline.model)
     for i, item in enumerate(request.items):
         table = pipeline.model.tokens(item.prompt)
         check_phrases(table, item.layout, request.where(i))

@@ -12,7 +12,7 @@ import click
 from ...framework.errors import counted
 
 if TYPE_CHECKING:
-    from ...framework.events import StepReport
+    from ...framework.pipeline.events import Event
     from .job import Failure, Made
     from .work import Work
 
@@ -30,7 +30,7 @@ class Progress:
         self.echo, self.shown = echo, 0
         self.unit, self.count = ("image" if job.batch == 1 else "batch"), len(work.pending)
         self.first = 0 if job.initial is None else job.initial.entry
-        self.walk = job.steps - self.first
+        self.walk = job.config.steps - self.first
         stderr: TextIO | None = sys.stderr
         watched = stderr is not None and stderr.isatty()
         self.bar = tqdm(total=self.walk * self.count, unit="step", leave=False, file=stderr, disable=not watched)
@@ -41,10 +41,17 @@ class Progress:
     def __exit__(self, *_: object) -> None:
         self.bar.close()
 
-    def step(self, report: StepReport) -> None:
-        if report.step.index == self.first and self.count > 1:
-            self.bar.set_description(f"{self.unit} {min(self.bar.n // self.walk + 1, self.count)}/{self.count}")
-        self.bar.update()
+    def event(self, event: Event) -> None:
+        from ...framework.events import Rendering, Stepped
+        from ...framework.pipeline.events import Prepared
+
+        numbered = f"{self.unit} {min(self.bar.n // self.walk + 1, self.count)}/{self.count}" if self.count > 1 else ""
+        if isinstance(event, Prepared):
+            self.bar.set_description(numbered)
+        elif isinstance(event, Rendering):
+            self.bar.set_description(f"{numbered} {event.source} renders".strip())
+        elif isinstance(event, Stepped):
+            self.bar.update()
 
     def image(self, made: Made) -> None:
         self.shown += 1

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
 from statistics import fmean
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ...framework.errors import CheckpointError, ConfigError, LsregenError, PluginError
 from ...framework.files import is_file, is_folder
+from ...framework.pipeline.events import Event, Finished
 from ..checks import memory_errors
 from ..interrupts import unbroken
 from ..output import FORMAT, OutputError, write_file
@@ -24,7 +25,6 @@ from .run_report import Entries, ReportFile, paths_of
 if TYPE_CHECKING:
     from PIL import Image
 
-    from ...framework.events import StepReport
     from ...framework.pipeline.pipeline import Pipeline
     from ...framework.pipeline.report import Report, Result
     from .request import Shot
@@ -34,9 +34,9 @@ FATAL = (ConfigError, CheckpointError, OutputError, OSError)
 
 
 class Listener(Protocol):
-    """Is told of every step, of each image once it is kept, and of each that could not be made."""
+    """Is told of everything that happens in a run, of each image once it is kept, and of each that could not be made."""
 
-    def step(self, report: StepReport) -> None: ...
+    def event(self, event: Event) -> None: ...
 
     def image(self, made: Made) -> None: ...
 
@@ -155,18 +155,18 @@ class Work:
         doing, cure = several if len(shots) > 1 else ("for an image", "lower --size, or use --dtype fp16")
         try:
             with memory_errors(doing, cure):
-                return pipeline(
+                request = pipeline.request(
                     [shot.prompt for shot in shots],
                     layout=[shot.layout for shot in shots],
                     negative=[shot.negative for shot in shots],
-                    guidance=job.guidance,
+                    guidance=job.config,
                     seed=[shot.seed for shot in shots],
                     size=next(iter(shots)).size,
-                    on_step=listener.step,
                     trace=job.trace,
                     **({} if job.initial is None else job.initial.arguments),
-                    **job.options,
                 )
+                with closing(pipeline.stream(request)) as events:
+                    return _heard(events, listener)
         except SystemExit as error:  # lsregen never does
             raise PluginError(f"a plugin called sys.exit({error.code!r}), and no image was made; uninstall it") from error
 
@@ -196,7 +196,7 @@ class Work:
         data = encode_png(image, metadata if self.job.with_metadata else None)
         digest = sha256(data).hexdigest()
         pictures = {
-            files.attention: files.attention and _attention(result, index, metadata, self.job.steps),
+            files.attention: files.attention and _attention(result, index, metadata, self.job.config.steps),
             files.source: result.renders[0][index] if result.renders else None,
             files.layout: files.layout and draw_layout(image, metadata.layout),
         }
@@ -271,6 +271,15 @@ class Work:
             "skipped_updates": self.skipped_updates,
             "seconds": {phase: round(seconds, 4) for phase, seconds in self.seconds.items()},
         }
+
+
+def _heard(events: Iterable[Event], listener: Listener) -> Result:
+    """Listen to a run to its end."""
+    for event in events:
+        listener.event(event)
+        if isinstance(event, Finished):
+            return event.result
+    raise PluginError("the run ended before its first image was there")  # nobody has cancelled it
 
 
 def _whole(report: Mapping[str, Any], key: str) -> int:

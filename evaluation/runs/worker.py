@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from ...framework.config.merging import Config
+    from ...framework.config.resolve import ResolvedConfig
     from ...framework.pipeline.pipeline import Pipeline
 
 
@@ -59,6 +60,7 @@ class Maker:
         self.workshop = workshop
         self._loaded: tuple[tuple[str, str], Pipeline] | None = None
         self._settings: dict[str, Config] = {}
+        self._configs: dict[str, ResolvedConfig] = {}
         self._known: dict[str, dict[str, Any]] = {}  # what the methods' other models are, by place
 
     @classmethod
@@ -99,14 +101,15 @@ class Maker:
         peak, start = watch(device), time.perf_counter()
         fault, images, used = None, list["Image"](), versions()
         try:
-            result = pipeline(
+            request = pipeline.request(
                 [job.prompt for job in jobs],
                 layout=[job.layout for job in jobs],
                 negative=[job.negative for job in jobs],
-                guidance=self._settings[jobs[0].method],
+                guidance=self._resolved(jobs[0].method, pipeline),
                 seed=[job.seed for job in jobs],
                 size=jobs[0].size,
             )
+            result = pipeline(request)
             images += result.images
             used = dict(result.report.versions)
         except KeyboardInterrupt:
@@ -131,6 +134,13 @@ class Maker:
             check_version(self.lsregen)
             with told_of(f"method {name!r}"):
                 self._settings[name] = settings_at(self.methods[name], self.workshop.models, self._known)
+
+    def _resolved(self, name: str, pipeline: Pipeline) -> ResolvedConfig:
+        """The configuration of a method, resolved once."""
+        if name not in self._configs:
+            resolved, _ = pipeline.resolve(settings := self._settings[name])
+            self._configs[name] = replace(resolved, model=settings.get("model"))
+        return self._configs[name]
 
     def _pipeline(self, method: Method) -> Pipeline:
         key = method.model, method.dtype

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from ..config.presets import presets
-from ..config.resolve import load_guidance
+from ..config.resolve import ResolvedConfig, load_guidance
 from ..errors import ConfigError
 from ..guidance.run import Term
 from ..protocols import Model, Run
@@ -69,6 +69,8 @@ def unused_settings(run: Run, guidance: object, pulled: bool, negatives: Sequenc
 
 def _left_to_a_model(guidance: object) -> bool:
     """Whether guidance without terms names a model, as the preset `gligen` does: to that it leaves the boxes."""
+    if isinstance(guidance, ResolvedConfig):
+        return guidance.model is not None
     return isinstance(guidance, Mapping | str | Path) and bool(load_guidance(cast("Any", guidance)).get("model"))
 
 

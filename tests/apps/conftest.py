@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Sequence
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,13 +15,13 @@ from PIL import Image
 from lsregen.apps.cli import cli
 from lsregen.evaluation.shapeworld import render, sample_scene
 from lsregen.framework.config import described_models
-from lsregen.framework.config.merging import apply_sets, merge
-from lsregen.framework.config.resolve import load_guidance, validate
+from lsregen.framework.config.merging import DEFAULTS
+from lsregen.framework.config.resolve import ResolvedConfig
 from lsregen.framework.errors import ConfigError
-from lsregen.framework.events import LogEntry, StepReport
-from lsregen.framework.layout.regions import Layout
+from lsregen.framework.events import LogEntry, Stepped, StepReport
 from lsregen.framework.layout.tokens import Piece, TokenTable
 from lsregen.framework.pipeline import report as reports
+from lsregen.framework.pipeline.events import Event, Finished, Prepared
 from lsregen.framework.pipeline.pipeline import Pipeline
 from lsregen.framework.plugins.registry import Plugins, discover
 from lsregen.framework.sampling.image_to_image import beginning
@@ -65,26 +65,29 @@ class StandIn:
         self.loaded.append({"model": model, **options})
         return self
 
-    def resolve(self, guidance: Any, *, steps: Any, cfg: Any, sampler: Any, sets: Sequence[str]) -> tuple[Any, Any]:
-        flags = {"cfg": cfg, "sampler": sampler}
-        config = merge(load_guidance(guidance), {key: value for key, value in flags.items() if value is not None})
-        resolved = validate(apply_sets(config, sets), self.plugins)
-        config = {**resolved.as_dict(), "steps": steps or 4, "cfg": cfg or 4.0}
-        return SimpleNamespace(as_dict=lambda: config, terms=resolved.terms, sampler=resolved.sampler), None
+    def resolve(self, guidance: ResolvedConfig) -> tuple[ResolvedConfig, None]:
+        """Four steps where nothing else is asked, and a cfg of 4."""
+        steps, cfg = 4 if guidance.steps == DEFAULTS["steps"] else guidance.steps, guidance.cfg or 4.0
+        return replace(guidance, steps=steps, cfg=cfg, model=None), None
 
-    def __call__(self, prompt: Sequence[str], *, layout: Sequence[Layout], seed: Sequence[int], **options: Any) -> reports.Result:
-        self.calls.append({"prompt": prompt, "layout": layout, "seed": seed, **options})
+    def request(self, prompt: Sequence[str], **options: Any) -> dict[str, Any]:
+        self.calls.append({"prompt": prompt, **options})
+        return self.calls[-1]
+
+    def stream(self, request: dict[str, Any]) -> Generator[Event, bool | None, None]:
         self.before_batch(len(self.calls) - 1)
-        size, n, k = options["size"] or self.model.default_size, len(prompt), max(len(each.phrases) for each in layout)
-        steps = options["steps"] or 4
-        zero = torch.zeros(n, 4, 2, 3)
-        for i in range(steps):
-            options["on_step"](StepReport(Step(i, steps, i, 0.5, 0.6), zero, zero, Prediction(zero, zero), {}))
-        rendered = "gligen_inversion" in str(options["guidance"])
-        resolved, _ = self.resolve(**{key: options[key] for key in ("guidance", "steps", "cfg", "sampler", "sets")})
+        prompt, layout, seed = request["prompt"], request["layout"], request["seed"]
+        size, n, k = request["size"] or self.model.default_size, len(prompt), max(len(each.phrases) for each in layout)
+        resolved, _ = self.resolve(request["guidance"])
+        steps, zero = resolved.steps, torch.zeros(n, 4, 2, 3)
+        made = tuple(Step(i, steps, i, 0.5, 0.6) for i in range(steps))
+        yield Prepared(made, size, ())
+        for step in made:
+            yield Stepped(StepReport(step, zero, zero, Prediction(zero, zero), {}))
+        rendered = any(term.extractor_name == "gligen_inversion" for term in resolved.terms)
         report = reports.Report(
             prompts=tuple(prompt),
-            negatives=tuple(options["negative"]),
+            negatives=tuple(request["negative"]),
             layouts=tuple(layout),
             seeds=tuple(seed),
             size=size,
@@ -94,12 +97,12 @@ class StandIn:
             guided_passes=steps,
             skipped_updates=0,
             steps_made=steps,
-            initial=beginning([options["init_image"]] * n, options["strength"]) if "init_image" in options else {},
+            initial=beginning([request["init_image"]] * n, request["strength"]) if "init_image" in request else {},
             models={"small": self.model.describe()} if rendered else {},
         )
-        maps = {i: torch.rand(n, k, 2, 3) for i in range(0, steps, 2)} if options["trace"] and k else {}
+        maps = {i: torch.rand(n, k, 2, 3) for i in range(0, steps, 2)} if request["trace"] and k else {}
         renders = [[Image.new("RGB", (8, 8), (0, s % 256, 0)) for s in seed]] if rendered else []
-        return reports.Result([Image.new("RGB", size, (s % 256, 0, 0)) for s in seed], report, maps, renders)
+        yield Finished(reports.Result([Image.new("RGB", size, (s % 256, 0, 0)) for s in seed], report, maps, renders))
 
 
 @pytest.fixture

@@ -91,9 +91,10 @@ def test_what_the_pipeline_is_asked(run: Call, stand_in: StandIn) -> None:
     assert run("generate", *BOXES, *where, *how, "--set", "guidance.layout.gamma=9").exit_code == 0
     (loaded,), (call,) = stand_in.loaded, stand_in.calls
     assert (loaded["model"], loaded["device"], loaded["dtype"]) == ("somewhere", "cpu", "fp32")
-    assert (call["cfg"], call["sampler"], call["size"], call["trace"]) == (3.0, "ddpm", (64, 32), 0)
-    assert call["sets"] == ("guidance.layout.gamma=9",)
-    assert call["guidance"]["guidance"]["layout"]["distance"] == "box_energy"
+    config = call["guidance"]
+    assert (config.cfg, config.sampler_name, call["size"], call["trace"]) == (3.0, "ddpm", (64, 32), 0)
+    (term,) = config.terms
+    assert (term.name, term.distance_name, term.schedule.gamma) == ("layout", "box_energy", 9)
 
 
 def test_how_the_model_is_loaded(run: Call, stand_in: StandIn) -> None:
@@ -129,7 +130,7 @@ def test_default_guidance(run: Call, stand_in: StandIn, args: tuple[str, ...], n
     result = run("generate", *args)
     assert f"guidance: {name}\n" in result.stderr
     assert report_in()["guidance"] == name
-    assert bool(stand_in.calls[0]["guidance"]) == (name != "none")
+    assert bool(stand_in.calls[0]["guidance"].terms) == (name != "none")
 
 
 def test_guidance_from_a_file_with_model_and_seed(run: Call, stand_in: StandIn) -> None:

@@ -26,6 +26,7 @@ from lsregen.evaluation.sources import Asked, read_source
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.pipeline import report as reports
 from lsregen.framework.pipeline.pipeline import Pipeline
+from lsregen.framework.pipeline.request import Request
 from lsregen.framework.plugins.registry import discover
 from lsregen.framework.sampling.image_to_image import fingerprint
 
@@ -206,14 +207,20 @@ class Breaking:
         self.asked: list[list[int]] = []
         self.broken = False
 
-    def __call__(self, prompts: Any, **given: Any) -> Any:
-        self.asked.append(given["seed"])
-        if len(prompts) > self.most:
+    def resolve(self, *args: Any) -> Any:
+        return self.pipeline.resolve(*args)
+
+    def request(self, prompts: Any, **given: Any) -> Any:
+        return self.pipeline.request(prompts, **given)
+
+    def __call__(self, request: Request) -> Any:
+        self.asked.append(list(request.seeds))
+        if len(request.seeds) > self.most:
             raise torch.OutOfMemoryError("not enough")
-        if self.seed in given["seed"]:
+        if self.seed in request.seeds:
             self.broken = True
             raise RuntimeError("CUDA error: device-side assert triggered\nand much advice")
-        return self.pipeline(prompts, **given)
+        return self.pipeline(request)
 
 
 @pytest.fixture
