@@ -159,10 +159,10 @@ def test_what_a_plugin_raises_is_the_error_of_its_job(
     raised, kind, said = RAISED[case]
     call = Pipeline.__call__
 
-    def spoilt_by_a_plugin(self: Pipeline, *given: Any, **more: Any) -> Any:
-        if plan.jobs[1].seed in more["seed"]:
+    def spoilt_by_a_plugin(self: Pipeline, request: Request) -> Any:
+        if plan.jobs[1].seed in request.seeds:
             raised()
-        return call(self, *given, **more)
+        return call(self, request)
 
     monkeypatch.setattr(Pipeline, "__call__", spoilt_by_a_plugin)
     folder = RunFolder.begin(tmp_path / "run", plan)
