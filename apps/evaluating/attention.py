@@ -14,19 +14,8 @@ from ...framework.errors import ConfigError
 from ..checks import check_folder, check_model
 from ..option_types import NAME, PATH
 from ..output import claim
-from .comparison import (
-    Pipelines,
-    Settings,
-    check,
-    check_file,
-    check_result,
-    compare,
-    comparison_options,
-    progress,
-    require_extra,
-    write_result,
-    write_sheet,
-)
+from .comparison import check_file, check_result, progress, require_extra, write_result, write_sheet
+from .shapeworld import Pipelines, Settings, compare, scene_options
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -51,7 +40,7 @@ SHOWN = 4  # scenes in the picture
     help="Then try it, on the last model, on the best layer, the best three and all of them, with as many other scenes.",
 )
 @click.option("--picture", type=PATH, metavar="FILE.png", help="Of the maps; beside the result, if not given.")
-@comparison_options
+@scene_options
 def attention(models: tuple[str, ...], guidance: str | None, picture: Path | None, result: Path, **given: Any) -> None:
     """Measure, layer by layer, how often the attention of a word peaks in the box of its object.
 
@@ -75,7 +64,7 @@ def attention(models: tuple[str, ...], guidance: str | None, picture: Path | Non
     for model in models:
         check_model(model, plugins)
     if guidance is not None:
-        check(settings, _rows(guidance, models[-1], {}))
+        _rows(guidance, models[-1], {})  # whether it can be used, before anything is measured
     pipelines = Pipelines(settings.device, settings.dtype, plugins)
     found: dict[str, list[dict[str, Any]]] = {}
     for model in models:

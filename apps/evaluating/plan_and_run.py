@@ -29,6 +29,18 @@ FAILED = 1  # the exit code of a run of which some jobs ended with an error
 SOURCES = ("coco", "nsr1k", "attend-and-excite", "geneval", "list", "shapeworld")
 
 
+def varying(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """`KEY=VALUE,...`, several times."""
+    found: dict[str, tuple[str, ...]] = {}
+    for text in values:
+        key, equals, given = text.partition("=")
+        listed = tuple(each.strip() for each in given.split(","))
+        if not key.strip() or not equals or not all(listed):
+            raise click.BadParameter(f"{text!r}: expected {param.metavar}, such as guidance.layout.gamma=10,30")
+        found[key.strip()] = listed
+    return found
+
+
 @click.command()
 @click.argument("source", type=click.Choice(SOURCES))
 @click.argument("file", type=PATH, required=False)
@@ -44,6 +56,7 @@ SOURCES = ("coco", "nsr1k", "attend-and-excite", "geneval", "list", "shapeworld"
 @click.option("--steps", type=STEPS, help="Sampling steps; 50 unless the guidance says otherwise.")
 @click.option("--cfg", type=Finite(0), help="Strength of classifier-free guidance; the model's own by default.")
 @click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="A further setting of every method; may be repeated.")
+@click.option("--vary", multiple=True, callback=varying, metavar="KEY=VALUE,...", help="A method for each value of a setting.")
 @click.option("--dtype", type=NAME, show_default="fp32", help="What networks compute in: fp32, fp16 or bf16.")
 @click.option("--split", type=click.Choice(("single", "multi", "all")), default="all", show_default=True, help="COCO: images with one object, with two or more (the two largest are kept), or any.")  # fmt: skip  # noqa: E501
 @click.option("--captions", type=PATH, help="COCO: captions, as JSON lines or as COCO has them; composed of names by default.")
@@ -118,13 +131,13 @@ def check_plan(path: Path) -> None:
 
 def specs_of(given: Mapping[str, Any]) -> dict[str, MethodSpec]:
     """The methods that were asked for, by name: those of a file, or guidances that share everything else."""
-    from ...evaluation.runs.planning import MethodSpec, read_methods
+    from ...evaluation.runs.planning import MethodSpec, read_methods, varied
 
-    own = ("model", "size", "steps", "cfg", "sets", "dtype")
+    own = ("model", "size", "steps", "cfg", "sets", "vary", "dtype")
     if (given["guidances"] is None) == (given["methods"] is None):
         raise ConfigError("expected either --guidance NAME,... or --methods FILE.yaml, and not both")
     if given["methods"] is not None:
-        if said := [key for key in own if given[key] not in (None, ())]:
+        if said := [key for key in own if given[key] not in (None, (), {})]:
             name = "set" if said[0] == "sets" else said[0]
             raise ConfigError(f"--methods with --{name}: the methods say that themselves; leave one of them out")
         return read_methods(given["methods"])
@@ -132,8 +145,9 @@ def specs_of(given: Mapping[str, Any]) -> dict[str, MethodSpec]:
     labels = [Path(name).stem if name.endswith((".yaml", ".yml")) else name for name in names]
     if not all(names) or len(set(labels)) < len(labels):
         raise ConfigError(f"--guidance {given['guidances']!r}: expected different names, separated by commas")
-    rest = {key: given[key] for key in own if given[key] is not None}
-    return {label: MethodSpec(guidance=name, **rest) for label, name in zip(labels, names, strict=True)}
+    rest = {key: given[key] for key in own if given[key] is not None and key != "vary"}
+    specs = {label: MethodSpec(guidance=name, **rest) for label, name in zip(labels, names, strict=True)}
+    return varied(specs, given["vary"])
 
 
 def tell(made: Plan, dropped: Sequence[Dropped]) -> None:

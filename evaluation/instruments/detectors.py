@@ -61,7 +61,7 @@ class _ShapeWorld:
 
         return [
             [
-                Detected(f"{found.colour} {found.shape}", cast("Any", tuple(map(float, found.box))), float(found.score))
+                Detected(found.label, cast("Any", tuple(map(float, found.box))), float(found.score))
                 for found in detect(np.asarray(picture.convert("RGB")))
             ]
             for picture in pictures

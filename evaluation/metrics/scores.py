@@ -107,11 +107,16 @@ def row(looked: Looked, found: Mapping[str, Statistic]) -> dict[str, Any]:
     }
 
 
-def differences(every: Sequence[Looked], of: Callable[[int, Sequence[int]], dict[str, Statistic]]) -> list[dict[str, Any]]:
+def differences(
+    every: Sequence[Looked],
+    of: Callable[[int, Sequence[int]], dict[str, Statistic]],
+    about: Callable[[int, int], dict[str, Any]] = lambda first, second: {},
+) -> list[dict[str, Any]]:
     """`second - first` of every pair of methods, paired over the items and seeds that both have, in their order.
 
     Args:
         of: every metric of some pictures of the method of this number.
+        about: what else a pair of methods, by their numbers, says of itself.
     """
     rows: list[dict[str, Any]] = []
     for (i, first), (j, second) in combinations(enumerate(every), 2):
@@ -125,6 +130,7 @@ def differences(every: Sequence[Looked], of: Callable[[int, Sequence[int]], dict
             {
                 "first": first.entrant.name,
                 "second": second.entrant.name,
+                **about(i, j),
                 "count": len(shared),
                 "metrics": {name: each.to_json() for name, each in intervals.items()},
             }

@@ -39,7 +39,8 @@ class Method:
     `guidance`: what it is called in tables. `model`: what is loaded, a name or a path; `described`: what that was when the plan
     was made, hashes of its weights included. `config`: the configuration of its runs, every default filled in. `size`: the policy
     by which the sizes of its jobs were chosen. `dtype`: what its networks compute in. `models`: the others that its configuration
-    names, such as one that renders small pictures, each as described, by its name or path there.
+    names, such as one that renders small pictures, each as described, by its name or path there. `enlarged`: the size, width and
+    height, that finished images are enlarged to.
     """
 
     guidance: str
@@ -49,6 +50,7 @@ class Method:
     size: str = "model"
     dtype: str = "fp32"
     models: dict[str, dict[str, Any]] = field(default_factory=dict[str, dict[str, Any]])
+    enlarged: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

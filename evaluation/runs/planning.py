@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from array import array
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from itertools import product
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ...framework.config.options import build, option, plain
+from ...framework.config.options import build, convert, option, plain
 from ...framework.errors import ConfigError, LayoutError, PhraseError, told_of
 from ...framework.layout.tokens import check_phrases
 from ...framework.layout_files.item import DRAWN_SEEDS, LEAVE_OUT, Dropped, Item, Size
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from ...framework.protocols import Model
 
 POLICIES = "model, own, xFACTOR or WIDTHxHEIGHT"
+FIXED = re.compile(r"(\d{1,5})x(\d{1,5})")
+SIZES = ("size", "enlarged")
 MOST_JOBS = 10_000_000
 """Of a plan: ten million lines have 4 GB."""
 
@@ -44,6 +48,7 @@ class MethodSpec:
     cfg: float | None = option(None, "strength of classifier-free guidance; the guidance's or the model's by default")
     sets: tuple[str, ...] = option((), "further settings, such as guidance.layout.gamma=40")
     dtype: str = option("fp32", "fp32, fp16 or bf16")
+    enlarged: str | None = option(None, "WIDTHxHEIGHT that finished images are enlarged to, before they are judged")
 
     def __post_init__(self) -> None:
         if self.dtype not in ("fp32", "fp16", "bf16"):
@@ -51,8 +56,13 @@ class MethodSpec:
         for name, value in (("guidance", self.guidance), ("model", self.model), ("size", self.size)):
             if value is not None and not value.strip():
                 raise ConfigError(f"{name}: {value!r} is empty; give a name, or leave it out")
+        if self.enlarged is not None and not FIXED.fullmatch(self.enlarged):
+            raise ConfigError(f"enlarged: {self.enlarged!r}; expected WIDTHxHEIGHT, such as 512x768")
         if self.cfg is not None and self.cfg < 0:
             raise ConfigError(f"cfg: {self.cfg:g}; expected a number of at least 0, such as 4; 1 is off")
+
+
+S = TypeVar("S", bound=MethodSpec)
 
 
 @dataclass(frozen=True)
@@ -65,32 +75,64 @@ class _Fitted:
 
 
 def read_methods(path: Path) -> dict[str, MethodSpec]:
-    """The methods of a YAML file, `methods`: a mapping from names to guidance, model, size, steps, cfg, sets and dtype.
+    """The methods of a YAML file, `methods`: a mapping from names to what `MethodSpec` has, and `vary`; see `read_specs`."""
+    return read_specs(path, "methods", MethodSpec)
+
+
+def read_specs(path: Path, key: str, kind: type[S]) -> dict[str, S]:
+    """The mapping `key` of a YAML file, from names to specifications.
+
+    One may `vary` settings: a mapping from settings to lists of values. It then stands for one of each value; see `varied`.
 
     Raises:
-        ConfigError: no such file, or what it holds are no methods; says everything that is wrong.
+        ConfigError: no such file, or what it holds is something else; says everything that is wrong.
     """
     from ...framework.config.yaml_text import load_yaml
 
+    known = f"{', '.join(each.name for each in fields(kind))} and vary"
     values = load_yaml(path)
-    given: object = values.get("methods")
+    given: object = values.get(key)
     if not isinstance(given, Mapping) or not given or len(values) > 1:
-        other = next((f"{key!r}: no such key; " for key in values if key != "methods"), "")
-        raise ConfigError(
-            f"{path}: {other}expected a mapping 'methods' alone, from names to guidance, model, size, steps, cfg, sets and dtype"
-        )
-    found, problems = dict[str, MethodSpec](), list[str]()
-    for name, values in cast("Mapping[Any, Any]", given).items():
+        other = next((f"{name!r}: no such key; " for name in values if name != key), "")
+        raise ConfigError(f"{path}: {other}expected a mapping {key!r} alone, from names to {known}")
+    found, problems = dict[str, S](), list[str]()
+    for name, each in cast("Mapping[Any, Any]", given).items():
+        where = f"{key}.{name}"
         try:
-            if not isinstance(values, Mapping):
-                raise ConfigError(
-                    f"methods.{name}: {values!r} is not a mapping with guidance, model, size, steps, cfg, sets and dtype"
-                )
-            found[str(name)] = build(MethodSpec, cast("Mapping[str, Any]", values), f"methods.{name}", "a method")
+            if not isinstance(each, Mapping):
+                raise ConfigError(f"{where}: {each!r} is not a mapping with {known}")
+            own = {
+                field: _as_text(value) if field in SIZES else value for field, value in cast("Mapping[str, Any]", each).items()
+            }
+            vary = convert(own.pop("vary", {}), dict[str, tuple[Any, ...]], f"{where}.vary")
+            made = varied({str(name): build(kind, own, where, "a method")}, vary)
+            if twice := next((other for other in made if other in found), None):
+                raise ConfigError(f"{where}: {twice!r} stands twice")
+            found |= made
         except ConfigError as error:
             problems += str(error).split("\n")
     if problems:
         raise ConfigError("\n".join(f"{path}: {problem}" for problem in problems))
+    return found
+
+
+def _as_text(size: Any) -> Any:
+    """A size that a file has as `[512, 768]`."""
+    return "x".join(map(str, cast("list[Any]", size))) if isinstance(size, list) else size
+
+
+def varied(specs: Mapping[str, S], vary: Mapping[str, Sequence[Any]]) -> dict[str, S]:
+    """Each specification with every value of the settings, called `NAME VALUE`: an ablation.
+
+    Settings of terms leave `none`, which has no terms, as it is.
+    """
+    of_terms = bool(vary) and all(key.startswith("guidance.") for key in vary)
+    found = dict[str, S]()
+    for name, spec in specs.items():
+        for values in [()] if of_terms and spec.guidance == "none" else product(*vary.values()):
+            texts = [value if isinstance(value, str) else json.dumps(value) for value in values]
+            sets = (f"{key}={text}" for key, text in zip(vary, texts, strict=False))
+            found[" ".join([name, *texts])] = replace(spec, sets=(*spec.sets, *sets))
     return found
 
 
@@ -177,7 +219,6 @@ def _fit_all(source: Source, specs: Mapping[str, MethodSpec], device: str) -> di
     """Every method by its name; models are loaded one after another, each once, and first those that are not the main ones."""
     from ...framework.config.described_models import with_described
     from ...framework.config.merging import apply_sets
-    from ...framework.config.options import convert
     from ...framework.config.resolve import load_guidance, validate
     from ...framework.pipeline.pipeline import DEFAULT_MODEL, Pipeline
     from ...framework.plugins.registry import discover
@@ -215,16 +256,30 @@ def _fit(
     others: dict[str, dict[str, Any]],
     pipeline: Pipeline,
 ) -> _Fitted:
+    from ...framework.pipeline.preflight import check_seen
+
     resolved, _ = pipeline.resolve(config, steps=spec.steps, cfg=spec.cfg)
     resolved.sampler.schedule(pipeline.model.noise_schedule, resolved.steps)  # steps that it cannot take are found here
     settings = {key: value for key, value in resolved.as_dict().items() if key not in ("seed", "model")}
     policy = spec.size or source.size
-    method = Method(spec.guidance, model, plain(pipeline.model.describe()), plain(settings), policy, spec.dtype, others)
+    if not resolved.terms:
+        check_seen(pipeline.model, spec.guidance)
+    described, enlarged = plain(pipeline.model.describe()), pixels(spec.enlarged)
+    method = Method(spec.guidance, model, described, plain(settings), policy, spec.dtype, others, enlarged)
     sizes = tuple(size_for(policy, entry.item, pipeline.model) for entry in source.entries)
     for size in dict.fromkeys(sizes):
         pipeline.model.latent_shape(size)
+        if enlarged is not None and (enlarged[0] < size[0] or enlarged[1] < size[1]):
+            made = f"the images that are made, {size[0]}x{size[1]}"
+            raise ConfigError(f"enlarged: {spec.enlarged} is smaller than {made}")
     found = ((i, _fault(entry.item, resolved, pipeline.model)) for i, entry in enumerate(source.entries))
     return _Fitted(method, sizes, {i: why for i, why in found if why})
+
+
+def pixels(text: str | None) -> Size | None:
+    """Width and height of a text, `512x768`; None if it says something else."""
+    fixed = FIXED.fullmatch(text or "")
+    return (int(fixed[1]), int(fixed[2])) if fixed else None
 
 
 def size_for(policy: str, item: Item, model: Model) -> Size:
@@ -237,8 +292,8 @@ def size_for(policy: str, item: Item, model: Model) -> Size:
         return model.default_size
     if policy == "own":
         return item.size or model.default_size
-    if fixed := re.fullmatch(r"(\d{1,5})x(\d{1,5})", policy):
-        return int(fixed[1]), int(fixed[2])
+    if fixed := pixels(policy):
+        return fixed
     factor = re.fullmatch(r"x(\d+(?:\.\d+)?)", policy)
     if factor is None or not float(factor[1]):
         raise ConfigError(f"size {policy!r}: expected {POLICIES}, such as x3 or 512x768")

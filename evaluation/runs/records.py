@@ -30,19 +30,15 @@ class Records:
         label: how a person calls the row; a part of the file's name.
         settings: everything that decides the items, as JSON types.
         key: the whole number in every item that it is known by.
-        shared: go on with a file of the same settings, whatever it is called: rows of other names may be the same row.
 
     Raises:
         ConfigError: the folder or the file cannot be used.
     """
 
-    def __init__(self, folder: Path, label: str, settings: Mapping[str, Any], key: str = "seed", *, shared: bool = False) -> None:
+    def __init__(self, folder: Path, label: str, settings: Mapping[str, Any], key: str = "seed") -> None:
         self.key = key
         self.settings = dict(settings)
-        end = digest(settings)[:12]
-        self.name = f"{_slug(label)}-{end}"
-        if shared and not is_there(folder / f"{self.name}.jsonl"):
-            self.name = min((path.stem for path in folder.glob(f"*-{end}.jsonl")), default=self.name)
+        self.name = f"{_slug(label)}-{digest(settings)[:12]}"
         self.path = folder / f"{self.name}.jsonl"
         self._read: int | None = None  # how many bytes of whole lines there were
         self._ready = False

@@ -46,6 +46,11 @@ class Detection:
     score: float
     mask: NDArray[np.bool_]
 
+    @property
+    def label(self) -> str:
+        """What the detector plugin calls it: `red circle`."""
+        return f"{self.colour} {self.shape}"
+
 
 def detect(image: NDArray[np.uint8]) -> list[Detection]:
     """All coloured shapes of an image `[h w 3]` in [0, 255], best score first.

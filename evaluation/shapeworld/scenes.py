@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import Any
 
 from .scene import Scene, sample_scene
 
@@ -47,12 +46,3 @@ class Scenes:
     def kind(self) -> tuple[int, Fraction, float | None]:
         """Scenes of one kind and one seed are the same, whatever their pixels."""
         return self.objects, Fraction(*self.size), self.place
-
-    def shared(self, other: Scenes) -> list[int]:
-        """The seeds of the scenes that are also the other's; none if the scenes are of another kind."""
-        return [seed for seed in self.seeds if seed in other.seeds] if self.kind == other.kind else []
-
-    def settings(self) -> dict[str, Any]:
-        """What decides each of them besides its seed, as JSON types."""
-        place = {} if self.place is None else {"place": self.place}
-        return {"world": "shapeworld", "split": SPLIT, "objects": self.objects, "size": list(self.size), **place}

@@ -29,7 +29,8 @@ class Asked:
     `limit`: only the first so many items are looked at; what is left out of them is not made up for. Of COCO alone: `split`,
     images with exactly one object (`single`), with two or more, of which the two largest are kept (`multi`), or with any number
     (`all`); `captions`, a file of them. Of shapeworld alone: how many `objects` each of `count` scenes has, from the scene with
-    the seed `first` on.
+    the seed `first` on; the scenes' `size`, of which only the ratio matters, and the `place` of the first object, as `Scenes` has
+    them.
     """
 
     path: Path | None = None
@@ -40,6 +41,8 @@ class Asked:
     objects: int = 2
     count: int = 300
     first: int = 0
+    size: tuple[int, int] = (64, 64)
+    place: float | None = None
 
     def __post_init__(self) -> None:
         for name, value, known in (("on_bad_box", self.on_bad_box, POLICIES), ("split", self.split, SPLITS)):

@@ -20,7 +20,7 @@ SOURCES: Mapping[str, tuple[Reader, frozenset[str]]] = MappingProxyType(
         "attend-and-excite": (prompts.read_attend_and_excite, frozenset({"path"})),
         "geneval": (prompts.read_geneval, frozenset({"path"})),
         "list": (own.read, frozenset({"path"})),
-        "shapeworld": (scenes.read, frozenset({"objects", "count", "first"})),
+        "shapeworld": (scenes.read, frozenset({"objects", "count", "first", "size", "place"})),
     }
 )
 """Each source's reader, and what it alone may be asked."""

@@ -21,13 +21,19 @@ def flattened(config: Mapping[str, Any], path: str = "") -> dict[str, Any]:
     return found
 
 
+def settings_of(row: Mapping[str, Any]) -> dict[str, Any]:
+    """What may vary over rows: the values of the configuration, and the place of a scene's first object."""
+    place = {"place": row["place"]} if "place" in row else {}
+    return {**flattened(row.get("config", {})), **place}
+
+
 def is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def varying(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """The paths of settings that are numbers in two rows or more, and not the same in all of them."""
-    flat = [flattened(row.get("config", {})) for row in rows]
+    flat = list(map(settings_of, rows))
     paths = dict.fromkeys(path for each in flat for path in each)
     return [path for path in paths if len({each[path] for each in flat if is_number(each.get(path))}) > 1]
 
@@ -62,7 +68,7 @@ def series_of(rows: Sequence[Mapping[str, Any]], metric: str, setting: str) -> l
     groups: dict[tuple[tuple[str, str], ...], list[tuple[Point, str]]] = {}
     levels: list[Series] = []
     for row in having:
-        flat = flattened(row.get("config", {}))
+        flat = settings_of(row)
         found = row["metrics"][metric]
         at = flat.pop(setting, None)
         if not is_number(at):
@@ -78,7 +84,8 @@ def series_of(rows: Sequence[Mapping[str, Any]], metric: str, setting: str) -> l
     lines: list[Series] = []
     for key, points in groups.items():
         own = [f"{name.rpartition('.')[2]} {value}" for name, value in key if (name, value) not in common]
-        name = points[0][1] if len(points) == 1 else ", ".join(own)
+        called = {name.rpartition(" ")[0].rstrip(",") for _, name in points}  # `NAME VALUE`, as what varies is called
+        name = points[0][1] if len(points) == 1 else called.pop() if len(called) == 1 and all(called) else ", ".join(own)
         lines.append(Series(name, tuple(sorted((point for point, _ in points), key=lambda point: point.at))))
     return [*lines, *levels]
 

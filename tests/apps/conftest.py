@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,8 +12,6 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from lsregen.apps.cli import cli
-from lsregen.evaluation.shapeworld import render, sample_scene
-from lsregen.framework.config import described_models
 from lsregen.framework.config.merging import DEFAULTS
 from lsregen.framework.config.resolve import ResolvedConfig
 from lsregen.framework.errors import ConfigError
@@ -126,45 +123,3 @@ def run(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]
         return CliRunner().invoke(cli, args, prog_name="lsregen")
 
     return call
-
-
-class FakePipeline:
-    """For evaluations: draws every scene without guidance, and only its background with."""
-
-    def __init__(self, name: str) -> None:
-        self.name, self.device, self.default_size, self.plugins = name, "cpu", (64, 64), discover(only=())
-        self.model, self.batches, self.sizes = self, list[int](), list[tuple[int, int]]()
-
-    def latent_shape(self, size: tuple[int, int]) -> None:
-        if size[0] % 4:
-            raise ConfigError(f"size {size}: multiples of 4")
-
-    def describe(self) -> dict[str, Any]:
-        return {"name": self.name}
-
-    def resolve(self, guidance: Any, *, steps: int | None, cfg: float | None, sets: Any) -> Any:
-        config = {"steps": steps, "cfg": cfg, "sets": list(sets), "guidance": guidance.get("guidance", {})}
-        return SimpleNamespace(cfg=cfg or 4.0, as_dict=lambda: config), None
-
-    def __call__(self, prompts: Any, *, guidance: Any, seed: Any, size: Any, layout: Any) -> Any:
-        self.batches.append(len(seed))
-        self.sizes.append(size)
-        if len(self.batches) == getattr(self, "interrupt_at", None):
-            raise KeyboardInterrupt
-        scenes = [sample_scene(s, split="eval", objects=len(layout[0].phrases), size=size) for s in seed]
-        if guidance["guidance"]:
-            scenes = [SimpleNamespace(**{**vars(scene), "objects": ()}) for scene in scenes]
-        return SimpleNamespace(images=[Image.fromarray(render(scene)) for scene in scenes])  # type: ignore[arg-type]
-
-
-@pytest.fixture
-def fake(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
-    pipeline = FakePipeline("shapeworld-base")
-
-    def load(name: str, **_: Any) -> FakePipeline:
-        pipeline.name = name
-        return pipeline
-
-    monkeypatch.setattr(Pipeline, "load", load)
-    monkeypatch.setattr(described_models, "describe", lambda place, find: {"name": place})  # of what renders: nothing is loaded
-    return pipeline

@@ -46,6 +46,7 @@ class Line:
 
 COMPARED = {"objects": "1", "count": "1", "steps": "1", "device": "cpu", "result": "new.json", "folder": "new-folder"}
 PLACE = Use("new.png")
+RECORDS = Use("new.jsonl.gz")
 CONFIGURATION = Use("mine.yaml", fine=("bad/mapping.yaml", "bad/empty.yaml"))  # they leave everything as it is
 UNREAD = ("scores/*", "tokenizer/vocab.json", "generation_config.json")
 """What stands in a folder and need not be read: what was seen before, a second form of the tokenizer, defaults."""
@@ -70,9 +71,9 @@ LINES: dict[str, Line] = {
         {"question": Use("and {first} or {second}", text=True, fine=("", " "))},
     ),
     "convert": Line({"source": "one.safetensors", "out": "new-folder"}, {"out": Use(more=("a-folder",))}),
-    "evaluate ablation": Line({"name": "noise", **COMPARED}, {"picture": PLACE}),
     "evaluate attention": Line(
-        {"models": MODEL, "guidance": "layout-guidance", **COMPARED}, {"picture": PLACE, "models": MODEL_FOLDER}
+        {"models": MODEL, "guidance": "layout-guidance", **COMPARED},
+        {"picture": PLACE, "records": RECORDS, "models": MODEL_FOLDER},
     ),
     "evaluate page": Line(
         {"runs": "run", "out": "new.html"}, {"items": Use("shapeworld-0", instead_of=("count",)), "methods": Use("none")}
@@ -85,6 +86,7 @@ LINES: dict[str, Line] = {
             "model": MODEL_FOLDER,
             "size": Use("64x64"),
             "sets": Use("steps=1"),
+            "vary": Use("steps=1"),
             "captions": Use(
                 "world/annotations/captions_eval.json", {"source": "coco", "file": "world/annotations/instances_eval.json"}
             ),
@@ -119,6 +121,8 @@ LINES: dict[str, Line] = {
             "size": Use("64x64"),
             "model": MODEL_FOLDER,
             "sets": Use("steps=1"),
+            "vary": Use("steps=1"),
+            "records": RECORDS,
         },
     ),
     "evaluate status": Line({"folder": "run"}),

@@ -56,8 +56,6 @@ def test_every_line_works(template: Path, tmp_path: Path) -> None:
     """Or what is refused might be something else than the bad value."""
     bench = worker.Bench(template, tmp_path / "bench")
     for name, line in LINES.items():
-        if name == "evaluate ablation":  # takes minutes
-            continue
         result = CliRunner().invoke(cli, commands.arguments(name, line.given), prog_name="lsregen")
         assert result.exit_code == 0, f"{name}: {result.output}"
         bench.fresh()

@@ -6,13 +6,15 @@ import tracemalloc
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from lsregen.evaluation.runs.plan import Origin, Plan
-from lsregen.evaluation.runs.planning import MethodSpec, make_plan, read_methods, seed_of, size_for
+from lsregen.evaluation.runs.planning import MethodSpec, make_plan, read_methods, seed_of, size_for, varied
 from lsregen.evaluation.runs.worker import Maker, Workshop
 from lsregen.evaluation.sources import Asked, Entry, Source, read_source
 from lsregen.framework.errors import ConfigError, LayoutError, PhraseError
@@ -303,6 +305,46 @@ def test_files_that_are_no_methods(tmp_path: Path, text: str, why: str) -> None:
     (tmp_path / "methods.yaml").write_text(text)
     with pytest.raises(ConfigError, match=rf"methods.yaml: {why}"):
         read_methods(tmp_path / "methods.yaml")
+
+
+def test_a_method_that_varies_stands_for_one_of_each_value(tmp_path: Path) -> None:
+    path = tmp_path / "methods.yaml"
+    path.write_text(
+        "methods:\n  none: {}\n  ours:\n    guidance: layout-guidance\n    sets: [cfg=3]\n"
+        "    vary: {guidance.layout.gamma: [10, 2.5], steps: [4]}\n"
+    )
+    assert read_methods(path) == {
+        "none": MethodSpec(),
+        "ours 10 4": MethodSpec("layout-guidance", sets=("cfg=3", "guidance.layout.gamma=10", "steps=4")),
+        "ours 2.5 4": MethodSpec("layout-guidance", sets=("cfg=3", "guidance.layout.gamma=2.5", "steps=4")),
+    }
+    path.write_text("methods: {ours 4: {}, ours: {vary: {steps: [4]}}}")
+    with pytest.raises(ConfigError, match="'ours 4' stands twice"):
+        read_methods(path)
+
+
+def test_settings_of_terms_leave_a_method_without_terms_as_it_is() -> None:
+    specs = {"none": MethodSpec(), "ours": MethodSpec("layout-guidance")}
+    assert list(varied(specs, {"guidance.layout.gamma": ["10", "40"]})) == ["none", "ours 10", "ours 40"]
+    assert list(varied(specs, {"steps": ["10", "40"]})) == ["none 10", "none 40", "ours 10", "ours 40"]
+    assert varied(specs, {}) == specs
+
+
+def test_images_may_be_enlarged_before_they_are_kept(scenes: Source) -> None:
+    plan, _ = make_plan(scenes, {"large": MethodSpec(steps=1, enlarged="192x128")}, device="cpu")
+    assert {job.size for job in plan.jobs} == {(64, 64)}
+    made = Maker.of(plan, Workshop("cpu")).make([plan.jobs[0]])
+    with Image.open(BytesIO(made[0].image or b"")) as image:
+        assert image.size == (192, 128)
+    with pytest.raises(ConfigError, match="32x192 is smaller than the images that are made, 64x64"):
+        make_plan(scenes, {"large": MethodSpec(enlarged="32x192")}, device="cpu")
+    with pytest.raises(ConfigError, match="expected WIDTHxHEIGHT"):
+        MethodSpec(enlarged="large")
+
+
+def test_a_model_that_does_not_see_the_boxes_of_a_preset_without_terms_is_refused(scenes: Source) -> None:
+    with pytest.raises(ConfigError, match="its model sees the boxes itself"):
+        make_plan(scenes, {"boxes": MethodSpec("gligen", model="shapeworld-base")}, device="cpu")
 
 
 def test_counts_of_the_source_are_kept(scenes: Source) -> None:

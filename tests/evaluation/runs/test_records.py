@@ -33,18 +33,6 @@ def test_a_disk_that_takes_a_part_of_a_line_loses_nothing_kept(tmp_path: Path) -
     assert set(again.read()) == {0, 1, 2}
 
 
-def test_rows_of_the_same_settings_share_a_file_where_they_may(tmp_path: Path) -> None:
-    kept = Records(tmp_path, "lsregen", {"a": 1}, shared=True)
-    kept.append([{"seed": 0}])
-    again = Records(tmp_path, "blend, 0.5", {"a": 1}, shared=True)
-    assert (again.name, set(again.read())) == (kept.name, {0})
-    assert not Records(tmp_path, "blend, 0.7", {"a": 2}, shared=True).read()
-    alone = Records(tmp_path, "clip", {"a": 1})
-    assert not alone.read()
-    alone.append([{"seed": 1}])
-    assert Records(tmp_path, "clip", {"a": 1}, shared=True).name == alone.name
-
-
 def test_nothing_is_written_before_the_first_item(tmp_path: Path) -> None:
     kept = Records(tmp_path / "a" / "b", "row", {"a": 1})
     with kept.held():
