@@ -28,7 +28,7 @@ MOST_BOXES = 100  # of one phrase in one image: COCO leaves out the others
 RESAMPLES = 1000
 CELLS = 2**21
 """The most numbers of one array of a statistic while it is resampled: 16 MiB."""
-MOST_LEFT_OUT = 5000
+MOST_LEFT_OUT = 2000
 """The most items of a BCa interval, which leaves each of them out once. With more items it is percentiles, which are as good."""
 SAME = 1e-12
 """Values of resamples that differ by less are the same."""
