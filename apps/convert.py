@@ -9,16 +9,14 @@ import click
 from ..framework.errors import ConfigError
 from ..framework.files import look, shortened
 from .checks import check_folder, memory_errors
-from .option_types import NAME, PATH
+from .field_options import load_options
+from .option_types import PATH
 
 
 @click.command()
 @click.argument("source", metavar="IN", type=PATH)
 @click.argument("out", metavar="OUT", type=PATH)
-@click.option(
-    "--family", type=NAME, metavar="NAME", help="If it is not what it looks like: sd1, sd2, sdxl, gligen, gligen-text-image."
-)
-@click.option("--prediction-type", type=NAME, metavar="NAME", help="If the file does not say it right: epsilon, v_prediction.")
+@load_options("family", "prediction_type")
 def command(source: Path, out: Path, family: str | None, prediction_type: str | None) -> None:
     """Write the model in the file IN (.safetensors, .ckpt, .pt, .bin) as the folder OUT, in the layout of diffusers with
     safetensors; or that in the folder IN of diffusers, whose weights are pickles (.bin).

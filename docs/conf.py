@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from docutils import nodes
@@ -13,9 +13,9 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import SphinxDirective
 
 from lsregen.apps.plugins import help_of, options_of
-from lsregen.framework import discover
+from lsregen.framework import LoadOptions, discover
+from lsregen.framework.config.options import Option, describe_options
 from lsregen.framework.config.presets import load_preset, presets
-from lsregen.framework.plugins.registry import Registered
 from lsregen.framework.testing import (
     DETECTOR_PROPERTIES,
     DISTANCE_PROPERTIES,
@@ -59,11 +59,17 @@ class PluginListing(Listing):
     def lines(self) -> Iterator[str]:
         for plugin in discover(only=()).all():
             yield from (f"## {plugin.kind} `{plugin.name}`", "", help_of(plugin), "")
-            yield from option_table(plugin)
+            yield from option_table(options_of(plugin))
 
 
-def option_table(plugin: Registered) -> Iterator[str]:
-    described = options_of(plugin)
+class LoadOptionListing(Listing):
+    """`{lsregen-load-options}`: how a model is loaded."""
+
+    def lines(self) -> Iterator[str]:
+        yield from option_table(describe_options(LoadOptions))
+
+
+def option_table(described: Sequence[Option]) -> Iterator[str]:
     if described:
         yield from ("| option | type | default | meaning |", "|---|---|---|---|")
     for option in described:
@@ -135,5 +141,6 @@ def setup(app: Sphinx) -> None:
     app.connect("autodoc-process-docstring", readable_docstring, priority=400)  # before napoleon reads `Args:`
     app.connect("source-read", outward_links)
     app.add_directive("lsregen-properties", PropertyListing)
+    app.add_directive("lsregen-load-options", LoadOptionListing)
     app.add_directive("lsregen-plugins", PluginListing)
     app.add_directive("lsregen-presets", PresetListing)

@@ -42,6 +42,7 @@ from .lazy import lazily
 
 if TYPE_CHECKING:
     from .config.constraints import Range
+    from .config.load_options import LoadOptions
     from .config.options import check_options, option
     from .config.presets import load_preset, presets
     from .errors import CheckpointError, ConfigError, LayoutError, LsregenError, NonFiniteError, PhraseError, PluginError
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 
 HOMES = {
     "config.constraints": "Range",
+    "config.load_options": "LoadOptions",
     "config.options": "check_options option",
     "config.presets": "load_preset presets",
     "errors": "CheckpointError ConfigError LayoutError LsregenError NonFiniteError PhraseError PluginError",
@@ -98,7 +100,7 @@ HOMES = {
 }
 
 __all__ = [  # noqa: RUF022 (in the order of their homes)
-    "Range", "check_options", "option", "load_preset", "presets", "CheckpointError", "ConfigError", "LayoutError",
+    "Range", "LoadOptions", "check_options", "option", "load_preset", "presets", "CheckpointError", "ConfigError", "LayoutError",
     "LsregenError", "NonFiniteError",
     "PhraseError", "PluginError", "Evaluated", "Inverted", "LogEntry", "Passes", "Rendering", "StepReport",
     "Stepped", "at_once", "drained", "Guidance", "GuidanceRun", "Term", "Schedule", "read_mask", "rasterise",

@@ -6,13 +6,13 @@ import os
 import stat
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from ..framework.config.arguments import checked
-from ..framework.errors import CheckpointError, ConfigError
+from ..framework.config.load_options import LoadOptions
+from ..framework.errors import CheckpointError
 from ..framework.files import is_folder, reason
 from ..framework.plugins.hookspecs import hookimpl
 from .weights.names import INDEX, PICKLES, SAFE
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from ..framework.plugins.presets import Fits
     from ..framework.protocols import Model
 
+OF_ANY_WEIGHTS = ("grounding", "memory", "tiling", "tile", "offload")
+"""The options of `LoadOptions` that say how a model computes, wherever its weights come from."""
 EMBEDDED = Path(__file__).parent / "shapeworld"
 
 
@@ -31,6 +33,8 @@ class DiffusersFolder:
 
     `embedded`: the models that are installed with lsregen, by name.
     """
+
+    takes = ("variant", "vae", "prediction_type", *OF_ANY_WEIGHTS)
 
     def __init__(self, home: Path = EMBEDDED) -> None:
         self.embedded: Mapping[str, Path] = {index.parent.name: index.parent for index in sorted(home.glob(f"*/{INDEX}"))}
@@ -44,58 +48,29 @@ class DiffusersFolder:
         except (OSError, ValueError):
             return False
 
-    def fetch(self, name: str, *, revision: str | None = None, variant: str | None = None) -> Path | None:
+    def fetch(self, name: str, options: LoadOptions) -> Path | None:
         """The folder of a model of the Hugging Face hub, downloaded if it must be; see `hub.fetch_folder`."""
         from .weights.hub import fetch_folder
 
-        return fetch_folder(name, revision, variant)
+        return fetch_folder(name, options.revision, options.variant)
 
     @checked
-    def load(
-        self,
-        path: Path,
-        *,
-        device: str,
-        dtype: str,
-        vae: str | Path | None = None,
-        prediction_type: str | None = None,
-        grounding: float | None = None,
-        memory: str = "fast",
-        tiling: str = "auto",
-        tile: int | None = None,
-        offload: bool = False,
-        variant: str | None = None,
-    ) -> Model:
+    def load(self, path: Path, options: LoadOptions) -> Model:
         """The model in a folder, frozen.
 
-        Args:
-            device, dtype: names, as `devices.resolve` takes them.
-            vae: an autoencoder to take instead of the folder's own; see `part_sources.with_autoencoder`.
-            prediction_type: `epsilon` or `v_prediction`, if its scheduler says something else.
-            grounding: of a GLIGEN model, the share of the steps, from the first, in which it sees the boxes; else its own.
-            memory: what guided passes keep, `fast`, `balanced` or `low`; see `checkpointing.MEMORY`.
-            tiling, tile: when the autoencoder works piece by piece, `auto`, `on` or `off`; see `tiling.make_tiling`.
-            offload: whether the networks wait in the CPU's memory, and come to the device when they are needed.
-            variant: of the weights, such as `fp16`; None for the plain ones, else whichever there are.
-
         Raises:
-            ConfigError: no such device or dtype, or an argument of another type.
+            ConfigError: no such device.
             CheckpointError: the folder cannot be used; the message says which file or setting is at fault.
         """
-        if variant is not None and not variant.strip():
-            raise ConfigError(f"variant: {variant!r} is empty; give a name, or leave it out")
-        from .runtime.assemble import Dials, build_model
-        from .runtime.devices import resolve
+        from .runtime.assemble import build_model
         from .weights.diffusers_folder import read_folder
         from .weights.part_sources import with_autoencoder, with_prediction
 
-        place, precision = resolve(device, dtype)
         with _readable(path):
-            parts = read_folder(path, variant)
-            parts = parts if vae is None else with_autoencoder(parts, _expanded(vae))
-            parts = parts if prediction_type is None else with_prediction(parts, prediction_type)
-            parts = parts if grounding is None else replace(parts, grounding=grounding)
-            return build_model(parts, place, precision, Dials(memory, tiling, tile, offload))
+            parts = read_folder(path, options.variant)
+            parts = parts if options.vae is None else with_autoencoder(parts, _expanded(options.vae))
+            parts = parts if options.prediction_type is None else with_prediction(parts, options.prediction_type)
+            return build_model(parts, options)
 
     def inspect(self, path: Path) -> Inspection:
         """What a folder is; see `inspect.inspect_folder`."""
@@ -126,6 +101,7 @@ class DiffusersFolder:
 class CheckpointFile:
     """Loads a whole model from one safetensors file in the names of LDM or sgm. Pickles are recognised, and refused."""
 
+    takes = ("vae", "family", "prediction_type", *OF_ANY_WEIGHTS)
     embedded: Mapping[str, Path] = MappingProxyType({})
 
     def recognises(self, path: Path) -> bool:
@@ -135,42 +111,20 @@ class CheckpointFile:
         return (path.suffix.lower() in (SAFE, *PICKLES) and not is_folder(path)) or holds_weights(path)
 
     @checked
-    def load(
-        self,
-        path: Path,
-        *,
-        device: str,
-        dtype: str,
-        vae: str | Path | None = None,
-        family: str | None = None,
-        prediction_type: str | None = None,
-        grounding: float | None = None,
-        memory: str = "fast",
-        tiling: str = "auto",
-        tile: int | None = None,
-        offload: bool = False,
-    ) -> Model:
+    def load(self, path: Path, options: LoadOptions) -> Model:
         """The model in a file, frozen; its tokenizers come from beside it or from the hub's cache (`tokenizers.py`).
 
-        Args:
-            device, dtype: names, as `devices.resolve` takes them.
-            vae: an autoencoder to take instead of the file's own; see `part_sources.with_autoencoder`.
-            family, prediction_type: override what was recognised; see `single_file.open_single_file`.
-            grounding, memory, tiling, tile, offload: as `DiffusersFolder.load`.
-
         Raises:
-            ConfigError: no such device or dtype, or an argument of another type.
+            ConfigError: no such device.
             CheckpointError: the file cannot be used, or is a pickle.
         """
-        from .runtime.assemble import Dials, build_model
-        from .runtime.devices import resolve
+        from .runtime.assemble import build_model
         from .weights.part_sources import read_file
 
-        place, precision = resolve(device, dtype)
         with _readable(path):
-            autoencoder = None if vae is None else _expanded(vae)
-            parts = read_file(path, vae=autoencoder, family=family, prediction_type=prediction_type)
-            return build_model(replace(parts, grounding=grounding), place, precision, Dials(memory, tiling, tile, offload))
+            autoencoder = None if options.vae is None else _expanded(options.vae)
+            parts = read_file(path, vae=autoencoder, family=options.family, prediction_type=options.prediction_type)
+            return build_model(parts, options)
 
     def inspect(self, path: Path) -> Inspection:
         """What a file is; see `inspect.inspect_file`."""
@@ -188,9 +142,9 @@ class CheckpointFile:
             return convert_file(path, out, family=family, prediction_type=prediction_type)
 
 
-def _expanded(vae: str | Path) -> Path:
+def _expanded(vae: Path) -> Path:
     try:
-        return Path(vae).expanduser()
+        return vae.expanduser()
     except RuntimeError:
         raise CheckpointError(f"vae {str(vae)!r}: there is no such user's home; write the whole path") from None
 

@@ -7,23 +7,25 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ...framework.config.load_options import LoadOptions
 from ...framework.config.values import MOST_STEPS
 from ...framework.files import is_folder
 from ...framework.layout.regions import BOX_FORM
 from ...framework.layout_files.formats import MASK_FORM
 from ...framework.layout_files.item import POLICIES, SEEDS
+from ..field_options import load_options
 from ..interrupts import INTERRUPTED
 from ..option_types import NAME, PATH, STEPS, Finite
 from ..output import claim, sole
 from ..streams import stdout_kept
 from .initial import initial_options
 from .metadata import MOST_SAMPLES
-from .model_options import model_options
 from .preparation import check_masks, check_source, load, plan
 from .progress import Progress, say, summary
 from .request import Options
@@ -72,7 +74,14 @@ FAILED = 1
     "--from-image", type=PATH, metavar="FILE.png", help="Make a picture of lsregen's again, from the settings inside it."
 )
 @initial_options
-@model_options
+@click.option(
+    "--model",
+    type=NAME,
+    metavar="NAME|PATH|OWNER/NAME",
+    help="A model that ships with lsregen, a folder of diffusers, a safetensors file, or a model of the Hugging Face hub. "
+    "[default: shapeworld-base]",
+)
+@load_options()
 @click.option(
     "--guidance",
     type=NAME,
@@ -104,8 +113,6 @@ FAILED = 1
     help="How many at once; the images depend on it by rounding only.",
 )
 @click.option("--size", type=NAME, metavar="WxH", help="Width and height in pixels. [default: the model's]")
-@click.option("--device", default="auto", show_default=True, type=NAME, metavar="NAME", help="auto, cpu, cuda, cuda:1, mps.")
-@click.option("--dtype", default="auto", show_default=True, type=NAME, metavar="NAME", help="auto, fp32, fp16, bf16.")
 @click.option("--out", type=PATH, default="outputs", show_default=True, metavar="DIR", help="The folder.")
 @click.option("--name", type=NAME, metavar="NAME", help="How files begin: NAME-SEED.png. [default: made from the prompt]")
 @click.option(
@@ -142,7 +149,8 @@ def command(**options: Any) -> None:
     of an earlier run is kept as report-1.json, report-2.json, ... unless all of its
     images are in the new one.
     """
-    begun, given = time.perf_counter(), Options(**options)
+    loading = {f.name: options.pop(f.name) for f in fields(LoadOptions)}
+    begun, given = time.perf_counter(), Options(load=LoadOptions(**loading), **options)
     with stdout_kept() as echo, ExitStack() as folder:
         job, plugins, request = plan(given)
         from .finished import Finished  # with torch; what is cheap to refuse was refused

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ...framework.config.options import to_values
 from ...framework.errors import ConfigError, PluginError
 from ...framework.layout.regions import Layout
 from ..checks import check_boxes, check_folder, check_model, check_pixels, check_regions, memory_errors
@@ -15,7 +16,6 @@ from ..output import OutputError, check_name
 from .initial import read_initial
 from .job import Job
 from .metadata import LONGEST, check_autoencoder, made_with
-from .model_options import LOADED
 from .progress import say
 from .request import Options, Request, check_phrases, request_of, shots_of
 
@@ -162,14 +162,12 @@ def load(given: Options, job: Job, plugins: Plugins, request: Request) -> Pipeli
     from ...framework.pipeline.pipeline import DEFAULT_MODEL, Pipeline
     from ...framework.pipeline.sizes import check_proportions
 
-    made, device, dtype = request.metadata, given.device, given.dtype
+    made, options = request.metadata, to_values(given.load)
     if made is not None:  # the same device and precision, unless others are named
-        device, dtype = (made.device if device == "auto" else device), (made.dtype if dtype == "auto" else dtype)
+        then = {"device": made.device, "dtype": made.dtype}
+        options |= {name: value for name, value in then.items() if options[name] == "auto"}
     with memory_errors("for the model", "use --dtype fp16, or a smaller --model"):
-        options = {name: getattr(given, name) for name in LOADED}
-        pipeline = Pipeline.load(
-            DEFAULT_MODEL if job.model is None else job.model, device=device, dtype=dtype, plugins=plugins, **options
-        )
+        pipeline = Pipeline.load(DEFAULT_MODEL if job.model is None else job.model, plugins=plugins, **options)
     for size in dict.fromkeys(shot.size for shot in job.shots):
         if size is not None:
             if job.initial is not None:
@@ -185,7 +183,7 @@ def load(given: Options, job: Job, plugins: Plugins, request: Request) -> Pipeli
             unseen = item.prompt[table.truncated_from :]
             say(f"Warning: {request.where(i)}the prompt is too long for {pipeline.model.name}; not seen: {unseen!r}")
     if made is not None:
-        if given.vae is None:
+        if given.load.vae is None:
             check_autoencoder(made.model, pipeline.model.describe())
         _say_what_differs(made, pipeline)
     return pipeline

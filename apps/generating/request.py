@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ...framework.config.load_options import LoadOptions
 from ...framework.errors import ConfigError, LayoutError, PhraseError
 from ...framework.layout import tokens
 from ...framework.layout.regions import Layout, Region
@@ -39,16 +40,7 @@ class Options:
     init_image: Path | None
     strength: float | None
     model: str | None
-    revision: str | None
-    variant: str | None
-    vae: Path | None
-    family: str | None
-    prediction_type: str | None
-    grounding: float | None
-    memory: str | None
-    tiling: str | None
-    tile: int | None
-    offload: bool | None
+    load: LoadOptions
     guidance: str | None
     sets: tuple[str, ...]
     steps: int | None
@@ -58,8 +50,6 @@ class Options:
     count: int
     batch: int
     size: str | None
-    device: str
-    dtype: str
     out: Path
     name: str | None
     trace: int

@@ -9,6 +9,8 @@ from ..errors import ConfigError, nearest, shown
 from ..files import MOST_LEVELS, too_deep
 from ..layout_files.item import SEEDS
 from .constraints import NotNegative, Range
+from .field_types import type_hints
+from .load_options import LoadOptions
 from .options import plain
 from .values import MOST_STEPS
 from .yaml_text import parse_value
@@ -26,18 +28,7 @@ KEYS: Mapping[str, Any] = {
     "seed": Annotated[int, Range(0, SEEDS - 1)],
     "guidance": Any,
 }
-LOAD_KEYS: Mapping[str, Any] = {
-    "revision": str,
-    "variant": str,
-    "vae": str,
-    "family": str,
-    "prediction_type": str,
-    "grounding": float,
-    "memory": str,
-    "tiling": str,
-    "tile": int,
-    "offload": bool,
-}
+LOAD_KEYS = {name: hint for name, hint in type_hints(LoadOptions).items() if name not in ("device", "dtype")}
 """How the model of a render's source is loaded: options of its loader."""
 SOURCE_KEYS: Mapping[str, Any] = {**KEYS, "size": tuple[int, int], **LOAD_KEYS}
 """What a render's source may say."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from ..errors import told_of
 from ..hashes import folder_hashes
+from .field_types import key_of
 from .merging import LOAD_KEYS, Config, expanded
-from .options import key_of
 from .resolve import checked_source, validate
 
 if TYPE_CHECKING:

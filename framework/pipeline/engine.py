@@ -58,7 +58,7 @@ class Engine:
             own = {name: value for name, value in self.options.items() if name in OF_THE_MACHINE}
             precision = str(self.model.dtype).removeprefix("torch.")
             device = str(self.model.device)
-            model = self.plugins.load_model(name, device=device, dtype=precision, wherever_known=own, **options)
+            model = self.plugins.load_model(name, device=device, dtype=precision, wherever_taken=own, **options)
             self.sources[key] = Engine(model, self.plugins, {**own, **options})
         return self.sources[key]
 

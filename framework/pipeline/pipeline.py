@@ -52,28 +52,20 @@ class Pipeline:
         cls,
         model: str | Path = DEFAULT_MODEL,
         *,
-        device: str = "auto",
-        dtype: str = "auto",
         plugins: Plugins | None = None,
         **options: Any,
     ) -> Pipeline:
         """Load the weights of an embedded model by name, of a model's folder or file by path, or of the hub's `owner/name`.
 
         Args:
-            options: `revision` (a branch, a tag or a commit) of a model of the hub; the others are of the plugin that loads it.
-                lsregen's own take `vae` (the path of another autoencoder), `variant` (of a folder's weights, such as `fp16`),
-                `prediction_type` (`epsilon` or `v_prediction`), for a single file `family` (`sd1`, `sd2`, `sdxl`), and for GLIGEN
-                `grounding` (the share of the steps, from the first, in which it sees the boxes). `memory` is what guided passes
-                keep of what they compute: `fast` (nearly all), `balanced`, or `low` (little, for a third more time); the pull is
-                the same. `tiling` (`auto`, `on`, `off`) and `tile` (pixels): whether the autoencoder takes large images piece by
-                piece. `offload`: the networks wait in the CPU's memory, and come to the device for the stage that needs them.
+            options: those of `LoadOptions` by name, such as `device="cpu"`, `dtype="fp16"` or `vae="vae.safetensors"`.
 
         Raises:
-            ConfigError: no such model, device, dtype or option.
+            ConfigError: no such model, device, dtype or option, or a value that it cannot have.
             CheckpointError: the files cannot be used.
         """
         plugins = installed(plugins)
-        return cls(plugins.load_model(model, device=device, dtype=dtype, **options), plugins, options)
+        return cls(plugins.load_model(model, **options), plugins, options)
 
     def __call__(
         self,

@@ -20,7 +20,7 @@ MEMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "extractor": ("kind", "needs", "prepare", "current", "target"),
         "distance": ("accepts", "needs_target", "raster", "__call__"),
         "sampler": ("schedule", "step", "stochastic", "invert_step"),
-        "model": ("embedded", "recognises", "load"),
+        "model": ("embedded", "takes", "recognises", "load"),
         "detector": ("load",),
     }
 )

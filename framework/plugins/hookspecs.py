@@ -6,13 +6,14 @@ own plugins come in by the same hooks.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pluggy
 
 if TYPE_CHECKING:
+    from ..config.load_options import LoadOptions
     from ..protocols import Model
     from .inspection import Inspection
     from .presets import Fits
@@ -29,19 +30,24 @@ class ModelLoader(Protocol):
         """Names of models that can be loaded without a path, and their folders."""
         ...
 
+    @property
+    def takes(self) -> Collection[str]:
+        """The names of the options in `LoadOptions` that it takes, besides `device`, `dtype` and `revision`."""
+        ...
+
     def recognises(self, path: Path) -> bool:
         """Whether the path looks like something this loader loads; cheap, and without side effects."""
         ...
 
-    def load(self, path: Path, *, device: str, dtype: str) -> Model:
-        """Load the weights; `device` and `dtype` may be `auto`."""
+    def load(self, path: Path, options: LoadOptions) -> Model:
+        """Load the weights. What it does not take is at its default; `device` and `dtype` may be `auto`."""
         ...
 
 
 class FetchingLoader(ModelLoader, Protocol):
     """A loader that also knows models by the names of a hub, and brings them to this machine."""
 
-    def fetch(self, name: str, *, revision: str | None = None, variant: str | None = None) -> Path | None:
+    def fetch(self, name: str, options: LoadOptions) -> Path | None:
         """Where the model of this name is by now; None for what is no name of the hub's. Asked only for what is no local path."""
         ...
 

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import EntryPoint, distributions
-from inspect import signature
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
 import pluggy
 
-from ..config.arguments import checked, hints_of
+from ..config.arguments import checked
+from ..config.load_options import LoadOptions
 from ..config.options import convert
 from ..errors import ConfigError, LsregenError, PluginError, nearest, shown
 from ..files import look
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .inspection import Inspection
 
 LIMIT = "LSREGEN_PLUGINS"
+OF_EVERY_MODEL = ("device", "dtype", "revision")
+DEFAULTS = LoadOptions()
 REGISTER = "install a package whose entry point registers it, or build the Guidance in Python"
 
 
@@ -160,32 +162,30 @@ class Plugins:
         """The models that ship with installed packages, by name: their folder and their loader."""
         return {name: (path, registered) for registered in self.models.values() for name, path in _embedded(registered).items()}
 
-    def load_model(
-        self,
-        model: str | Path,
-        *,
-        device: str = "auto",
-        dtype: str = "auto",
-        revision: str | None = None,
-        wherever_known: Mapping[str, Any] | None = None,
-        **options: Any,
-    ) -> Model:
+    def load_model(self, model: str | Path, *, wherever_taken: Mapping[str, Any] | None = None, **options: Any) -> Model:
         """Load an embedded model by name, a model's folder or file by path, or a model of a hub by its name there.
 
         Args:
             model: a text may be any of the three, and is looked up in this order; a `Path` is a path.
-            revision: of a model of a hub: a branch, a tag or a commit.
-            wherever_known: options that are left out where the loader does not have them, or they are given besides.
-            options: keyword arguments of the loader that recognises it, such as `vae`; those that are None are left out.
+            wherever_taken: options that are left out where the loader does not take them, or they are given besides.
+            options: those of `LoadOptions`, by name; those that are None are left out.
 
         Raises:
-            ConfigError: neither, a device or dtype that does not exist, or an option that the loader does not have.
+            ConfigError: neither, a device or dtype that does not exist, or an option that the loader does not take.
             CheckpointError: the folder or its weights cannot be used.
         """
-        registered, path = self._find_model(model, revision, options.get("variant"))
-        known = signature(registered.cls.load).parameters
-        options = {**{name: value for name, value in (wherever_known or {}).items() if name in known}, **options}
-        return _load_model(registered, path, device, dtype, options)
+        given = LoadOptions.of(options)
+        registered, path = self._find_model(model, given)
+        takes: Collection[str] = registered.cls.takes
+        if unknown := [name for name in given.changed() if name not in (*OF_EVERY_MODEL, *takes)]:
+            raise ConfigError(
+                f"model {path}: {unknown[0]} is no option of {registered.name!r}, which loads it; options: "
+                f"{', '.join((*OF_EVERY_MODEL, *takes))}"
+            )
+        spare = {name: value for name, value in (wherever_taken or {}).items() if name in takes and options.get(name) is None}
+        given = LoadOptions.of({**options, **spare})
+        with _loading(registered, path, "load"):
+            return registered.cls.load(path, given)
 
     def inspect_model(self, model: str | Path) -> Inspection:
         """What a model is that `load_model` would load; nothing is loaded, but one of a hub is downloaded.
@@ -215,16 +215,15 @@ class Plugins:
         with _loading(registered, path, "convert"):
             return cast("hookspecs.ConvertingLoader", registered.cls).convert(path, out, **given)
 
-    def _find_model(self, model: str | Path, revision: str | None = None, variant: str | None = None) -> tuple[Registered, Path]:
+    def _find_model(self, model: str | Path, options: LoadOptions = DEFAULTS) -> tuple[Registered, Path]:
         """The loader of a model, and its place. Raises as `load_model`."""
         model = convert(model, str | Path, "model")
-        revision, variant = (convert(value, str | None, name) for name, value in (("revision", revision), ("variant", variant)))
         if not str(model).strip():
             raise ConfigError(f"model {model!r} is empty; give a name or a path")
         embedded = self.embedded_models()
         if str(model) in embedded:
             path, registered = embedded[str(model)]
-            return registered, _local(path, revision)
+            return registered, _local(path, options.revision)
         try:
             path = Path(model).expanduser()
             there = path.exists()
@@ -237,7 +236,7 @@ class Plugins:
             for registered in self.models.values():
                 loader = cast("hookspecs.FetchingLoader", registered.cls)
                 with _loading(registered, model, "fetch"):
-                    fetched = loader.fetch(model, revision=revision, variant=variant) if hasattr(loader, "fetch") else None
+                    fetched = loader.fetch(model, options) if hasattr(loader, "fetch") else None
                 if fetched is not None:
                     return registered, fetched
         if not there:
@@ -246,7 +245,7 @@ class Plugins:
                 f"model {str(model)!r} is neither a model that ships with lsregen ({known}) nor an existing path, nor a name of "
                 f"the hub's, which is of the form owner/name{nearest(str(model), embedded)}{self._failed()}"
             )
-        _local(path, revision)
+        _local(path, options.revision)
         for registered in self.models.values():
             if _recognises(registered, path):
                 return registered, path
@@ -269,21 +268,6 @@ def _local(path: Path, revision: str | None) -> Path:
     if revision is not None:
         raise ConfigError(f"revision {revision!r}: {path} is on this machine; only models of a hub, owner/name, have revisions")
     return path
-
-
-def _load_model(loader: Registered, path: Path, device: str, dtype: str, options: Mapping[str, Any]) -> Model:
-    given = {name: value for name, value in options.items() if value is not None}
-    known = [name for name in signature(loader.cls.load).parameters if name not in ("path", "device", "dtype")]
-    if unknown := [name for name in given if name not in known]:
-        raise ConfigError(
-            f"model {path}: {unknown[0]} is no option of {loader.name!r}, which loads it{nearest(unknown[0], known)}; options: "
-            f"{', '.join(known) or 'none'}"
-        )
-    hints = {"device": str, "dtype": str, **hints_of(loader.cls.load)}
-    values = {name: convert(value, hints.get(name, Any), name) for name, value in given.items()}
-    device, dtype = convert(device, str, "device"), convert(dtype, str, "dtype")
-    with _loading(loader, path, "load"):
-        return loader.cls.load(path, device=device, dtype=dtype, **values)
 
 
 def _recognises(loader: Registered, path: Path) -> bool:

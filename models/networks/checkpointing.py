@@ -15,8 +15,6 @@ import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint  # pyright: ignore[reportUnknownVariableType]
 
-from ...framework.errors import ConfigError, nearest
-
 Made = TypeVar("Made")
 
 MEMORY: Mapping[str, tuple[str, ...]] = MappingProxyType(
@@ -43,13 +41,7 @@ class Recomputed(nn.Module):
 
 
 def set_memory(network: nn.Module, memory: str) -> None:
-    """Turn the dial of a network.
-
-    Raises:
-        ConfigError: no such setting.
-    """
-    if memory not in MEMORY:
-        raise ConfigError(f"memory: {memory!r} is not one of {', '.join(MEMORY)}{nearest(memory, MEMORY)}")
+    """Turn the dial of a network to one of the settings in `MEMORY`."""
     for module in network.modules():
         if isinstance(module, Recomputed):
             module.recomputed = type(module).__name__ in MEMORY[memory]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias, TypeVar
 
 import torch
 from torch import nn
 
+from ...framework.config.load_options import LoadOptions
 from ...framework.errors import CheckpointError
 from ...framework.types import NoiseSchedule
 from ..networks.autoencoder import Autoencoder, AutoencoderConfig
@@ -23,7 +24,7 @@ from ..weights.key_maps import Shape
 from ..weights.recognise import EXTRA_CHANNELS
 from ..weights.settings import Values
 from .conditioning import Conditioner
-from .devices import HOME
+from .devices import HOME, resolve
 from .grounding import SHARE, Grounder
 from .latent_diffusion import LatentDiffusion, default_cfg, family
 from .tiling import make_tiling
@@ -32,23 +33,6 @@ TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 Network = TypeVar("Network", bound=nn.Module)
 
 IMAGE_ENCODER = ("image_encoder", "image_project")  # of a GLIGEN that is grounded on images
-
-
-@dataclass(frozen=True)
-class Dials:
-    """How a model computes, whatever its weights are.
-
-    `memory`: what guided passes keep; see `checkpointing.MEMORY`. `tiling`, `tile`: when its autoencoder works piece by piece;
-    see `tiling.make_tiling`. `offload`: whether its networks come to the device for the stage that needs them only.
-    """
-
-    memory: str = "fast"
-    tiling: str = "auto"
-    tile: int | None = None
-    offload: bool = False
-
-
-DEFAULT = Dials()
 
 
 @dataclass(frozen=True)
@@ -160,22 +144,24 @@ def _made(make: Callable[[], Network], where: str) -> Network:
         ) from None
 
 
-def build_model(parts: Parts, device: torch.device, dtype: torch.dtype, dials: Dials = DEFAULT) -> LatentDiffusion:
+def build_model(parts: Parts, options: LoadOptions) -> LatentDiffusion:
     """The model, frozen. Whatever its configs say wrong is known before any weights are read.
 
     Raises:
-        ConfigError: no such setting of a dial.
+        ConfigError: no such device, or a tile without tiling.
         CheckpointError: a setting that is not supported, parts that do not fit together, or weights that do not fit their config.
     """
+    device, dtype = resolve(options.device, options.dtype)
+    parts = parts if options.grounding is None else replace(parts, grounding=options.grounding)
     configs, where, planned = parts.configs, parts.where, plan(parts)
-    images, tiling = planned.images, make_tiling(dials.tiling, dials.tile)
+    images, tiling = planned.images, make_tiling(options.tiling, options.tile)
     unet = _made(lambda: UNet(planned.unet), where["unet"])
     autoencoder = _made(lambda: Autoencoder(planned.autoencoder, tiling), where["vae"])
     for network in (unet, autoencoder):
-        set_memory(network, dials.memory)
+        set_memory(network, options.memory)
 
     files: dict[str, tuple[Path, ...]] = {}
-    home = HOME if dials.offload else device
+    home = HOME if options.offload else device
 
     def load(name: str, network: nn.Module, dtype: torch.dtype) -> None:
         weights = parts.weights(name)

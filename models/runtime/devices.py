@@ -25,14 +25,11 @@ def resolve(device: str, dtype: str) -> tuple[torch.device, torch.dtype]:
     device may carry a number, as in `cuda:1`; the device that is returned has one, as those of tensors have.
 
     Raises:
-        ConfigError: an unknown name, or a device that this machine does not have.
+        ConfigError: an unknown name of a device, or a device that this machine does not have.
     """
     place = _device(device)
     if dtype == "auto":
         return place, torch.float16 if place.type == "cuda" else torch.float32
-    if dtype not in DTYPES:
-        known = ("auto", *DTYPES)
-        raise ConfigError(f"dtype {dtype!r}: expected one of {', '.join(known)}{nearest(dtype, known)}")
     return place, DTYPES[dtype]
 
 

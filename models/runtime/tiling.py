@@ -17,11 +17,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
-from ...framework.config.options import convert
-from ...framework.errors import ConfigError, nearest
+from ...framework.config.load_options import When
+from ...framework.errors import ConfigError
 from ..networks.blocks import Downsample, ResnetBlock, Upsample
 
-TILINGS = ("auto", "on", "off")
 SIDE = 768  # pixels of a square tile
 LARGE = 1536 * 1536  # pixels; `auto` leaves smaller pictures whole, which the supported families were made for
 
@@ -62,7 +61,7 @@ class Tiling:
         return encoder.conv_out(F.silu(encoder.conv_norm_out(x)))
 
 
-def make_tiling(tiling: str, tile: int | None) -> Tiling:
+def make_tiling(tiling: When, tile: int | None) -> Tiling:
     """The tiling that two options mean.
 
     Args:
@@ -70,15 +69,11 @@ def make_tiling(tiling: str, tile: int | None) -> Tiling:
         tile: the side in pixels of a square; as much is computed at once. None for `SIDE`.
 
     Raises:
-        ConfigError: neither of these, a tile below 16, or one with tiling `off`.
+        ConfigError: a tile with tiling `off`.
     """
-    if tiling not in TILINGS:
-        raise ConfigError(f"tiling: {tiling!r} is not one of {', '.join(TILINGS)}{nearest(tiling, TILINGS)}")
-    side = SIDE if tile is None else convert(tile, int, "tile")
+    side = SIDE if tile is None else tile
     if tile is not None and tiling == "off":
         raise ConfigError(f"tile: {tile} with tiling off, which cuts nothing; leave one of them out")
-    if side < 16:
-        raise ConfigError(f"tile: {side} pixels; expected the side of a square of at least 16, such as {SIDE}")
     return Tiling(side**2, {"auto": LARGE, "on": 0, "off": None}[tiling])
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from lsregen.evaluation.shapeworld import sample_scene
 from lsregen.evaluation.shapeworld.geometry import SHAPES
 from lsregen.evaluation.shapeworld.scene import COLOURS
+from lsregen.framework import LoadOptions
 from lsregen.models import EMBEDDED, DiffusersFolder
 from lsregen.models.networks.gligen import GatedSelfAttention
 from lsregen.models.networks.text import TextEncoder
@@ -189,7 +190,7 @@ def main() -> None:
     ranks = Ranks()
     run = Run(args.folder, ranks)
     space = latent_space(args.images)
-    model: Any = DiffusersFolder().load(args.base, device="cpu", dtype="fp32")
+    model: Any = DiffusersFolder().load(args.base, LoadOptions(device="cpu", dtype="fp32"))
     text: TextEncoder = model.text.encoders[0]
     batches = Batches(args.images, text, args.batch)
     levels = noise_levels().to(ranks.device)

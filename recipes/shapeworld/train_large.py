@@ -19,6 +19,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from lsregen.framework import LoadOptions
 from lsregen.models import EMBEDDED, DiffusersFolder
 from lsregen.models.networks.unet import SIZES as SIZE_NUMBERS
 from lsregen.models.networks.unet import UNet, UNetConfig, size_features
@@ -178,7 +179,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     model = Captioned(UNet(UNET), *text_encoders(tokenizer)).train()
-    base = DiffusersFolder().load(args.base, device="cpu", dtype="fp32")
+    base = DiffusersFolder().load(args.base, LoadOptions(device="cpu", dtype="fp32"))
     start_from(base, space, latent_space(args.images), model)
     model.to(ranks.device)
     modules = {"unet": model.unet, "text": model.text, "text_2": model.text_2}

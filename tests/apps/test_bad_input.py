@@ -166,7 +166,7 @@ MODEL: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "unreadable folder": (("--model", "broken"), ("broken", "JSON")),
     "device": (("--device", "cuda0"), ("device 'cuda0'", "cuda")),
     "absent device": (("--device", "cuda:99"), ("device 'cuda:99'", "'cpu'")),
-    "dtype": (("--dtype", "fp61"), ("dtype 'fp61'", "did you mean 'fp16'?")),
+    "dtype": (("--dtype", "fp61"), ("--dtype", "'fp61' is not one of auto, fp32, fp16", "did you mean 'fp16'?")),
     "size": (("--size", "63x64"), ("63x64", "multiples of", "64x64")),
     "steps above the schedule": (("--steps", "1001"), ("1001", "1000")),
 }

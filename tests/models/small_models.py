@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from lsregen.framework import LoadOptions
 from lsregen.framework.types import Step
 from lsregen.models import DiffusersFolder
 from lsregen.models.runtime.latent_diffusion import LatentDiffusion
@@ -165,7 +166,7 @@ class Oracle:
     pipe: Any
 
     def load(self) -> LatentDiffusion:
-        model = DiffusersFolder().load(self.folder, device="cpu", dtype="fp32")
+        model = DiffusersFolder().load(self.folder, LoadOptions(device="cpu", dtype="fp32"))
         assert isinstance(model, LatentDiffusion)
         return model
 

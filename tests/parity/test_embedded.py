@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from lsregen.framework import LoadOptions
 from lsregen.framework.layout.regions import Layout
 from lsregen.models import EMBEDDED, DiffusersFolder
 from lsregen.samplers.ddim import DDIM
@@ -24,7 +25,7 @@ PROMPT, STEPS, CFG = "a red circle and a blue square", 20, 4.0
 def test_diffusers_walks_alike(name: str) -> None:
     import diffusers
 
-    model: Any = DiffusersFolder().load(EMBEDDED / name, device="cpu", dtype="fp32")
+    model: Any = DiffusersFolder().load(EMBEDDED / name, LoadOptions(device="cpu", dtype="fp32"))
     pipe: Any = diffusers.DiffusionPipeline.from_pretrained(EMBEDDED / name).to(torch.float32)
     pipe.set_progress_bar_config(disable=True)
     width, height = model.default_size
@@ -46,7 +47,7 @@ def test_the_shipped_gligen_runs_the_published_forward() -> None:
     import diffusers
 
     folder = EMBEDDED / "shapeworld-gligen"
-    model: Any = DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+    model: Any = DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
     load: dict[str, Any] = {"torch_dtype": torch.float32}
     unet: Any = diffusers.UNet2DConditionModel.from_pretrained(folder / "unet", **load)
     scheduler: Any = diffusers.DDIMScheduler.from_pretrained(folder / "scheduler")

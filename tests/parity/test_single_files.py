@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lsregen.framework import LoadOptions
 from lsregen.models import CheckpointFile
 from lsregen.models.runtime.conditioning import Conditioning
 from tests.models.narrow_files import FAMILIES, VOCABULARY, networks
@@ -26,7 +27,7 @@ def error(ours: Tensor, theirs: Tensor) -> float:
 @pytest.fixture(params=FAMILIES)
 def pair(request: pytest.FixtureRequest, files: Path) -> tuple[str, Any, dict[str, Any]]:
     """A family, our model from its file, and the networks that are in the file."""
-    model = CheckpointFile().load(files / f"{request.param}.safetensors", device="cpu", dtype="fp32")
+    model = CheckpointFile().load(files / f"{request.param}.safetensors", LoadOptions(device="cpu", dtype="fp32"))
     return request.param, model, networks(request.param, VOCABULARY)
 
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lsregen.framework import LoadOptions
 from lsregen.framework.layout.regions import Layout
 from lsregen.framework.protocols import Run, Sampler
 from lsregen.framework.types import NoiseSchedule
@@ -206,7 +207,7 @@ def test_a_folders_own_scheduler(
 
     oracle = oracles("base")
     folder = copied(oracle.folder, "scheduler/scheduler_config.json", changes)
-    model: Any = DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+    model: Any = DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
     # By itself: a pipeline of diffusers that loads it mends what it thinks outdated, such as another offset.
     monkeypatch.setattr(oracle.pipe, "scheduler", DDIMScheduler.from_pretrained(folder / "scheduler"))
     z = start = torch.randn(2, model.latent_channels, 12, 4)

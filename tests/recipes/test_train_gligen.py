@@ -11,6 +11,7 @@ import torch
 
 from lsregen.evaluation.metrics.bootstrap import box_overlap
 from lsregen.evaluation.shapeworld import detect
+from lsregen.framework import LoadOptions
 from lsregen.framework.sampling.image_to_image import to_pil
 from lsregen.models import EMBEDDED, DiffusersFolder
 from recipes.shapeworld import export_gligen
@@ -24,7 +25,7 @@ BASE = EMBEDDED / "shapeworld-base"
 
 
 def load_base() -> Any:
-    return DiffusersFolder().load(BASE, device="cpu", dtype="fp32")
+    return DiffusersFolder().load(BASE, LoadOptions(device="cpu", dtype="fp32"))
 
 
 @pytest.fixture(scope="module")

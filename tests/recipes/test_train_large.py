@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 
+from lsregen.framework import LoadOptions
 from lsregen.models import EMBEDDED, DiffusersFolder
 from recipes.shapeworld import export_large, train_autoencoder
 from recipes.shapeworld import train_large as recipe
@@ -56,7 +57,7 @@ def test_it_learns_and_resumes_and_its_export_is_a_model(start: Starter, tmp_pat
 
 
 def test_it_starts_from_the_bases_levels_and_words(model: recipe.Captioned, start: Starter, space: LatentSpace) -> None:
-    base: Any = DiffusersFolder().load(EMBEDDED / "shapeworld-base", device="cpu", dtype="fp32")
+    base: Any = DiffusersFolder().load(EMBEDDED / "shapeworld-base", LoadOptions(device="cpu", dtype="fp32"))
     recipe.start_from(base, space, latent_space(start.images), model)
     words, own = base.text.encoders[0].network.state_dict(), model.text.state_dict()
     assert all(torch.equal(own[name], value) for name, value in words.items())

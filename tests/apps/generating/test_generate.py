@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +14,8 @@ from click.testing import Result
 from PIL import Image
 
 from lsregen.apps.generating.metadata import read_metadata
-from lsregen.apps.generating.model_options import LOADED
 from lsregen.apps.generating.progress import Progress
+from lsregen.framework import LoadOptions
 from tests.apps.conftest import BOXES, PROMPT, StandIn
 
 Call = Callable[..., Result]
@@ -98,17 +99,17 @@ def test_what_the_pipeline_is_asked(run: Call, stand_in: StandIn) -> None:
 
 
 def test_how_the_model_is_loaded(run: Call, stand_in: StandIn) -> None:
-    asked = {
+    asked: dict[str, Any] = {
         "revision": "v2", "variant": "fp16", "vae": Path("vae"), "family": "sd2", "prediction_type": "epsilon", "grounding": 0.5,
         "memory": "low", "tiling": "on", "tile": 512, "offload": True,
     }  # fmt: skip
     options = [("--" + name.replace("_", "-"), str(value)) for name, value in asked.items() if name != "offload"]
     result = run("generate", "--model", "owner/name", *(text for pair in options for text in pair), "--offload")
     assert result.exit_code == 0, result.output
-    assert {name: stand_in.loaded[0][name] for name in asked} == asked
-    assert set(asked) == set(LOADED)
     run("generate")
-    assert {stand_in.loaded[1][name] for name in asked} == {None}  # what is not said is left to the loader
+    said, unsaid = ({key: loaded[key] for key in loaded if key not in ("model", "plugins")} for loaded in stand_in.loaded)
+    assert (LoadOptions.of(said), LoadOptions.of(unsaid)) == (LoadOptions(**asked), LoadOptions())
+    assert {*asked, "device", "dtype"} == {f.name for f in fields(LoadOptions)}
 
 
 @pytest.mark.parametrize(

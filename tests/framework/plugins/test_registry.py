@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lsregen.framework import ConfigError, PluginError, Plugins, discover
+from lsregen.framework import ConfigError, LoadOptions, PluginError, Plugins, discover
 from lsregen.framework.config.resolve import validate
 from lsregen.framework.plugins.class_checks import check_plugin
 from lsregen.framework.plugins.registry import Registered
@@ -100,7 +100,7 @@ def test_a_class_that_is_not_registered_is_called_by_its_dotted_path() -> None:
         (HEAD + REGISTER + "    register('pull', Pull)\n", "distance 'pull' is already registered by acme-pull 1.2"),
         (HEAD + REGISTER.replace("distances", "extractors"), "extractor 'pull': Pull has no kind, needs, prepare, current"),
         (HEAD + REGISTER.replace("distances", "samplers"), "sampler 'pull': Pull has no schedule, step, stochastic, invert_step"),
-        (HEAD + REGISTER.replace("distances", "models"), "model 'pull': Pull has no embedded, recognises, load"),
+        (HEAD + REGISTER.replace("distances", "models"), "model 'pull': Pull has no embedded, takes, recognises, load"),
     ],
 )  # fmt: skip
 def test_a_broken_package_is_named_with_the_reason_and_leaves_the_others_alone(
@@ -270,10 +270,11 @@ def test_a_path_that_no_loader_recognises_is_refused(tmp_path: Path) -> None:
 LOADER = """
 class Loader:
     embedded = {{"{model}": Path(__file__)}}
+    takes = ("tile",)
     def recognises(self, path):
         return path.suffix == ".acme"
-    def load(self, path, *, device, dtype):
-        return ("loaded", path.name, device, dtype)
+    def load(self, path, options):
+        return ("loaded", path.name, options.device, options.dtype, options.tile)
 
 @hookimpl
 def register_models(register):
@@ -285,10 +286,17 @@ def test_models_of_other_packages_load_by_name_and_by_path(install: Install, tmp
     install("acme", HEAD + LOADER.format(model="acme-1"))
     plugins = discover()
     loaded: Any = plugins.load_model("acme-1", device="cpu")
-    assert loaded == ("loaded", "acme.py", "cpu", "auto")
+    assert loaded == ("loaded", "acme.py", "cpu", "auto", None)
     (tmp_path / "a.acme").touch()
-    loaded = plugins.load_model(tmp_path / "a.acme", dtype="fp16")
-    assert loaded == ("loaded", "a.acme", "auto", "fp16")
+    loaded = plugins.load_model(tmp_path / "a.acme", dtype="fp16", tile=64, vae=None)
+    assert loaded == ("loaded", "a.acme", "auto", "fp16", 64)
+    with pytest.raises(ConfigError, match=r"a\.acme: memory is no option of 'acme', which loads it; .* revision, tile$"):
+        plugins.load_model(tmp_path / "a.acme", memory="low")
+    with pytest.raises(ConfigError) as caught:
+        plugins.load_model(tmp_path / "a.acme", memry="low", tile=2)
+    unknown, tile = str(caught.value).split("\n")
+    assert unknown.startswith("memry: no such option for a model (did you mean 'memory'?); options: device, dtype, ")
+    assert tile == "tile: 2 is out of range; expected a whole number of at least 16"
 
 
 def test_a_loader_that_fails_to_look_at_a_path_is_named(install: Install, tmp_path: Path) -> None:
@@ -319,12 +327,13 @@ class PlainLoader:
     """A plain dataclass has no hash."""
 
     embedded: dict[str, Path] = field(default_factory=dict[str, Path])
+    takes: tuple[str, ...] = ()
 
     def recognises(self, path: Path) -> bool:
         return path.suffix == ".plain"
 
-    def load(self, path: Path, *, device: str, dtype: str) -> str:
-        return f"{path.name} on {device}"
+    def load(self, path: Path, options: LoadOptions) -> str:
+        return f"{path.name} on {options.device}"
 
     def inspect(self, path: Path) -> str:
         return path.name

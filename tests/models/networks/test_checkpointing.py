@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lsregen.framework import LoadOptions
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.layout.regions import Layout
 from lsregen.framework.sampling.taps import TAP_KINDS, TapPoint, Taps
@@ -121,7 +122,7 @@ def test_the_gradient_through_the_autoencoder(base: LatentDiffusion) -> None:
 
 def test_the_dial_is_an_option_of_loading(oracles: Any) -> None:
     def settings(**options: Any) -> set[str]:
-        model: Any = DiffusersFolder().load(oracles("base").folder, device="cpu", dtype="fp32", **options)
+        model: Any = DiffusersFolder().load(oracles("base").folder, LoadOptions(device="cpu", dtype="fp32", **options))
         return {type(m).__name__ for m in model.unet.modules() if isinstance(m, Recomputed) and m.recomputed}
 
     assert settings() == {"GEGLU"}

@@ -10,7 +10,8 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from lsregen.framework.errors import CheckpointError, LayoutError, PhraseError
+from lsregen.framework import LoadOptions
+from lsregen.framework.errors import CheckpointError, ConfigError, LayoutError, PhraseError
 from lsregen.framework.layout.regions import Box, Layout, Region
 from lsregen.framework.sampling.taps import TapPoint, Taps
 from lsregen.framework.types import Step
@@ -227,10 +228,11 @@ def test_the_share_of_grounded_steps(oracles: Any, copied: Any, models: Any) -> 
 
     folder = oracles("gligen").folder
     assert steps(models("gligen")) == 3
-    assert steps(DiffusersFolder().load(folder, device="cpu", dtype="fp32", grounding=0.55)) == 5
-    assert steps(DiffusersFolder().load(copied(folder, "lsregen.json", {"grounding": 1}), device="cpu", dtype="fp32")) == 10
-    with pytest.raises(CheckpointError, match=r"grounding is 1\.5; expected a share of the steps, from 0 to 1"):
-        DiffusersFolder().load(folder, device="cpu", dtype="fp32", grounding=1.5)
+    assert steps(DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32", grounding=0.55))) == 5
+    whole = copied(folder, "lsregen.json", {"grounding": 1})
+    assert steps(DiffusersFolder().load(whole, LoadOptions(device="cpu", dtype="fp32"))) == 10
+    with pytest.raises(ConfigError, match=r"grounding: 1\.5 is out of range; expected a number from 0 to 1"):
+        DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32", grounding=1.5))
     said = r"grounding is 0\.3, the share .* this model \(sd1\) does not see boxes; leave the option out, or name a GLIGEN model$"
     with pytest.raises(CheckpointError, match=said):
-        DiffusersFolder().load(oracles("sd1").folder, device="cpu", dtype="fp32", grounding=0.3)
+        DiffusersFolder().load(oracles("sd1").folder, LoadOptions(device="cpu", dtype="fp32", grounding=0.3))

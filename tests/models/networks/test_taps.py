@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from lsregen.framework import LoadOptions
 from lsregen.framework.errors import ConfigError
 from lsregen.framework.sampling.taps import TAP_KINDS, TapPoint, Taps
 from lsregen.framework.types import Step
@@ -163,7 +164,7 @@ def test_gradients_agree(oracle: Any, step: Step) -> None:
 
 
 def test_tapped_attention_is_in_full_precision(oracles: Any, step: Step) -> None:
-    model = DiffusersFolder().load(oracles("base").folder, device="cpu", dtype="fp16")
+    model = DiffusersFolder().load(oracles("base").folder, LoadOptions(device="cpu", dtype="fp16"))
     assert isinstance(model, LatentDiffusion)
     wanted = points(model, "cross_logits", "cross_probs")
     with torch.no_grad():

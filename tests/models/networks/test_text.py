@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from lsregen.framework import LoadOptions
 from lsregen.framework.errors import CheckpointError, PhraseError
 from lsregen.models import DiffusersFolder
 from lsregen.models.networks.text import load_tokenizer, text_keys
@@ -102,13 +103,13 @@ def test_a_broken_tokenizer(tmp_path: Path) -> None:
 def test_a_tokenizer_of_another_model(oracles: Any, copied: Any) -> None:
     folder = copied(oracles("base").folder, "text_encoder/config.json", {"vocab_size": 20})
     with pytest.raises(CheckpointError, match=r"token_embedding\.weight|tokens, but the text encoder"):
-        DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+        DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
 
 
 @pytest.mark.parametrize("changes", [{"return_dict": False}, {"torchscript": True}])
 def test_how_the_settings_want_results_returned_does_not_matter(models: Any, oracles: Any, copied: Any, changes: Any) -> None:
     folder = copied(oracles("base").folder, "text_encoder/config.json", changes)
-    model: Any = DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+    model: Any = DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
     assert near(model.text.encode(["a red circle"]).context, models("base").text.encode(["a red circle"]).context)
 
 
@@ -129,7 +130,7 @@ def test_an_empty_negative_of_sdxl_stands_for_nothing(models: Any) -> None:
 @pytest.mark.parametrize("zeros", [True, False])
 def test_the_index_says_whether_it_does(oracles: Any, copied: Any, zeros: bool) -> None:
     folder = copied(oracles("sdxl").folder, "model_index.json", {"force_zeros_for_empty_prompt": zeros})
-    model: Any = DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+    model: Any = DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
     assert bool(model.text.encode_negatives([""]).context.any()) is not zeros
 
 
@@ -139,7 +140,7 @@ def test_both_tokenizers_must_agree_on_a_phrase(oracles: Any, models: Any, copie
     words = json.loads(path.read_text())
     words["model"]["merges"] = [pair for pair in words["model"]["merges"] if "".join(pair) != "le</w>"]
     path.write_text(json.dumps(words))
-    table = DiffusersFolder().load(folder, device="cpu", dtype="fp32").tokens("a red circle and blue")
+    table = DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32")).tokens("a red circle and blue")
     assert table.span("red") == models("sdxl").tokens("a red circle and blue").span("red") == (2,)
     with pytest.raises(PhraseError, match=r"phrase 'circle': the model's tokenizers .* \(3, 4, and 3, 4, 5\), so no"):
         table.span("circle")

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from lsregen.framework import CheckpointError, Layout, LayoutError, Pipeline
+from lsregen.framework import CheckpointError, Layout, LayoutError, LoadOptions, Pipeline
 from lsregen.framework.layout.regions import Box, Region
 from lsregen.framework.types import Step
 from lsregen.models import DiffusersFolder
@@ -85,7 +85,7 @@ def model(oracle: tuple[Path, Any]) -> LatentDiffusion:
 
 
 def load(folder: Path, **options: Any) -> LatentDiffusion:
-    model = DiffusersFolder().load(folder, device="cpu", dtype="fp32", **options)
+    model = DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32", **options))
     assert isinstance(model, LatentDiffusion)
     return model
 

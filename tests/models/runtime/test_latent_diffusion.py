@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lsregen.framework import LoadOptions
 from lsregen.framework.errors import CheckpointError, ConfigError
 from lsregen.framework.hashes import file_hash
 from lsregen.framework.sampling.taps import Taps
@@ -86,7 +87,7 @@ def test_the_clean_latent_is_clipped_when_the_schedule_says_so(
 
 @pytest.mark.parametrize(("dtype", "share"), [("fp16", 0.02), ("bf16", 0.1)])
 def test_half_precision(oracles: Any, base: LatentDiffusion, step: Step, dtype: str, share: float) -> None:
-    half = DiffusersFolder().load(oracles("base").folder, device="cpu", dtype=dtype)
+    half = DiffusersFolder().load(oracles("base").folder, LoadOptions(device="cpu", dtype=dtype))
     z = latents(base, 1).requires_grad_()
     close, exact = (m.bind(PROMPTS[:1], NEGATIVES[:1], (), cfg=4.0, count=10).predict(z, step) for m in (half, base))
     assert close.eps.dtype == torch.float32
@@ -134,7 +135,7 @@ def test_diffusers_loads_a_folder_that_we_write(base: LatentDiffusion, oracles: 
     write_config(tmp_path, {"cfg": 3.0}, "lsregen.json")
     for name in ("tokenizer", "text_encoder", "model_index.json"):
         (tmp_path / name).symlink_to(source / name)
-    model = DiffusersFolder().load(tmp_path, device="cpu", dtype="fp32")
+    model = DiffusersFolder().load(tmp_path, LoadOptions(device="cpu", dtype="fp32"))
     assert isinstance(model, LatentDiffusion)
     assert (model.default_size, model.default_cfg, model.factor) == ((64, 64), 3.0, 4)
     assert model.noise_schedule == base.noise_schedule
@@ -166,7 +167,7 @@ def test_defaults_of_families(oracles: Any, models: Any, copied: Any) -> None:
         "sdxl": ((32, 32), 5.0),
     }
     folder = copied(oracles("sdxl").folder, "lsregen.json", {"cfg": 3})
-    assert DiffusersFolder().load(folder, device="cpu", dtype="fp32").default_cfg == 3.0
+    assert DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32")).default_cfg == 3.0
 
 
 @pytest.mark.parametrize(
@@ -182,7 +183,7 @@ def test_the_autoencoder_of_sdxl_overflows_in_fp16(
     oracles: Any, models: Any, copied: Any, name: str, changes: dict[str, Any], dtype: str, expected: torch.dtype
 ) -> None:
     folder = copied(oracles(name).folder, "vae/config.json", changes)
-    model: Any = DiffusersFolder().load(folder, device="cpu", dtype=dtype)
+    model: Any = DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype=dtype))
     assert model.unet.conv_in.weight.dtype != torch.float32
     assert {parameter.dtype for parameter in model.autoencoder.parameters()} == {expected}
     z = latents(model)
@@ -197,7 +198,7 @@ def test_the_autoencoder_of_sdxl_overflows_in_fp16(
 def test_families_that_are_refused(oracles: Any, copied: Any) -> None:
     folder = copied(oracles("sdxl").folder, "model_index.json", {"text_encoder": [None, None], "tokenizer": [None, None]})
     with pytest.raises(CheckpointError, match="this is the refiner of Stable Diffusion XL, which is not supported"):
-        DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+        DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
 
 
 @pytest.mark.parametrize(
@@ -217,7 +218,7 @@ def test_families_that_are_refused(oracles: Any, copied: Any) -> None:
 def test_parts_of_sdxl_that_do_not_fit(oracles: Any, copied: Any, file: str, changes: dict[str, Any], message: str) -> None:
     folder = copied(oracles("sdxl").folder, file, changes)
     with pytest.raises(CheckpointError, match=message):
-        DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+        DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
 
 
 def test_sizes(base: LatentDiffusion) -> None:
@@ -310,4 +311,4 @@ def test_a_local_folder_opens_no_socket(oracles: Any, monkeypatch: pytest.Monkey
 def test_folders_that_do_not_fit(oracles: Any, copied: Any, file: str, changes: dict[str, Any], message: str) -> None:
     folder = copied(oracles("base").folder, file, changes)
     with pytest.raises(CheckpointError, match=message):
-        DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+        DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))

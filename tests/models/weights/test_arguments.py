@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lsregen.framework import ConfigError, LsregenError
+from lsregen.framework import ConfigError, LoadOptions, LsregenError
 from lsregen.models import EMBEDDED, CheckpointFile, DiffusersFolder
 
 BASE = EMBEDDED / "shapeworld-base"
@@ -25,17 +25,17 @@ FOREIGN: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("name", "value"), [*FOREIGN, ("variant", 3), ("variant", "")])
 def test_a_folder(name: str, value: Any) -> None:
     with pytest.raises(LsregenError, match=name):
-        DiffusersFolder().load(BASE, **{**GIVEN, name: value})
+        DiffusersFolder().load(BASE, LoadOptions(**{**GIVEN, name: value}))
 
 
 @pytest.mark.parametrize(("name", "value"), [*FOREIGN, ("family", 3), ("family", "sd9")])
 def test_a_file(files: Path, name: str, value: Any) -> None:
     with pytest.raises(LsregenError, match=name):
-        CheckpointFile().load(files / "sd1.safetensors", **{**GIVEN, name: value})
+        CheckpointFile().load(files / "sd1.safetensors", LoadOptions(**{**GIVEN, name: value}))
 
 
 def test_all_of_them_at_once() -> None:
     arguments: dict[str, Any] = {"device": 3, "dtype": None, "memory": 5}
     with pytest.raises(ConfigError) as caught:
-        DiffusersFolder().load(BASE, **arguments)
-    assert [line.partition(":")[0] for line in str(caught.value).split("\n")] == ["device", "dtype", "memory"]
+        DiffusersFolder().load(BASE, LoadOptions(**arguments))
+    assert [line.split(": ")[1] for line in str(caught.value).split("\n")] == ["device", "dtype", "memory"]

@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from lsregen.framework import LoadOptions
 from lsregen.framework.errors import CheckpointError
 from lsregen.framework.hashes import file_hash
 from lsregen.models import DiffusersFolder
@@ -186,7 +187,7 @@ def test_a_folder_is_loaded_strictly(oracles: Any, copied: Any, part: str, key: 
     folder = copied(oracles("base").folder, "lsregen.json", {})
     spoil(folder, part, lambda weights: weights.update({"stray": weights.pop(next(k for k in weights if k.endswith(key)))}))
     with pytest.raises(CheckpointError, match=rf"{part}.*1 missing, 1 unexpected, 0 of another shape(.|\n)*{key}(.|\n)*stray"):
-        DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+        DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
 
 
 @pytest.mark.parametrize(
@@ -204,7 +205,7 @@ def test_incomplete_folders(oracles: Any, copied: Any, remove: str, message: str
     folder = copied(oracles("base").folder, "lsregen.json", {})
     (folder / remove).unlink()
     with pytest.raises(CheckpointError, match=message):
-        DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+        DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
 
 
 def test_recognition_and_names(tmp_path: Path) -> None:
@@ -235,4 +236,4 @@ def test_a_folder_that_may_not_be_read(oracles: Any, monkeypatch: pytest.MonkeyP
         patch.setattr(os, "stat", forbidden)
         assert DiffusersFolder().recognises(folder)
         with pytest.raises(CheckpointError, match=r"/base: .*model_index\.json \(Permission denied\)"):
-            DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+            DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))

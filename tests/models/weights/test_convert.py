@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lsregen.framework import CheckpointError, ConfigError, Layout
+from lsregen.framework import CheckpointError, ConfigError, Layout, LoadOptions
 from lsregen.framework.files import locked
 from lsregen.models import CheckpointFile, DiffusersFolder
 from lsregen.models.runtime.latent_diffusion import LatentDiffusion
@@ -51,8 +51,8 @@ def walk(model: LatentDiffusion, z: torch.Tensor, other: LatentDiffusion) -> tor
 def test_ours_from_the_file_and_diffusers_from_the_folder_walk_alike(files: Path, folders: Path, family: str) -> None:
     import diffusers
 
-    single: Any = CheckpointFile().load(files / f"{family}.safetensors", device="cpu", dtype="fp32")
-    folder: Any = DiffusersFolder().load(folders / family, device="cpu", dtype="fp32")
+    single: Any = CheckpointFile().load(files / f"{family}.safetensors", LoadOptions(device="cpu", dtype="fp32"))
+    folder: Any = DiffusersFolder().load(folders / family, LoadOptions(device="cpu", dtype="fp32"))
     # Four cells at the coarsest level: a norm of two values, as of one cell, divides by the difference of two that may be equal.
     z = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     ours = walk(single, z, folder)
@@ -82,7 +82,7 @@ def test_what_is_told_of_files_and_folders(files: Path, folders: Path, family: s
     assert file.family == folder.family == family
     assert file.prediction == folder.prediction == ("v_prediction" if family == "sd2" else "epsilon")
     assert file.learnt["prediction"] == str(files / f"{family}.yaml")
-    model: Any = DiffusersFolder().load(folders / family, device="cpu", dtype="fp32")
+    model: Any = DiffusersFolder().load(folders / family, LoadOptions(device="cpu", dtype="fp32"))
     expected = {name: part["parameters"] for name, part in model.describe()["components"].items()}
     for found in (file, folder):
         assert {part.name: part.parameters for part in found.components} == expected
@@ -143,8 +143,10 @@ def test_parts_alone(files: Path, tmp_path: Path) -> None:
     assert (told.family, told.form, told.loads) == ("autoencoder", "one network alone", False)
     assert str(told.refusal).endswith("not a whole model; give it to a model with --vae")
     assert convert_file(files / "vae.safetensors", tmp_path / "vae") == ()
-    model: Any = CheckpointFile().load(files / "sd1.safetensors", device="cpu", dtype="fp32", vae=tmp_path / "vae")
-    same: Any = CheckpointFile().load(files / "sd1.safetensors", device="cpu", dtype="fp32", vae=files / "vae.safetensors")
+    model: Any = CheckpointFile().load(files / "sd1.safetensors", LoadOptions(device="cpu", dtype="fp32", vae=tmp_path / "vae"))
+    same: Any = CheckpointFile().load(
+        files / "sd1.safetensors", LoadOptions(device="cpu", dtype="fp32", vae=files / "vae.safetensors")
+    )
     assert torch.equal(model.autoencoder.decoder.conv_in.weight, same.autoencoder.decoder.conv_in.weight)
 
 
@@ -238,9 +240,9 @@ def test_foreign_keys_are_counted_and_left_out(files: Path, tmp_path: Path, capl
     assert "2 keys" in " ".join(told.notes)
     with caplog.at_level("WARNING"):
         convert_file(path, tmp_path / "out")
-        model: Any = CheckpointFile().load(path, device="cpu", dtype="fp32")
+        model: Any = CheckpointFile().load(path, LoadOptions(device="cpu", dtype="fp32"))
     assert [("2 keys" in record.getMessage()) for record in caplog.records] == [True, True]
-    plain: Any = CheckpointFile().load(files / "sd1.safetensors", device="cpu", dtype="fp32")
+    plain: Any = CheckpointFile().load(files / "sd1.safetensors", LoadOptions(device="cpu", dtype="fp32"))
     for name, weight in plain.unet.state_dict().items():
         assert torch.equal(model.unet.state_dict()[name], weight)
 
@@ -291,7 +293,7 @@ def test_folders_with_something_wrong(folders: Path, tmp_path: Path) -> None:
         path = folder / part / "config.json"
         path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
         with pytest.raises(CheckpointError) as caught:
-            DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+            DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
         assert inspect_folder(folder).refusal == str(caught.value)  # what would be said on loading, without loading
     folder = changed("other")
     (folder / "model_index.json").write_text('{"_class_name": "FluxPipeline", "transformer": ["diffusers", "FluxTransformer"]}')

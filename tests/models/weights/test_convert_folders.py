@@ -15,7 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from lsregen.apps.cli import cli
-from lsregen.framework import CheckpointError, Pipeline
+from lsregen.framework import CheckpointError, LoadOptions, Pipeline
 from lsregen.models import CheckpointFile, DiffusersFolder
 from lsregen.models.weights.convert import convert_file, convert_folder
 from lsregen.models.weights.inspect import inspect_file, inspect_folder
@@ -57,7 +57,7 @@ def pickled(oracles: Any, tmp_path: Path) -> Pickled:
 
 
 def load(folder: Path) -> Any:
-    return DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+    return DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
 
 
 def assert_same(ours: Any, expected: Any) -> None:
@@ -150,7 +150,7 @@ def test_a_pickle_by_another_name_is_told_and_converted(files: Path, tmp_path: P
     (tmp_path / "tokenizer").symlink_to(files / "tokenizer")
     command = f"lsregen convert {path} {tmp_path / 'model'}"
     with pytest.raises(CheckpointError, match=f"a pickle, .*: {command}$"):
-        CheckpointFile().load(path, device="cpu", dtype="fp32")
+        CheckpointFile().load(path, LoadOptions(device="cpu", dtype="fp32"))
     assert command in str(inspect_file(path).refusal)
     assert convert_file(path, tmp_path / "model") == ()
     assert inspect_folder(tmp_path / "model").loads
@@ -161,5 +161,5 @@ def test_the_pickle_of_an_autoencoder_is_refused_with_what_converts_it(pickled: 
     shutil.copytree(folder / "vae", alone)
     out = tmp_path / "vae-safetensors"
     with pytest.raises(CheckpointError, match=f": lsregen convert {alone}/diffusion_pytorch_model.bin {out}$"):
-        DiffusersFolder().load(oracles("sd1").folder, device="cpu", dtype="fp32", vae=alone)
+        DiffusersFolder().load(oracles("sd1").folder, LoadOptions(device="cpu", dtype="fp32", vae=alone))
     assert convert_file(alone / "diffusion_pytorch_model.bin", out) == ()

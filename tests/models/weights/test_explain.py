@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lsregen.framework import CheckpointError, ConfigError, LsregenError, Pipeline
+from lsregen.framework import CheckpointError, ConfigError, LoadOptions, LsregenError, Pipeline
 from lsregen.models import CheckpointFile, DiffusersFolder
 
 INDEX, CONFIG = "model_index.json", "config.json"
@@ -98,5 +98,5 @@ def test_paths_that_no_model_has(name: str) -> None:
             Pipeline.load(given)
     for loader in (DiffusersFolder(), CheckpointFile()):
         with pytest.raises(LsregenError):
-            loader.load(Path(name), device="cpu", dtype="fp32")
+            loader.load(Path(name), LoadOptions(device="cpu", dtype="fp32"))
         assert not loader.recognises(Path(name)) or name.endswith((".safetensors", ".ckpt"))

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from lsregen.framework import CheckpointError
+from lsregen.framework import CheckpointError, LoadOptions
 from lsregen.models import CheckpointFile, DiffusersFolder
 from lsregen.models.weights.inspect import inspect_file, inspect_folder
 from tests.models.ldm_layout import State
@@ -36,7 +36,7 @@ def of_sd1(files: Path) -> State:
 def refused(path: Path, **options: Any) -> str:
     """What loading says, which inspecting says as well."""
     with pytest.raises(CheckpointError) as caught:
-        CheckpointFile().load(path, device="cpu", dtype="fp32", **options)
+        CheckpointFile().load(path, LoadOptions(device="cpu", dtype="fp32", **options))
     said, told = str(caught.value), inspect_file(path)
     assert not told.loads
     assert told.refusal == said
@@ -54,7 +54,7 @@ def test_zero_terminal_snr_without_v(files: Path, tmp_path: Path) -> None:
     assert "key ztsnr" in said
     assert "--prediction-type v_prediction" in said
     assert "rescale" not in said
-    model: Any = CheckpointFile().load(path, device="cpu", dtype="fp32", prediction_type="v_prediction")
+    model: Any = CheckpointFile().load(path, LoadOptions(device="cpu", dtype="fp32", prediction_type="v_prediction"))
     assert (model.prediction, model.noise_schedule.zero_terminal_snr) == ("v", True)
 
 
@@ -63,7 +63,8 @@ def test_half_an_autoencoder(files: Path, tmp_path: Path, half: str) -> None:
     tensors = {key: tensor for key, tensor in of_sd1(files).items() if not key.startswith(f"{VAE}{half}.")}
     path = model_file(files, tmp_path, tensors)
     assert f"no {half}" in refused(path)
-    CheckpointFile().load(path, device="cpu", dtype="fp32", vae=files / "vae.safetensors")  # its own is not looked at
+    # its own is not looked at
+    CheckpointFile().load(path, LoadOptions(device="cpu", dtype="fp32", vae=files / "vae.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -81,11 +82,11 @@ def test_a_tensor_of_another_shape(files: Path, tmp_path: Path, change: State, n
     path = model_file(files, tmp_path, tensors | change)
     told = inspect_file(path)
     with pytest.raises(CheckpointError, match=named):
-        CheckpointFile().load(path, device="cpu", dtype="fp32")
+        CheckpointFile().load(path, LoadOptions(device="cpu", dtype="fp32"))
     assert not told.loads
     assert named in str(told.refusal)
     if next(iter(change)).startswith(VAE):
-        CheckpointFile().load(path, device="cpu", dtype="fp32", vae=files / "vae.safetensors")
+        CheckpointFile().load(path, LoadOptions(device="cpu", dtype="fp32", vae=files / "vae.safetensors"))
 
 
 def test_a_missing_tensor(files: Path, tmp_path: Path) -> None:
@@ -103,7 +104,7 @@ def test_quantised_weights(files: Path, tmp_path: Path) -> None:
     assert not told.loads
     assert "quantised" in str(told.refusal)
     with pytest.raises(CheckpointError, match="quantised"):
-        CheckpointFile().load(path, device="cpu", dtype="fp32")
+        CheckpointFile().load(path, LoadOptions(device="cpu", dtype="fp32"))
 
 
 def test_only_what_is_nearly_whole_is_called_so(files: Path, tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_a_folder_whose_weights_do_not_fit(oracles: Any, tmp_path: Path, part: s
     assert key in tensors
     save_file(tensors | {key: torch.zeros(0)}, path)
     with pytest.raises(CheckpointError) as caught:
-        DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+        DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
     assert key.removeprefix("text_model.") in str(caught.value)
     assert key.removeprefix("text_model.") in str(inspect_folder(folder).refusal)
 
@@ -154,5 +155,5 @@ def test_a_folder_down_to_no_signal_without_v(oracles: Any, tmp_path: Path) -> N
     path = folder / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "rescale_betas_zero_snr": True}))
     with pytest.raises(CheckpointError, match="prediction_type=v_prediction") as caught:
-        DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+        DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
     assert inspect_folder(folder).refusal == str(caught.value)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lsregen.framework import CheckpointError
+from lsregen.framework import CheckpointError, LoadOptions
 from lsregen.models import DiffusersFolder
 from lsregen.models.weights.configs import autoencoder_config, noise_schedule, sample_size, unet_config
 from lsregen.models.weights.inspect import inspect_folder
@@ -83,7 +83,7 @@ def test_by_every_door(oracles: Any, copied: Copied, file: str, changes: dict[st
     folder = copied(oracles("base").folder, file, changes)
     (key,) = changes
     with pytest.raises(CheckpointError) as caught:
-        DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+        DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
     assert file in str(caught.value)
     told = inspect_folder(folder)
     assert not told.loads
@@ -100,7 +100,7 @@ def test_a_token_beyond_the_network(oracles: Any, tmp_path: Path) -> None:
     words["blue</w>"] = 10**6
     path.write_text(json.dumps(words))
     with pytest.raises(CheckpointError, match=r"tokenizer: numbers up to 1000000 .*vocab_size"):
-        DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+        DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
     assert "1000000" in str(inspect_folder(folder).refusal)
 
 
@@ -116,7 +116,7 @@ def test_files_of_settings_that_are_none(oracles: Any, copied: Copied, file: str
         (folder / "unet" / "diffusion_pytorch_model.safetensors").unlink()
     (folder / file).write_text(content, encoding="utf-8")
     with pytest.raises(CheckpointError, match=file.rpartition("/")[2]):
-        DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+        DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
 
 
 def test_settings_without_an_end(oracles: Any, copied: Copied) -> None:
@@ -125,6 +125,6 @@ def test_settings_without_an_end(oracles: Any, copied: Copied) -> None:
         (folder / file).unlink()
         (folder / file).symlink_to("/dev/zero")
         with pytest.raises(CheckpointError, match="device"):
-            DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+            DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
         (folder / file).unlink()
         (folder / file).write_bytes((oracles("base").folder / file).read_bytes() if file != "lsregen.json" else b"{}")

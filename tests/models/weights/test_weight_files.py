@@ -12,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from lsregen.framework import LoadOptions
 from lsregen.framework.errors import CheckpointError
 from lsregen.models import DiffusersFolder
 from lsregen.models.weights.checkpoint import load_weights
@@ -125,7 +126,7 @@ def test_every_form_is_the_same_model(
     change(folder)
     caplog.clear()  # of what the libraries say when they are first used
     with caplog.at_level(logging.WARNING):
-        model: Any = DiffusersFolder().load(folder, device="cpu", dtype="fp32")
+        model: Any = DiffusersFolder().load(folder, LoadOptions(device="cpu", dtype="fp32"))
     assert [told in record.getMessage() for record in caplog.records if told] == ([True] if told else [])
     assert len(caplog.records) == (1 if told else 0)
     found, unet = inspect_folder(folder), next(one for one in inspect_folder(folder).components if one.name == "unet")

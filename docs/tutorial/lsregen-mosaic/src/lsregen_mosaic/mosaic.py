@@ -24,6 +24,7 @@ from lsregen.framework import (
     CheckpointError,
     ConfigError,
     Layout,
+    LoadOptions,
     NoiseSchedule,
     Piece,
     Prediction,
@@ -189,16 +190,17 @@ def from_z0(z: Tensor, z0: Tensor, step: Step) -> Prediction:
 class MosaicLoader:
     """Loads a palette: the one that comes with this package, by the name `mosaic`, or a file of your own that ends in .json."""
 
+    takes = ()  # no option but device and dtype
     embedded: Mapping[str, Path] = MappingProxyType({"mosaic": Path(__file__).with_name("mosaic.json")})
 
     def recognises(self, path: Path) -> bool:
         return path.suffix.lower() == ".json"
 
-    def load(self, path: Path, *, device: str, dtype: str) -> Mosaic:
-        if dtype not in ("auto", "fp32"):
-            raise ConfigError(f"dtype {dtype!r}: a mosaic is computed in fp32; expected auto or fp32")
-        if device not in ("auto", "cpu"):
-            raise ConfigError(f"device {device!r}: a mosaic is made on the CPU; expected auto or cpu")
+    def load(self, path: Path, options: LoadOptions) -> Mosaic:
+        if options.dtype not in ("auto", "fp32"):
+            raise ConfigError(f"dtype {options.dtype!r}: a mosaic is computed in fp32; expected auto or fp32")
+        if options.device not in ("auto", "cpu"):
+            raise ConfigError(f"device {options.device!r}: a mosaic is made on the CPU; expected auto or cpu")
         return Mosaic(Palette.read(path), torch.device("cpu"))
 
 
