@@ -194,7 +194,7 @@ def test_an_inversion_returns_to_the_noise_it_came_from(pipeline: Pipeline) -> N
 
 
 def test_a_source_of_a_render_that_cannot_be_run_is_refused(pipeline: Pipeline) -> None:
-    with pytest.raises(ConfigError, match=r"^source: stesp: no such setting .*, size$"):
+    with pytest.raises(ConfigError, match=r"^source: stesp: no such setting .*, size, revision"):
         probe(pipeline, lambda run: run.render({"stesp": 2}))
     with pytest.raises(ConfigError, match="size"):
         probe(pipeline, lambda run: run.render({"steps": 1, "size": 64}))
