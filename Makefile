@@ -95,6 +95,7 @@ wheel-test: $(VENV)/.installed-test
 	cd $(FRESH) && ./bin/python -m pytest -q ../../examples/lsregen-centre/tests
 	$(FRESH)/bin/python -m pip install -q -c constraints.txt $(PLUGINS:%/pyproject.toml=./%)
 	cd $(FRESH) && ./bin/lsregen study make --help > /dev/null && ./bin/lsregen caption --help > /dev/null
+	$(FRESH)/bin/lsregen plugins | grep -q lsregen-ray
 
 # Every warning is an error: a name that moved, a page that nothing leads to.
 docs: $(VENV)/.installed-docs

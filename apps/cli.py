@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, str] = {
     "generate": "Make images from a prompt, and boxes that say what stands where.",
     "inspect": "Tell what a model's files are: family, parts, sizes, what is missing.",
     "layout": "Convert layouts between formats, and list what a file of them holds.",
-    "plugins": "List extractors, distances, samplers, models and detectors, with their options.",
+    "plugins": "List extractors, distances, samplers, models, detectors and engines, with their options.",
     "presets": "List the guidance presets, or show one as YAML.",
     "show": "Show a run as one HTML page: images, attention, energies, timings, settings.",
     "tokens": "Show how a model splits a prompt into tokens.",

@@ -68,3 +68,16 @@ SEED = click.IntRange(0, SEEDS // 2)  # the scenes that follow the first count u
 TEXT = Text()
 NAME = Name()
 PATH = PathName()
+
+
+def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
+    """`KEY=VALUE`, several times."""
+    found: dict[str, str] = {}
+    for text in values:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip() or not value.strip():
+            raise click.BadParameter(f"{text!r}: expected {param.metavar}")
+        if key.strip() in found:
+            raise click.BadParameter(f"{text!r}: {key.strip()!r} is given twice")
+        found[key.strip()] = value.strip()
+    return found

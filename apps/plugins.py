@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.option("--json", "as_json", is_flag=True, help="Print them as JSON.")
 def command(as_json: bool) -> None:
-    """List extractors, distances, samplers, models and detectors, with their options."""
+    """List extractors, distances, samplers, models, detectors and engines, with their options."""
     from ..framework.plugins.registry import discover
 
     with stdout_kept() as echo:
@@ -55,6 +55,7 @@ def listing(plugins: Plugins) -> Iterator[str]:
         "samplers": plugins.samplers,
         "models": plugins.models,
         "detectors": plugins.detectors,
+        "engines": plugins.engines,
     }
     for kind, table in kinds.items():
         yield f"{kind}{':' if table else ': none'}"

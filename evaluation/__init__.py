@@ -11,3 +11,10 @@ def register_detectors(register: Callable[[str, type], None]) -> None:
 
     register("shapeworld", ShapeWorldDetector)
     register("transformers", TransformersDetector)
+
+
+@hookimpl
+def register_engines(register: Callable[[str, type], None]) -> None:
+    from .runs.engine_local import Local
+
+    register("local", Local)

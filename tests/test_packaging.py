@@ -27,7 +27,7 @@ SETUPTOOLS = PROJECT["tool"]["setuptools"]
 FOLDERS = sorted({package.split(".")[1] for package in SETUPTOOLS["packages"] if "." in package})
 TOP = ("__init__.py", "py.typed")
 NOT_INSTALLED = {"__pycache__"}
-EXTRAS = ("eval", "plot", "ray")  # what a user may add; the others are for who works on lsregen
+EXTRAS = ("eval", "plot")  # what a user may add; the others are for who works on lsregen
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 
 

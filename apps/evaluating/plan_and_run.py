@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ...framework.errors import ConfigError, counted, nearest
+from ...framework.errors import ConfigError, counted, nearest, told_of
 from ...framework.files import is_there, look, reason
 from ..checks import check_folder, memory_errors
 from ..cli import INTERRUPTED
-from ..option_types import BATCH, COUNT, NAME, PATH, SEED, STEPS, Finite
+from ..option_types import BATCH, COUNT, NAME, PATH, SEED, STEPS, Finite, pairs
 from ..output import OutputError
 from .comparison import check_file
 
 if TYPE_CHECKING:
     from ...evaluation.runs.plan import Plan
     from ...evaluation.runs.planning import MethodSpec
-    from ...evaluation.runs.runner import Engine, Outcome
+    from ...evaluation.runs.runner import Engine, Making, Outcome
     from ...framework.layout_files.item import Dropped
 
 SHOWN = 3  # of what was left out, or failed
@@ -178,23 +178,19 @@ def shown(lines: Iterable[str]) -> None:
 @click.argument("plan_file", metavar="PLAN", type=PATH)
 @click.option("--out", "folder", type=PATH, required=True, help="Folder of the run; finished jobs in it are skipped.")
 @click.option(
-    "--engine", type=click.Choice(("local", "ray")), default="local", show_default=True, help="One worker here, or Ray."
+    "--engine",
+    type=NAME,
+    default="local",
+    show_default=True,
+    help="local: one worker here; ray (lsregen-ray): many machines.",
 )
+@click.option("--engine-option", "options", multiple=True, metavar="KEY=VALUE", callback=pairs, help="An option of the engine.")
 @click.option("--device", type=NAME, default="auto", show_default=True, help="Of each worker: auto, cpu, cuda or mps.")
 @click.option("--threads", type=click.IntRange(1, 1024), default=1, show_default=True, help="Of a worker on a CPU; the same number gives the same pictures.")  # fmt: skip  # noqa: E501
 @click.option(
     "--model", "models", multiple=True, type=NAME, metavar="PLANNED=PLACE", help="Where a model of the plan is on these machines."
 )
 @click.option("--retry-failed", is_flag=True, help="Make jobs that ended with an error again.")
-@click.option("--workers", type=COUNT, help="Ray: how many; one for each GPU, else for each share of a CPU.")
-@click.option("--cpus", type=Finite(min=0, min_open=True), help="Ray: of each worker; 1 by default.")
-@click.option("--gpus", type=Finite(min=0), help="Ray: of each worker; 1 where the cluster has any.")
-@click.option(
-    "--ray-address",
-    type=NAME,
-    metavar="ADDRESS",
-    help="Ray: of a running cluster, or auto; by default a Ray of this machine alone.",
-)
 def run(plan_file: Path, folder: Path, retry_failed: bool, **given: Any) -> None:
     """Make the images of a plan, as far as they are missing.
 
@@ -218,14 +214,17 @@ def run(plan_file: Path, folder: Path, retry_failed: bool, **given: Any) -> None
     report(outcome, len(found.jobs))
 
 
-def engine_of(given: Mapping[str, Any], planned: Iterable[str]) -> Engine:
-    """The engine that was asked for. `planned`: the models of the plan.
+def engine_of(given: Mapping[str, Any], planned: Iterable[str]) -> Making:
+    """The engine that was asked for, with its workshop. `planned`: the models of the plan.
 
     Raises:
-        ConfigError: an option of Ray's without it, or a place of a model that is none or not of the plan.
+        ConfigError: an option that the engine does not have, or a place of a model that is none or not of the plan.
+        PluginError: no such engine is installed.
     """
-    from ...evaluation.runs import engine_local, engine_ray
     from ...evaluation.runs.worker import Workshop
+    from ...framework.config.options import build
+    from ...framework.config.yaml_text import parse_value
+    from ...framework.plugins.registry import discover
 
     models: dict[str, str] = {}
     for text in given["models"]:
@@ -235,13 +234,13 @@ def engine_of(given: Mapping[str, Any], planned: Iterable[str]) -> Engine:
         if name not in (known := dict.fromkeys(planned)):
             raise ConfigError(f"--model {text!r}: the plan's models are {', '.join(known)}{nearest(name, known)}")
         models[name] = where
-    workshop = Workshop(given["device"], given["threads"], models)
-    if given["engine"] == "ray":
-        cluster = engine_ray.Cluster(given["ray_address"], given["workers"], given["cpus"] or 1.0, given["gpus"])
-        return partial(engine_ray.make, workshop=workshop, cluster=cluster)
-    if said := [key for key in ("workers", "cpus", "gpus", "ray_address") if given[key] is not None]:
-        raise ConfigError(f"--{said[0].replace('_', '-')}: it is of --engine ray")
-    return partial(engine_local.make, workshop=workshop)
+    plugins, engine = discover(), given["engine"]
+    if engine == "ray" and engine not in plugins.engines:
+        raise ConfigError("--engine ray: it is a package of its own; install it with: pip install ./plugins/lsregen-ray")
+    options = {key: parse_value(value, f"--engine-option {key}") for key, value in given["options"].items()}
+    with told_of("--engine-option"):
+        built: Engine = build(plugins.engine(engine).cls, options, "", f"engine {engine!r}")
+    return partial(built.make, workshop=Workshop(given["device"], given["threads"], models))
 
 
 def report(outcome: Outcome, total: int) -> None:

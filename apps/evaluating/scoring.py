@@ -12,26 +12,13 @@ from ...framework.errors import ConfigError, nearest, told_of
 from ...framework.files import is_there, look, shortened
 from ...framework.plugins.calls import calling
 from ..cli import INTERRUPTED
-from ..option_types import BATCH, NAME, PATH, Finite
+from ..option_types import BATCH, NAME, PATH, Finite, pairs
 from ..output import RESULT
 
 if TYPE_CHECKING:
     from ...evaluation.instruments.observations import Instruments
 
 EXTRA = {"scipy": "scipy", "faster_coco_eval": "faster-coco-eval", "torchmetrics": "torchmetrics"}
-
-
-def pairs(ctx: click.Context, param: click.Parameter, values: tuple[str, ...]) -> dict[str, str]:
-    """`KEY=VALUE`, several times."""
-    found: dict[str, str] = {}
-    for text in values:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip() or not value.strip():
-            raise click.BadParameter(f"{text!r}: expected {param.metavar}")
-        if key.strip() in found:
-            raise click.BadParameter(f"{text!r}: {key.strip()!r} is given twice")
-        found[key.strip()] = value.strip()
-    return found
 
 
 @click.command()

@@ -254,12 +254,13 @@ def _made(plan: Plan, settings: Settings) -> RunFolder:
     """
     import torch
 
-    from ...evaluation.runs import engine_local, runner
+    from ...evaluation.runs import runner
+    from ...evaluation.runs.engine_local import Local
     from ...evaluation.runs.run_folder import RunFolder
     from ...evaluation.runs.worker import Workshop
 
     run = RunFolder.begin(settings.folder / plan.digest[:12], plan)
-    engine = partial(engine_local.make, workshop=Workshop(settings.device, torch.get_num_threads()))
+    engine = partial(Local().make, workshop=Workshop(settings.device, torch.get_num_threads()))
     with progress(len(plan.jobs), "images") as on_done, memory_errors("to load a model", "choose another --device"):
         outcome = runner.run(run, engine, retry_failed=True, on_done=on_done, say=partial(click.echo, err=True))
     if outcome.failed and (first := outcome.failed[0].error) is not None:

@@ -9,17 +9,29 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 from ...framework.errors import ConfigError
 from .plan import Plan
 from .run_folder import Record, RunFolder
-from .worker import Made, check_version
+from .worker import Made, Workshop, check_version
 
-Engine: TypeAlias = Callable[[Plan, Sequence[range]], Iterator[list[Made]]]
-"""Makes batches, given by the numbers of their jobs, in any order; yields all jobs of a batch at once.
+Making: TypeAlias = Callable[[Plan, Sequence[range]], Iterator[list[Made]]]
+"""An engine with its workshop: `Engine.make` without it."""
 
-It may yield an empty list before the first: it can work, and nothing will be refused any more."""
+
+class Engine(Protocol):
+    """Where the images of a plan are made: a frozen dataclass whose fields are its options, registered by `register_engines`."""
+
+    def make(self, plan: Plan, batches: Sequence[range], workshop: Workshop) -> Iterator[list[Made]]:
+        """Makes batches, given by the numbers of their jobs, in any order; yields all jobs of a batch at once.
+
+        It may yield an empty list before the first: it can work, and nothing will be refused any more.
+
+        Args:
+            workshop: the device and the threads of each worker, and where it finds the models.
+        """
+        ...
 
 
 @dataclass
@@ -40,7 +52,7 @@ class Outcome:
 
 def run(
     folder: RunFolder,
-    engine: Engine,
+    engine: Making,
     *,
     retry_failed: bool = False,
     on_done: Callable[[int], None] = lambda count: None,
@@ -108,7 +120,7 @@ def _named(paths: Iterable[Path]) -> str:
 
 def _make(
     folder: RunFolder,
-    engine: Engine,
+    engine: Making,
     done: set[int],
     outcome: Outcome,
     on_done: Callable[[int], None],

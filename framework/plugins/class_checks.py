@@ -13,7 +13,7 @@ import pluggy
 from ..config.options import describe_options
 from ..errors import ConfigError, PluginError, nearest, shown
 
-KINDS = ("extractor", "distance", "sampler", "model", "detector")
+KINDS = ("extractor", "distance", "sampler", "model", "detector", "engine")
 FEATURE_KINDS = ("attention", "logits", "probability", "latent", "image")
 MEMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -22,12 +22,20 @@ MEMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "sampler": ("schedule", "step", "stochastic", "invert_step"),
         "model": ("embedded", "takes", "recognises", "load"),
         "detector": ("load",),
+        "engine": ("make",),
     }
 )
 
 
 OF_INSTANCES: Mapping[str, str] = MappingProxyType(
-    {"extractor": "prepare", "distance": "accepts", "sampler": "invert_step", "model": "bind", "detector": "load"}
+    {
+        "extractor": "prepare",
+        "distance": "accepts",
+        "sampler": "invert_step",
+        "model": "bind",
+        "detector": "load",
+        "engine": "make",
+    }
 )
 """What an instance of a kind is told by."""
 

@@ -108,3 +108,8 @@ def register_presets(register: RegisterPreset) -> None:
 @hookspec
 def register_detectors(register: Callable[[str, type], None]) -> None:
     """Call `register(name, cls)` for each object detector: a frozen dataclass that satisfies `Detector`."""
+
+
+@hookspec
+def register_engines(register: Callable[[str, type], None]) -> None:
+    """Call `register(name, cls)` for each engine of `lsregen evaluate run`: a frozen dataclass that satisfies `Engine`."""

@@ -77,6 +77,7 @@ class Plugins:
     samplers: Table = field(default_factory=_empty)
     models: Table = field(default_factory=_empty)
     detectors: Table = field(default_factory=_empty)
+    engines: Table = field(default_factory=_empty)
     presets: Mapping[str, Preset] = field(default_factory=lambda: MappingProxyType[str, Preset]({}))
     broken: tuple[Broken, ...] = ()
     limit: str | None = None
@@ -111,9 +112,12 @@ class Plugins:
         found = fitting(self.presets, fits, model)
         return "none" if found is None else found.name
 
+    def engine(self, name: str) -> Registered:
+        return self.find("engine", name)
+
     def all(self) -> tuple[Registered, ...]:
         """Every plugin, by kind and then by name."""
-        tables = (self.extractors, self.distances, self.samplers, self.models, self.detectors)
+        tables = (self.extractors, self.distances, self.samplers, self.models, self.detectors, self.engines)
         return tuple(table[name] for table in tables for name in sorted(table))
 
     def find(self, kind: str, name: str) -> Registered:

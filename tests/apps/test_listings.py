@@ -39,7 +39,7 @@ def test_plugins_as_json(run: Call) -> None:
     assert eta["help"]
     assert "shapeworld-base" in listed["model", "diffusers_folder"]["embedded"]
     for plugin in listed.values():
-        assert plugin["package"] == "lsregen"
+        assert plugin["package"] == ("lsregen-ray" if (plugin["kind"], plugin["name"]) == ("engine", "ray") else "lsregen")
         assert plugin["help"]
 
 

@@ -101,7 +101,7 @@ LINES: dict[str, Line] = {
     ),
     "evaluate run": Line(
         {"plan_file": "plan.jsonl", "folder": "new-folder", "device": "cpu"},
-        {"models": Use(f"{MODEL}=model")},
+        {"models": Use(f"{MODEL}=model"), "options": Use("workers=2")},
     ),
     "evaluate score": Line(
         {"runs": "run", "detector": "shapeworld", "device": "cpu", "out": "new.json"},

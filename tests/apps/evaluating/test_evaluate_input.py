@@ -69,8 +69,6 @@ def test_files_that_hold_something_else(run: Run, command: str, content: str) ->
     "command",
     [
         ("evaluate", "score", "run", "--detector", "shapeworld", "--threshold", "{}"),
-        ("evaluate", "run", "plan.jsonl", "--out", "run", "--engine", "ray", "--cpus", "{}"),
-        ("evaluate", "run", "plan.jsonl", "--out", "run", "--engine", "ray", "--gpus", "{}"),
         ("evaluate", "plan", "shapeworld", "--guidance", "none", "--out", "plan.jsonl", "--cfg", "{}"),
         ("evaluate", "shapeworld", "--guidance", "none", "--json", "a.json", "--cfg", "{}"),
     ],

@@ -12,11 +12,9 @@ from typing import Any
 import pytest
 from click.testing import Result
 
-from lsregen.evaluation.runs import engine_ray
 from lsregen.evaluation.runs.plan import Plan
 from lsregen.evaluation.runs.run_folder import RunFolder
 from lsregen.evaluation.runs.worker import Maker
-from lsregen.framework.errors import ConfigError
 from recipes.shapeworld.export_coco import export_coco
 
 pytestmark = pytest.mark.slow
@@ -204,24 +202,17 @@ def test_plans_that_cannot_be_made(run: Run, case: str) -> None:
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (("--workers", "2"), "--workers: it is of --engine ray"),
-        (("--cpus", "2"), "--cpus: it is of --engine ray"),
-        (("--engine", "ray", "--gpus", "1.5"), "1 CPUs and 1.5 GPUs for each worker: expected"),
+        (("--engine-option", "workers=2"), "--engine-option: workers: no such option for engine 'local'"),
+        (("--engine-option", "workers"), "'workers': expected KEY=VALUE"),
         (("--model", "base"), "--model 'base': expected PLANNED=PLACE"),
         (("--model", "shapeworld=/there"), "the plan's models are shapeworld-base (did you mean 'shapeworld-base'?)"),
-        (("--engine", "ray", "--ray-address", "127.0.0.1:1"), "Ray at '127.0.0.1:1' cannot be reached"),
         (("--device", "nope"), "nope"),
         (("--device", "cpu", "--model", "shapeworld-base=/nowhere/at/all"), "/nowhere/at/all"),
         (("--device", "cpu", "--model", "shapeworld-base=shapeworld-large"), "shapeworld-large"),
-        (("--engine", "ray", "--cpus", "nan"), "nan"),
-        (("--engine", "ray", "--cpus", "inf"), "inf"),
-        (("--engine", "ray", "--gpus", "nan"), "nan"),
-        (("--engine", "ray", "--workers", "1000000000000"), "1000000000000"),
         (("--threads", "1000000000000"), "1000000000000"),
     ],
 )
 def test_runs_that_cannot_begin_leave_nothing(run: Run, planned: Path, options: tuple[str, ...], why: str) -> None:
-    pytest.importorskip("ray")
     result = run("evaluate", "run", str(planned), "--out", "run", *options)
     assert result.exit_code == 2
     assert why in result.output
@@ -241,47 +232,13 @@ def test_a_model_that_renders_is_of_the_plan(run: Run) -> None:
     assert not Path("run").exists()
 
 
-def test_without_ray(run: Run, planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    result = run("evaluate", "run", str(planned), "--out", "run", "--engine", "ray")
-    assert result.exit_code == 2
-    assert "the engine ray needs Ray; install it with: pip install 'lsregen[ray]'" in result.output
-
-
-def test_a_ray_that_does_not_start(run: Run, planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def init(**_: Any) -> None:
-        raise Exception("The current node timed out during startup.\nMore.")
-
-    monkeypatch.setattr(pytest.importorskip("ray"), "init", init)
-    result = run("evaluate", "run", str(planned), "--out", "run", "--engine", "ray")
-    assert result.exit_code == 2
-    assert "Ray cannot be started on this machine (The current node timed out during startup.); give it more" in result.output
-
-
-def test_a_cluster_without_room() -> None:
-    room = engine_ray._room  # pyright: ignore[reportPrivateUsage]
-    cluster = engine_ray.Cluster
-    big = {"CPU": 8.0, "GPU": 3.0}
-    assert room(big, big, cluster()) == (3, 1.0)
-    assert room(big, {"CPU": 8.0, "GPU": 1.0}, cluster()) == (1, 1.0)
-    assert room({"CPU": 8.0}, {"CPU": 8.0}, cluster(cpus=4)) == (2, 0.0)
-    assert room({"CPU": 0.3}, {"CPU": 0.3}, cluster(cpus=0.1)) == (3, 0.0)
-    assert room(big, {"CPU": 8.0, "GPU": 1.0}, cluster(workers=4, gpus=0.25)) == (4, 0.25)
-    refused = [
-        ({"CPU": 2.0}, {"CPU": 2.0}, cluster(workers=3), "0 of 0 GPUs, room for 2"),
-        (big, {"CPU": 2.0, "GPU": 1.0}, cluster(workers=2), "2 of 8 CPUs and 1 of 3 GPUs, room for 1"),
-        (big, {"CPU": 8.0}, cluster(), "8 of 8 CPUs and 0 of 3 GPUs, room for 0"),
-        ({}, {}, cluster(), "room for 0"),
-    ]
-    for whole, free, asked, why in refused:
-        with pytest.raises(ConfigError, match=rf"workers with .* free in the cluster are .*{why}; ask for fewer workers"):
-            room(whole, free, asked)
-
-
-@pytest.mark.parametrize("shares", [{"gpus": 1.5}, {"gpus": 0.00001}, {"gpus": -1.0}, {"cpus": 0}])
-def test_shares_that_ray_does_not_know(shares: dict[str, float]) -> None:
-    with pytest.raises(ConfigError, match="for each worker: expected at most four digits, and a whole number of GPUs"):
-        engine_ray.Cluster(**shares)
+def test_engines_that_are_not_installed(run: Run, planned: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LSREGEN_PLUGINS", "")
+    for name, why in (("ray", "install it with: pip install ./plugins/lsregen-ray"), ("locl", "did you mean 'local'?")):
+        result = run("evaluate", "run", str(planned), "--out", "run", "--engine", name)
+        assert result.exit_code == 2
+        assert why in result.output
+        assert not Path("run").exists()
 
 
 def test_a_run_that_is_no_run(run: Run) -> None:

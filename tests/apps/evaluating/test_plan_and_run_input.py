@@ -6,7 +6,6 @@ import errno
 import hashlib
 import json
 import os
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -193,15 +192,3 @@ def test_a_full_disk(run: Run, planned: Path, monkeypatch: pytest.MonkeyPatch) -
         refused(result, "job 1 cannot be written (No space left on device); what was finished before is kept")
     assert RunFolder.open(Path("run")).finished() == {0}
     assert run("evaluate", "run", str(planned), "--out", "run").output.startswith("2 images: 1 was finished before, 1 made")
-
-
-@pytest.mark.parametrize(
-    ("options", "why"),
-    [
-        ((), "the engine ray needs Ray; install it with: pip install 'lsregen[ray]'"),
-        (("--gpus", "1.5"), "1 CPUs and 1.5 GPUs for each worker: expected at most four digits"),
-    ],
-)
-def test_without_ray(run: Run, planned: Path, monkeypatch: pytest.MonkeyPatch, options: tuple[str, ...], why: str) -> None:
-    monkeypatch.setitem(sys.modules, "ray", None)
-    refused(run("evaluate", "run", str(planned), "--out", "run", "--engine", "ray", *options), why)

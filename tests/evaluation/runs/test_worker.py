@@ -15,8 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from lsregen.evaluation.runs import engine_local
 from lsregen.evaluation.runs import worker as maker
+from lsregen.evaluation.runs.engine_local import Local
 from lsregen.evaluation.runs.plan import Plan
 from lsregen.evaluation.runs.planning import MethodSpec, make_plan
 from lsregen.evaluation.runs.run_folder import RunFolder
@@ -45,7 +45,7 @@ def plan() -> Plan:
 @pytest.fixture(scope="module")
 def whole(plan: Plan, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = RunFolder.begin(tmp_path_factory.mktemp("whole"), plan)
-    run(folder, partial(engine_local.make, workshop=CPU))
+    run(folder, partial(Local().make, workshop=CPU))
     return folder
 
 
@@ -95,7 +95,7 @@ def test_a_record_has_the_versions_that_the_picture_was_made_by(plan: Plan, monk
 def test_a_run_in_parts_is_the_whole_run(plan: Plan, whole: RunFolder, tmp_path: Path) -> None:
     folder = RunFolder.begin(tmp_path, plan)
     for numbers in list(plan.batches())[::-1]:
-        run(folder, lambda plan, batches, only=numbers: engine_local.make(plan, [only], CPU))  # pyright: ignore
+        run(folder, lambda plan, batches, only=numbers: Local().make(plan, [only], CPU))  # pyright: ignore
     assert [record.decided for record in folder.records()] == [record.decided for record in whole.records()]
     assert all(folder.image_path(job).read_bytes() == whole.image_path(job).read_bytes() for job in plan.jobs)
 
@@ -166,7 +166,7 @@ def test_what_a_plugin_raises_is_the_error_of_its_job(
 
     monkeypatch.setattr(Pipeline, "__call__", spoilt_by_a_plugin)
     folder = RunFolder.begin(tmp_path / "run", plan)
-    outcome = run(folder, partial(engine_local.make, workshop=CPU))
+    outcome = run(folder, partial(Local().make, workshop=CPU))
     assert (outcome.made, folder.missing()) == (6, [])
     errors = [record.error for record in folder.failed()]
     assert [record.job for record in folder.failed()] == [1, 4]  # of both methods
@@ -177,13 +177,13 @@ def test_ctrl_c_is_nobodys_error(plan: Plan, tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Pipeline, "__call__", lambda *_, **__: throw(KeyboardInterrupt()))
     folder = RunFolder.begin(tmp_path / "run", plan)
     with pytest.raises(KeyboardInterrupt):
-        run(folder, partial(engine_local.make, workshop=CPU))
+        run(folder, partial(Local().make, workshop=CPU))
     assert folder.finished() == set()
 
 
 def test_which_jobs_are_made_alone_is_the_same_in_every_run(plan: Plan, tmp_path: Path) -> None:
     folder = RunFolder.begin(tmp_path, plan)
-    engine = lambda _, batches: engine_local.make(spoilt(plan, 3), batches, CPU)  # pyright: ignore  # noqa: E731
+    engine = lambda _, batches: Local().make(spoilt(plan, 3), batches, CPU)  # pyright: ignore  # noqa: E731
     assert [record.job for record in run(folder, engine).failed] == [3]
     before = [record.decided for record in folder.records()]
     folder.record_path(4).unlink()
@@ -193,8 +193,8 @@ def test_which_jobs_are_made_alone_is_the_same_in_every_run(plan: Plan, tmp_path
 
 def test_what_was_made_alone_is_not_compared_with_what_was_made_together(plan: Plan, tmp_path: Path) -> None:
     folder = RunFolder.begin(tmp_path, plan)
-    run(folder, lambda _, batches: engine_local.make(spoilt(plan, 3), batches, CPU))
-    again = run(folder, partial(engine_local.make, workshop=CPU), retry_failed=True)
+    run(folder, lambda _, batches: Local().make(spoilt(plan, 3), batches, CPU))
+    again = run(folder, partial(Local().make, workshop=CPU), retry_failed=True)
     assert (again.made, again.failed, again.unlike) == (1, [], [])
     assert [folder.record(number).alone for number in (3, 4)] == [False, True]
 
@@ -244,7 +244,7 @@ def test_a_batch_that_does_not_fit_into_memory_is_made_one_by_one(plan: Plan, br
 @pytest.mark.long
 def test_a_broken_device_ends_the_run_behind_its_batch(plan: Plan, tmp_path: Path, breaking: Callable[..., Breaking]) -> None:
     found, folder = breaking(seed=1), RunFolder.begin(tmp_path, plan)
-    engine = partial(engine_local.make, workshop=CPU)
+    engine = partial(Local().make, workshop=CPU)
     with pytest.raises(
         ConfigError, match=r"jobs 0 to 1 broke the device \(CUDA error: device-side assert triggered\): .* the others$"
     ):
@@ -332,7 +332,7 @@ def test_a_model_that_is_not_there_stops_the_run(plan: Plan, tmp_path: Path) -> 
     folder = RunFolder.begin(tmp_path / "run", plan)
     workshop = Workshop("cpu", models={"shapeworld-base": str(tmp_path / "nothing")})
     with pytest.raises(ConfigError, match="nothing"):
-        run(folder, partial(engine_local.make, workshop=workshop))
+        run(folder, partial(Local().make, workshop=workshop))
     assert list(tmp_path.iterdir()) == []
 
 

@@ -55,7 +55,9 @@ def test_the_built_ins_come_through_the_same_door() -> None:
 
 def test_all_lists_by_kind_and_then_by_name() -> None:
     listed = [(plugin.kind, plugin.name) for plugin in discover(only=()).all()]
-    assert listed == sorted(listed, key=lambda p: (["extractor", "distance", "sampler", "model", "detector"].index(p[0]), p[1]))
+    assert listed == sorted(
+        listed, key=lambda p: (["extractor", "distance", "sampler", "model", "detector", "engine"].index(p[0]), p[1])
+    )
 
 
 def test_an_installed_package_is_found_with_its_name_and_version(install: Install) -> None:
@@ -206,7 +208,7 @@ def test_a_name_in_the_environment_that_nobody_has_is_listed_with_the_nearest(
     monkeypatch.setenv("LSREGEN_PLUGINS", f"{name}, pytest")
     assert only_broken() == (
         f"LSREGEN_PLUGINS='{name}, pytest': no installed distribution is called {name!r} (did you mean {meant!r}?); "
-        "those with plugins: acme-pull"
+        "those with plugins: acme-pull, lsregen-ray"
     )
     with pytest.raises(PluginError, match=f"no distance is called 'pull'.*\nnot loaded: LSREGEN_PLUGINS='{name}, pytest': no"):
         discover().distance("pull")

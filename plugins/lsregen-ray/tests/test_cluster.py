@@ -21,27 +21,26 @@ from lsregen.evaluation.sources import Asked, read_source
 from lsregen.framework.sampling.image_to_image import fingerprint
 from tests.near import same_pictures
 
-pytest.importorskip("ray")
 pytestmark = [pytest.mark.ray, pytest.mark.long]
 
 PATIENCE = 1200  # seconds that a busy machine may take
 LSREGEN = "from lsregen.apps.cli import main; main()"
 EAGER = {**os.environ, "RAY_worker_niceness": "0"}  # Ray's workers give way to everything else, on a busy machine for ever
-RAY = ("--engine", "ray", "--workers", "2")
+RAY = ("--engine", "ray", "--engine-option", "workers=2")
 GATED = """
 import sys, time
 from pathlib import Path
-from lsregen.evaluation.runs import engine_ray
+from lsregen_ray import engine
 
 GATE = Path(sys.argv.pop())
 
-class Gated(engine_ray.Maker):
+class Gated(engine.Maker):
     def make(self, jobs):
         while jobs[0].batch >= 4 and GATE.exists():
             time.sleep(0.02)
         return super().make(jobs)
 
-engine_ray.Maker = Gated
+engine.Maker = Gated
 from lsregen.apps.cli import main
 main()
 """
@@ -49,7 +48,7 @@ main()
 STAND_IN = """
 import os, sys
 from pathlib import Path
-from lsregen.evaluation.runs import engine_ray
+from lsregen_ray import engine
 from lsregen.evaluation.runs.worker import Made, Workshop, failed
 from lsregen.evaluation.runs.run_folder import Fault, Record, RunFolder
 from lsregen.evaluation.runs.runner import run
@@ -65,10 +64,10 @@ class StandIn:
         {make}
         return [Made(Record(job.number, job.method, job.item, job.seed, "made"), b"") for job in jobs]
 
-engine_ray.Maker = StandIn
-cluster = engine_ray.Cluster(workers=2)
+engine.Maker = StandIn
+cluster = engine.Ray(workers=2)
 try:
-    outcome = run(RunFolder.open(FOLDER), lambda plan, batches: engine_ray.make(plan, batches, Workshop("cpu"), cluster))
+    outcome = run(RunFolder.open(FOLDER), lambda plan, batches: cluster.make(plan, batches, Workshop("cpu")))
     print(outcome.made, sorted(record.job for record in outcome.failed), *{{record.error for record in outcome.failed}})
 except ConfigError as error:
     print(error)

@@ -1,4 +1,4 @@
-"""The engine for many machines: workers that Ray places and watches. Ray is imported when it is used.
+"""The engine for many machines: workers that Ray places and watches. Ray is imported when a run begins.
 
 Each worker is an actor that holds a model, with a GPU or a share of a CPU of its own. When Ray tells that a worker or its node
 died, its batch goes to another, and a new worker is asked for; a batch that goes on killing workers is the error of its jobs.
@@ -14,12 +14,15 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import ceil
-from typing import Any, cast
+from typing import Annotated, Any, cast
 
-from ...framework.errors import ConfigError, LsregenError
-from .plan import Plan
-from .run_folder import Fault
-from .worker import Made, Maker, Workshop, failed
+from lsregen.evaluation.runs.plan import Plan
+from lsregen.evaluation.runs.run_folder import Fault
+from lsregen.evaluation.runs.worker import Made, Maker, Workshop, failed
+from lsregen.framework import option
+from lsregen.framework.config.constraints import Range
+from lsregen.framework.config.options import check_options
+from lsregen.framework.errors import ConfigError, LsregenError
 
 LONGEST = 300
 """Characters of what Ray says."""
@@ -27,53 +30,49 @@ STORE = 1 << 28
 """Bytes of Ray's own memory on this machine, where pictures wait for being written."""
 PATIENCE = 10.0
 """Seconds until a cluster answers, and until what a run before this one held is free again."""
+MOST_WORKERS = 100_000
 RETRIES = 3
 """How often a batch is made again after its worker died, and in a row one is asked for when a worker cannot be created."""
 KILLING = Fault("WorkerDied", f"the worker died {RETRIES + 1} times while it made this batch")
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """Where and with how many workers.
-
-    `address`: of a running cluster (`auto` for the one this machine belongs to); None for a Ray of this machine alone, which ends
-    with the run. `workers`: None for one on each GPU, or, without GPUs, on each share of `cpus`. `cpus`, `gpus`: of each worker;
-    None for a whole GPU where the cluster has any.
+class Ray:
+    """Workers that Ray places and watches, on this machine or on a cluster.
 
     Raises:
-        ConfigError: shares that Ray does not know.
+        ConfigError: a value of another type or out of its range, or shares that Ray does not know.
     """
 
-    address: str | None = None
-    workers: int | None = None
-    cpus: float = 1
-    gpus: float | None = None
+    address: str | None = option(None, "of a running cluster, or auto; a Ray of this machine alone by default")
+    workers: Annotated[int, Range(1, MOST_WORKERS)] | None = option(
+        None, "how many; one for each GPU, or, without GPUs, for each share of the CPUs"
+    )
+    cpus: Annotated[float, Range(above=0)] = option(1.0, "of each worker")
+    gpus: Annotated[float, Range(0)] | None = option(
+        None, "of each worker, a whole number or a part of one; a whole one where the cluster has any"
+    )
 
     def __post_init__(self) -> None:
+        check_options(self)
         gpus = self.gpus or 0.0
-        if (
-            not self.cpus > 0
-            or gpus < 0
-            or (gpus > 1 and gpus % 1)
-            or any(share != round(share, 4) for share in (self.cpus, gpus))
-        ):
+        if (gpus > 1 and gpus % 1) or any(share != round(share, 4) for share in (self.cpus, gpus)):
             raise ConfigError(
                 f"{self.cpus:g} CPUs and {gpus:g} GPUs for each worker: expected at most four digits, and a whole number of "
                 "GPUs, or a part of one"
             )
 
+    def make(self, plan: Plan, batches: Sequence[range], workshop: Workshop) -> Iterator[list[Made]]:
+        """The jobs of each batch, in the order in which they are finished.
 
-def make(plan: Plan, batches: Sequence[range], workshop: Workshop, cluster: Cluster) -> Iterator[list[Made]]:
-    """The jobs of each batch, in the order in which they are finished.
-
-    Raises:
-        ConfigError: Ray is not installed or cannot be reached, or has no room for the workers.
-        LsregenError: as `Maker.make`.
-    """
-    with _connected(cluster) as ray:
-        count, gpus = _free_room(ray, cluster)
-        actor = ray.remote(Maker).options(num_cpus=cluster.cpus, num_gpus=gpus)  # never restarted: `_spread` asks for another
-        yield from _spread(plan, batches, lambda: actor.remote(plan.methods, plan.lsregen, workshop), count, ray)
+        Raises:
+            ConfigError: Ray cannot be reached, or has no room for the workers.
+            LsregenError: as `Maker.make`.
+        """
+        with _connected(self) as ray:
+            count, gpus = _free_room(ray, self)
+            actor = ray.remote(Maker).options(num_cpus=self.cpus, num_gpus=gpus)  # never restarted: `_spread` asks for another
+            yield from _spread(plan, batches, lambda: actor.remote(plan.methods, plan.lsregen, workshop), count, ray)
 
 
 class _Lost(Exception):
@@ -160,7 +159,7 @@ def _brief(error: Exception) -> str:
     return (after or lines)[0].strip()[:LONGEST]
 
 
-def _free_room(ray: Any, cluster: Cluster) -> tuple[int, float]:
+def _free_room(ray: Any, cluster: Ray) -> tuple[int, float]:
     """As `_room`; what a run that was killed held is free only after a moment."""
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -172,7 +171,7 @@ def _free_room(ray: Any, cluster: Cluster) -> tuple[int, float]:
             time.sleep(0.5)
 
 
-def _room(whole: Mapping[str, float], free: Mapping[str, float], cluster: Cluster) -> tuple[int, float]:
+def _room(whole: Mapping[str, float], free: Mapping[str, float], cluster: Ray) -> tuple[int, float]:
     """How many workers, and the GPUs of each, by what the whole cluster has and what of it is free.
 
     Raises:
@@ -203,12 +202,10 @@ def _knock(address: str | None) -> None:
 
 
 @contextmanager
-def _connected(cluster: Cluster) -> Generator[Any]:
+def _connected(cluster: Ray) -> Generator[Any]:
     """Ray's module, connected; what was started here is ended at the end."""
-    try:
-        import ray
-    except ImportError:
-        raise ConfigError("the engine ray needs Ray; install it with: pip install 'lsregen[ray]'") from None
+    import ray
+
     module = cast("Any", ray)
     quiet = {"include_dashboard": False, "log_to_driver": False, "logging_level": "ERROR"}
     if cluster.address is None:
