@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, Unpack
 import torch
 from PIL import Image as PILImage
 
+from ..config.options import convert
 from ..config.presets import DEFAULT_MODEL
 from ..config.resolve import ResolvedConfig
 from ..errors import ConfigError
@@ -24,7 +25,7 @@ from .events import Event, Finished
 from .making import Making
 from .progress_bar import ProgressBar
 from .report import Result
-from .request import Request, Settings, check_callable, make_batch, make_request
+from .request import Request, Settings, check_callable, checked_request, make_batch, make_request
 from .resolving import GuidanceLike, SamplerLike, guidance_of, resolve
 from .sweep import Sweep, settings_of, varied
 
@@ -45,7 +46,7 @@ class Pipeline:
         check_instance("model", model)
         self.model = model
         self.plugins = installed(plugins)
-        self._engine = Engine(self.model, self.plugins, dict(options or {}))
+        self._engine = Engine(self.model, self.plugins, convert(options or {}, Mapping[str, Any], "options"))
 
     @classmethod
     def load(
@@ -100,7 +101,6 @@ class Pipeline:
                     return event.result
                 on = on_step(event.report) if on_step is not None and isinstance(event, Stepped) else None
 
-    @torch.no_grad()
     def stream(self, request: Request) -> Generator[Event, bool | None, None]:
         """Make one batch of images, and tell of everything that happens: see `Event`.
 
@@ -112,7 +112,10 @@ class Pipeline:
             ConfigError, LayoutError, PhraseError: something cannot be used.
             NonFiniteError: a value became NaN or infinite.
         """
-        making = Making(self._engine, request)
+        return self._stream(Making(self._engine, checked_request(request)))
+
+    @torch.no_grad()
+    def _stream(self, making: Making) -> Generator[Event, bool | None, None]:
         with closing(making.events()) as events:
             for event in events:
                 if (yield event) is False:
@@ -194,6 +197,6 @@ class Pipeline:
         Raises:
             ConfigError: no such setting, a value that it cannot have, or no values.
         """
-        every = settings_of(settings)
+        request, every = checked_request(request), settings_of(settings)
         requests = [varied(request, each, self.plugins) for each in every]  # all are checked before the first image
         return Sweep(tuple(every), tuple(self(each, progress=progress) for each in requests))

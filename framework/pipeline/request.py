@@ -156,6 +156,17 @@ def _layouts(given: object, count: int) -> tuple[Layout, ...]:
     return tuple(cast("Layout | None", one) or Layout() for one in several)
 
 
+def checked_request(given: object) -> Request:
+    """A request as it is.
+
+    Raises:
+        ConfigError: it is something else.
+    """
+    if not isinstance(given, Request):
+        raise ConfigError(f"request: {shown(given)} is no request; make one with pipeline.request(prompt, ...)")
+    return given
+
+
 def check_callable(value: object, name: str) -> None:
     """Refuse what cannot be called, before the first step is made.
 

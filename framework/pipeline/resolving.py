@@ -17,8 +17,8 @@ from ..plugins.class_checks import OF_INSTANCES, check_instance
 from ..plugins.registry import Plugins
 from ..protocols import Model, Sampler
 
-GuidanceLike: TypeAlias = "ResolvedConfig | Guidance | Term | Sequence[Term] | Mapping[str, Any] | str | Path | None"
-SamplerLike: TypeAlias = "Sampler | str | Mapping[str, Any] | None"
+GuidanceLike: TypeAlias = ResolvedConfig | Guidance | Term | Sequence[Term] | Mapping[str, Any] | str | Path | None
+SamplerLike: TypeAlias = Sampler | str | Mapping[str, Any] | None
 
 
 def resolve(

@@ -29,15 +29,17 @@ MODULES = (framework, testing)
 
 NO_DOORS = {
     "lsregen makes them itself and hands them out": (
-        "Detected Dropped Items GuidanceRun LogEntry Report Result Piece TokenTable TapLayer Taps Run Step StepReport View "
-        "Conformance"
+        "Detected Dropped Items GuidanceRun LogEntry Report Request Result Sweep Piece TokenTable TapLayer Taps Run Step "
+        "StepReport View Conformance Prepared Rendering Inverted Evaluated Stepped Finished"
     ),
     "plugins hand them over, and contracts.py looks at them where they come in": "Energy Features Prediction TapPoint",
-    "it computes inside of distances, extractors and loops": "max_present mean_present over_groups select_layers sample",
+    "it computes inside of distances, extractors and loops": (
+        "max_present mean_present over_groups select_layers sample drained at_once"
+    ),
     "it declares a part of a class or a module": "hookimpl option",
     "it takes what lsregen makes": "Schedule.active Schedule.refinement Schedule.strength Guidance.start",
     "discover makes it": "Plugins()",
-    "it names a type": "OnStep Image Latents Maps PerSample",
+    "it names a type": "OnStep Event Passes Image Latents Maps PerSample",
 }
 """Public names that nobody outside hands a value to, by the reason; what is not here is tried."""
 
@@ -133,11 +135,17 @@ def _public(name: str, function: Any, bound: Callable[[], Callable[..., Any]]) -
         if key in ("self", "cls"):
             continue
         if parameter.kind is parameter.VAR_KEYWORD:
-            parameters |= _of_loaders()
+            parameters |= _of_settings(hints[key]) if key in hints and hints[key] is not Any else _of_loaders()
         elif parameter.kind is not parameter.VAR_POSITIONAL:
             parameters[key] = hints.get(key, Any)
             required += [key] if parameter.default is parameter.empty else []
     return Public(name, bound, parameters, tuple(required))
+
+
+def _of_settings(hint: Any) -> dict[str, Any]:
+    """The keys of a TypedDict that stands for keyword arguments."""
+    (settings,) = typing.get_args(hint)
+    return _hints(settings)
 
 
 def _hints(function: Any) -> dict[str, Any]:
@@ -146,7 +154,7 @@ def _hints(function: Any) -> dict[str, Any]:
     for source in ("typing", "collections.abc", "pathlib"):
         known |= vars(importlib.import_module(source))
     known |= {name: getattr(framework, name) for name in framework.__all__ if name != "Image"}
-    home = inspect.unwrap(function).__globals__
+    home = vars(importlib.import_module(inspect.unwrap(function).__module__))
     known["Image"] = (
         framework.Image if "Image" in home or home["__name__"].endswith((".types", ".protocols")) else PIL.Image.Image
     )

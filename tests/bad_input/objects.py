@@ -72,6 +72,10 @@ def pipeline() -> Pipeline:
     return Pipeline.load(MODEL, device="cpu")
 
 
+def request() -> Any:
+    return pipeline().request(PROMPT, steps=1)
+
+
 def step() -> Step:
     return Step(0, 5, 801, 0.3, 0.5)
 
@@ -211,6 +215,9 @@ GOOD: Mapping[str, Mapping[str, Make]] = {
     "Layout.from_label_map": {"path": lambda: "mask.png", "names": lambda: {255: PHRASE}},
     "Layout.from_json": {"data": lambda: {"regions": []}},
     "Pipeline.__call__": {"prompt": lambda: PROMPT, "steps": lambda: 1},
+    "Pipeline.request": {"prompt": lambda: PROMPT},
+    "Pipeline.stream": {"request": request},
+    "Pipeline.sweep": {"request": request, "settings": lambda: {"steps": [1]}},
     "Pipeline.load": {"model": lambda: MODEL, "device": lambda: "cpu"},
     "Pipeline.resolve": {"guidance": lambda: "layout-guidance"},
     "Plugins.extractor": {"name": lambda: "cross_attention"},
