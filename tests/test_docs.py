@@ -10,7 +10,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import redirect_stdout
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import StringIO
 from pathlib import Path
 from textwrap import dedent
@@ -22,11 +22,13 @@ from click.testing import CliRunner
 from lsregen import framework
 from lsregen.apps.cli import COMMANDS, cli
 from lsregen.evaluation.shapeworld.rows import read_rows
-from lsregen.framework import Pipeline, discover
+from lsregen.framework import discover
 from lsregen.framework.config.presets import presets
 from lsregen.framework.config.resolve import validate
 from lsregen.framework.config.yaml_text import parse_yaml
-from lsregen.framework.pipeline.pipeline import GuidanceLike
+from lsregen.framework.pipeline.engine import Engine, Renders
+from lsregen.framework.pipeline.request import Request
+from lsregen.framework.protocols import Run
 from lsregen.framework.testing import check_distance
 from lsregen.models import EMBEDDED
 from recipes.shapeworld.export_coco import categories, export_coco
@@ -66,12 +68,12 @@ def blocks(page: Path) -> Iterator[Block]:
 @pytest.fixture
 def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     """Somebody who types what a page shows, in the folder of the repository, with few steps; all is as it was afterwards."""
-    resolve, modules = Pipeline.resolve, set(sys.modules)
+    begin, modules = Engine.begin, set(sys.modules)
 
-    def short(self: Pipeline, guidance: GuidanceLike, **options: Any) -> Any:
-        return resolve(self, guidance, **{**options, "steps": STEPS})
+    def short(self: Engine, request: Request, renders: Renders) -> Run:
+        return begin(self, replace(request, config=replace(request.config, steps=STEPS)), renders)
 
-    monkeypatch.setattr(Pipeline, "resolve", short)
+    monkeypatch.setattr(Engine, "begin", short)
     monkeypatch.delenv("LSREGEN_PLUGINS", raising=False)
     home = tmp_path / "home"
     home.mkdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import click
 import pytest
 
 from lsregen.apps.cli import cli
-from lsregen.framework import Pipeline, discover
+from lsregen.framework import discover
 from lsregen.framework.config.presets import presets
 from lsregen.framework.config.resolve import validate
 from lsregen.framework.config.yaml_text import parse_yaml
-from lsregen.framework.pipeline.pipeline import GuidanceLike
+from lsregen.framework.pipeline.engine import Engine, Renders
+from lsregen.framework.pipeline.request import Request
+from lsregen.framework.protocols import Run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -42,12 +45,12 @@ def test_the_readme_has_something_of_everything() -> None:
 @pytest.mark.parametrize("source", blocks("python"), ids=range(len(blocks("python"))))
 def test_python_blocks_run(source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    resolve = Pipeline.resolve
+    begin = Engine.begin
 
-    def short(self: Pipeline, guidance: GuidanceLike, **options: Any) -> Any:
-        return resolve(self, guidance, **{**options, "steps": 2})
+    def short(self: Engine, request: Request, renders: Renders) -> Run:
+        return begin(self, replace(request, config=replace(request.config, steps=2)), renders)
 
-    monkeypatch.setattr(Pipeline, "resolve", short)
+    monkeypatch.setattr(Engine, "begin", short)
     names: dict[str, Any] = {}
     if "Pipeline.load" not in source:
         pytest.fail("a block that is not complete: it has to import and load what it uses")

@@ -164,7 +164,7 @@ class Pipeline:
         Raises:
             ConfigError, LayoutError, PhraseError: a setting, a box or a phrase cannot be used.
         """
-        config = resolve(self.model, self.plugins, guidance, steps=steps, cfg=cfg, sampler=sampler, sets=sets)
+        config, _ = self.resolve(guidance, steps=steps, cfg=cfg, sampler=sampler, sets=sets)
         batch = make_batch(prompt, negative, layout, config.seed if seed is None else seed, count)
         return make_request(
             self.model, config, batch, size=size, init_image=init_image, strength=strength, trace=trace, asked=guidance
