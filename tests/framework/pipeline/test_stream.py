@@ -173,7 +173,7 @@ def test_a_source_is_loaded_once_for_all_batches_and_terms(pipeline: Pipeline, m
     twice = {"steps": 1, "guidance": {"one": {**SMALL, "until": 1}, "two": {**SMALL, "until": 1}}}
     results = [fresh(PROMPT, layout=LAYOUT, guidance=twice, seed=seed) for seed in (1, 2)]
     assert [name for name, _ in loaded] == ["shapeworld-gligen"]
-    assert loaded[0][1]["wherever_known"] == {"memory": "low"}, "what is about the machine is taken over, the vae is not"
+    assert loaded[0][1]["wherever_taken"] == {"memory": "low"}, "what is about the machine is taken over, the vae is not"
     assert [len(result.renders) for result in results] == [1, 1]
     own = {"guidance.one.extractor.source.memory": ["balanced"], "guidance.two.extractor.source.tiling": ["on"]}
     fresh.sweep(fresh.request(PROMPT, layout=LAYOUT, guidance=twice), own)
