@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..types import Latents, Step
-from .schedule import Schedule
+from .schedule import NORMALISATIONS, Schedule
 
 SCALES = (2.0**16, 2.0**11, 2.0**6, 1.0)
 """What the backward of a sample starts with instead of 1 through a float16 network: the first that gives finite gradients."""
@@ -98,7 +98,7 @@ def normalised(gradient: Latents, schedule: Schedule, step: Step) -> Latents:
     if schedule.normalise == "none":
         return gradient  # gamma is in it already
     flat = gradient.flatten(1)
-    size = flat.abs().amax(dim=1) if schedule.normalise == "linf" else flat.square().mean(dim=1).sqrt()
+    size = NORMALISATIONS[schedule.normalise](flat)
     size = torch.where(size > 0, size, torch.inf).reshape(-1, 1, 1, 1)
     return schedule.strength(step) * (gradient / size)
 

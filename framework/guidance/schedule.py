@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from math import ceil
-from types import MappingProxyType
-from typing import Annotated, Literal, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
 from ..config.constraints import OneOf, Range, Share
 from ..config.options import check_options, option
 from ..errors import ConfigError
+from ..plugins.functions import Functions
 from ..types import Step
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MOST_UPDATES = 10_000
 """Of one term within one step."""
 Updates: TypeAlias = Annotated[int, Range(1, MOST_UPDATES)]
 Site: TypeAlias = Literal["before", "after", "noise", "z0"]
-Normalisation: TypeAlias = Literal["none", "linf", "rms"]
-DECAYS: Mapping[str, Callable[[Step], float]] = MappingProxyType(
+DECAYS: Mapping[str, Callable[[Step], float]] = Functions(
+    "decay",
     {
         "constant": lambda step: 1.0,
         # Attend-and-Excite: the root of a line from 1 to 1/2 over all steps.
@@ -28,8 +31,17 @@ DECAYS: Mapping[str, Callable[[Step], float]] = MappingProxyType(
         "one_minus_alpha_bar": lambda step: 1 - step.alpha_bar,
         # ZestGuide multiplies by the share of noise in the latent.
         "sqrt_one_minus_alpha_bar": lambda step: (1 - step.alpha_bar) ** 0.5,
-    }
+    },
 )
+NORMALISATIONS: Mapping[str, Callable[[Tensor], Tensor]] = Functions(
+    "normalisation",
+    {
+        "none": lambda gradient: gradient.new_ones(len(gradient)),
+        "linf": lambda gradient: gradient.abs().amax(dim=1),
+        "rms": lambda gradient: gradient.square().mean(dim=1).sqrt(),
+    },
+)
+"""From gradients `[b n]` to what they are divided by, `[b]`."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +81,7 @@ class Schedule:
         metadata={"help": "fraction of the run: [energy to reach, most updates] before the ordinary update of that step"},
     )
     final_update: bool = option(True, "make the ordinary updates after a refinement too")
-    normalise: Normalisation = option("none", "divide each sample's gradient by its size")
+    normalise: Annotated[str, OneOf(NORMALISATIONS)] = option("none", "divide each sample's gradient by its size")
     non_finite: Literal["error", "skip"] = option(
         "error",
         "a sample's gradient that is not finite is an error, or its update by all terms of that backward skipped; an energy that "

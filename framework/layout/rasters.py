@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, TypeAlias, cast
 
 from ..config.arguments import checked, checked_device
 from ..config.constraints import OneOf
 from ..errors import ConfigError, LayoutError, nearest
+from ..plugins.functions import Functions
 from .regions import Box, Layout, Region
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def _cover(low: float, high: float, cells: int) -> list[float]:
     return _between(first, max(math.ceil(high * cells - touch), first + 1), cells)
 
 
-RASTERS: Mapping[str, RasterRule] = MappingProxyType({"area": _area, "truncate": _truncate, "round": _round, "cover": _cover})
+RASTERS: Mapping[str, RasterRule] = Functions("raster", {"area": _area, "truncate": _truncate, "round": _round, "cover": _cover})
 """How a side of a box, from `low` to `high`, covers the cells of one axis, each in [0, 1]; a mask is the product of two axes.
 
 - `area`: the covered fraction of each cell, so that no box is ever empty (lsregen's default; ZestGuide, Couairon et al. 2023,

@@ -10,10 +10,12 @@ from typing import Any, cast
 
 import pluggy
 
-from ..config.options import describe_options
+from ..config.field_types import init_fields, key_of, type_hints
 from ..errors import ConfigError, PluginError, nearest, shown
 
 KINDS = ("extractor", "distance", "sampler", "model", "detector", "engine")
+FUNCTIONS: Mapping[str, str] = MappingProxyType({"decay": "decay", "normalisation": "normalise", "raster": "raster"})
+"""The kinds of functions that packages bring, and the options that name them."""
 FEATURE_KINDS = ("attention", "logits", "probability", "latent", "image")
 MEMBERS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -52,14 +54,29 @@ def check_instance(kind: str, given: object) -> None:
         raise ConfigError(f"{kind}: {shown(given)} is no {kind}: it has no {OF_INSTANCES[kind]}")
 
 
+def check_function(kind: str, name: str, function: object) -> None:
+    """Refuse a function that could not be called, or a bad name.
+
+    Raises:
+        PluginError: it is so.
+    """
+    _check_name(kind, name)
+    if isinstance(function, type) or not callable(function):
+        raise PluginError(f"{kind} {name!r}: {shown(function)} is no function")
+
+
+def _check_name(kind: str, name: str) -> None:
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise PluginError(f"{kind} {name!r}: a name is lower case letters, digits and _, beginning with a letter")
+
+
 def check_plugin(kind: str, name: str, cls: Any) -> None:
     """Refuse a plugin that could not work.
 
     Raises:
         PluginError: a bad name, not a frozen dataclass, a missing member, an option called `name`, or an unknown feature kind.
     """
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-        raise PluginError(f"{kind} {name!r}: a name is lower case letters, digits and _, beginning with a letter")
+    _check_name(kind, name)
     if kind != "model":
         frozen = is_dataclass(cls) and isinstance(cls, type) and getattr(cls, "__dataclass_params__").frozen  # noqa: B009
         if not frozen:
@@ -72,7 +89,8 @@ def check_plugin(kind: str, name: str, cls: Any) -> None:
         raise PluginError(f"{kind} {name!r}: {getattr(cls, '__name__', cls)} has no {', '.join(missing)}")
     if kind == "model":
         return
-    if any(option.key == "name" for option in describe_options(cast("type", cls))):
+    type_hints(cast("type", cls))  # names a type that cannot be resolved
+    if any(key_of(field) == "name" for field in init_fields(cast("type", cls))):
         raise PluginError(f"{kind} {name!r}: an option cannot be called 'name', which names the plugin itself in a configuration")
     stated = {"extractor": "kind", "distance": "accepts"}.get(kind)
     if stated is None:
@@ -95,7 +113,7 @@ def check_hooks(manager: pluggy.PluginManager) -> None:
     try:
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        hooks = [f"register_{kind}s" for kind in (*KINDS, "preset")]
+        hooks = [f"register_{kind}s" for kind in (*KINDS, *FUNCTIONS, "preset")]
         unknown = re.search(r"unknown hook '(\w+)'", str(error))
         near = nearest(unknown[1], hooks) if unknown else ""
         raise PluginError(f"{str(error).splitlines()[0]}{near}; hooks: {', '.join(hooks)}") from None

@@ -13,8 +13,11 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pluggy
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ..config.load_options import LoadOptions
     from ..protocols import Model
+    from ..types import Step
     from .inspection import Inspection
     from .presets import Fits
 
@@ -88,6 +91,24 @@ def register_samplers(register: Callable[[str, type], None]) -> None:
 @hookspec
 def register_models(register: Callable[[str, ModelLoader], None]) -> None:
     """Call `register(name, loader)` for each kind of model folder: an object that satisfies `ModelLoader`."""
+
+
+@hookspec
+def register_decays(register: Callable[[str, Callable[[Step], float]], None]) -> None:
+    """Call `register(name, function)` for each decay: a step to the factor of `gamma`, from 0 to 1."""
+
+
+@hookspec
+def register_normalisations(register: Callable[[str, Callable[[Tensor], Tensor]], None]) -> None:
+    """Call `register(name, function)` for each normalisation: from gradients `[b n]` to what they are divided by, `[b]`."""
+
+
+@hookspec
+def register_rasters(register: Callable[[str, Callable[[float, float, int], list[float]]], None]) -> None:
+    """Call `register(name, rule)` for each raster: a side from `low` to `high` in [0, 1] and a number of cells to their shares.
+
+    A share is how much of a cell is covered, in [0, 1]; the mask of a box is the product of its two sides.
+    """
 
 
 class RegisterPreset(Protocol):

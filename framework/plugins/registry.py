@@ -21,8 +21,9 @@ from ..errors import ConfigError, LsregenError, PluginError, nearest, shown
 from ..files import look
 from . import hookspecs
 from .calls import calling, raised
-from .class_checks import KINDS, check_hooks, check_plugin
+from .class_checks import FUNCTIONS, KINDS, check_function, check_hooks, check_plugin
 from .distributions import OWN, entry_points, normalised
+from .found import Broken, Registered, Table, empty
 from .presets import Fits, Preset, check_preset, fitting, made_preset
 
 if TYPE_CHECKING:
@@ -36,48 +37,16 @@ REGISTER = "install a package whose entry point registers it, or build the Guida
 
 
 @dataclass(frozen=True)
-class Registered:
-    """A plugin and where it comes from. `cls` is the dataclass, or for a model the loader object."""
-
-    name: str
-    kind: str
-    cls: Any
-    package: str
-    version: str
-
-
-@dataclass(frozen=True)
-class Broken:
-    """A package whose plugins could not be loaded, and why. One that is not even installed has no entry point."""
-
-    package: str
-    version: str
-    entry_point: str
-    error: str
-
-    def __str__(self) -> str:
-        if not self.entry_point:
-            return self.error
-        return f"{self.package} {self.version} (entry point {self.entry_point}): {self.error}"
-
-
-Table = Mapping[str, Registered]
-
-
-def _empty() -> Table:
-    return MappingProxyType({})
-
-
-@dataclass(frozen=True)
 class Plugins:
     """All plugins found, by kind and name, and the packages that failed; `limit` is what `LSREGEN_PLUGINS` said, if it did."""
 
-    extractors: Table = field(default_factory=_empty)
-    distances: Table = field(default_factory=_empty)
-    samplers: Table = field(default_factory=_empty)
-    models: Table = field(default_factory=_empty)
-    detectors: Table = field(default_factory=_empty)
-    engines: Table = field(default_factory=_empty)
+    extractors: Table = field(default_factory=empty)
+    distances: Table = field(default_factory=empty)
+    samplers: Table = field(default_factory=empty)
+    models: Table = field(default_factory=empty)
+    detectors: Table = field(default_factory=empty)
+    engines: Table = field(default_factory=empty)
+    functions: Mapping[str, Table] = field(default_factory=lambda: MappingProxyType[str, Table]({}))
     presets: Mapping[str, Preset] = field(default_factory=lambda: MappingProxyType[str, Preset]({}))
     broken: tuple[Broken, ...] = ()
     limit: str | None = None
@@ -152,9 +121,12 @@ class Plugins:
         return f"{convert(cls, type, 'cls').__module__}.{cls.__qualname__}"
 
     def versions_of(self, *instances: object) -> dict[str, str]:
-        """The packages other than lsregen that the plugins of these instances come from, and their versions."""
+        """The packages other than lsregen that the plugins of these instances, and functions by name in them, come from."""
         classes = [type(instance) for instance in instances]  # compared by identity: a model's loader may have no hash
         used = [one for one in self.all() if any(one.cls is cls for cls in classes)]
+        for kind, table in self.functions.items():
+            named = {getattr(instance, FUNCTIONS[kind], None) for instance in instances}
+            used += [one for name, one in table.items() if name in named]
         return {one.package: one.version for one in used if normalised(one.package) != OWN}
 
     def _failed(self) -> str:
@@ -310,7 +282,7 @@ def discover(only: Sequence[str] | Set[str] | None = None) -> Plugins:
     limit = os.environ.get(LIMIT) if only is None else None
     allowed = allowed_packages() if only is None else frozenset(map(normalised, only))
     wanted = None if allowed is None else {*allowed, OWN}
-    tables: dict[str, dict[str, Registered]] = {kind: {} for kind in KINDS}
+    tables: dict[str, dict[str, Registered]] = {kind: {} for kind in (*KINDS, *FUNCTIONS)}
     presets: dict[str, Preset] = {}
     broken = [] if limit is None else _unknown(limit)
     for package, version, entry_point in entry_points():
@@ -326,8 +298,11 @@ def discover(only: Sequence[str] | Set[str] | None = None) -> Plugins:
         except BaseException as error:  # whatever a stranger's module raises
             text = str(error) if isinstance(error, LsregenError) else raised(error)
             broken.append(Broken(package, version, f"{entry_point.name} = {entry_point.value}", text))
-    found = {f"{kind}s": MappingProxyType(table) for kind, table in tables.items()}
-    return Plugins(**found, presets=MappingProxyType(dict(sorted(presets.items()))), broken=tuple(broken), limit=limit)
+    found = {f"{kind}s": MappingProxyType(tables[kind]) for kind in KINDS}
+    functions = MappingProxyType({kind: MappingProxyType(tables[kind]) for kind in FUNCTIONS})
+    return Plugins(
+        **found, functions=functions, presets=MappingProxyType(dict(sorted(presets.items()))), broken=tuple(broken), limit=limit
+    )
 
 
 def _unknown(limit: str) -> list[Broken]:
@@ -369,12 +344,12 @@ def _load(
         brought.append(preset)
 
     def register(kind: str, name: str, cls: Any) -> None:
-        check_plugin(kind, name, cls)
+        (check_function if kind in FUNCTIONS else check_plugin)(kind, name, cls)
         plugin = Registered(name, kind, cls, package, version)
         _check_free(plugin, [*tables[kind].values(), *(other for other in staged if other.kind == kind)])
         staged.append(plugin)
 
-    for kind in KINDS:
+    for kind in (*KINDS, *FUNCTIONS):
         getattr(manager.hook, f"register_{kind}s")(register=partial(register, kind))
     manager.hook.register_presets(register=register_preset)
     return staged, brought

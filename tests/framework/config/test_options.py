@@ -16,7 +16,7 @@ from lsregen.framework import Schedule, discover, option
 from lsregen.framework.config.field_types import type_text
 from lsregen.framework.config.options import build, convert, describe_options, plain, to_values
 from lsregen.framework.errors import ConfigError
-from lsregen.framework.guidance.schedule import DECAYS, Normalisation, Site
+from lsregen.framework.guidance.schedule import DECAYS, NORMALISATIONS, Site
 
 CONFIGURABLE = [
     plugin for plugin in discover().all() if plugin.kind != "model" and not any(o.required for o in describe_options(plugin.cls))
@@ -240,7 +240,7 @@ SCHEDULES = st.builds(
     stop_forever=st.booleans(),
     refine=st.dictionaries(st.floats(0, 1, exclude_max=True), st.tuples(st.floats(0, 1), st.integers(1, 20)), max_size=3),
     final_update=st.booleans(),
-    normalise=st.sampled_from(get_args(Normalisation)),
+    normalise=st.sampled_from(list(NORMALISATIONS)),
     site=st.sampled_from([site for site in get_args(Site) if site not in ("after", "noise")]),
     non_finite=st.sampled_from(["error", "skip"]),
 )
