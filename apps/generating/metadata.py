@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias, TypeVar, cast
 
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ...framework.config.constraints import Range
+from ...framework.config.field_types import keys_of
+from ...framework.config.options import build, to_values
 from ...framework.config.values import MOST_SIDE
 from ...framework.errors import LsregenError
 from ...framework.layout.regions import Layout
@@ -26,6 +29,8 @@ KEY, PARAMETERS, ABOUT = "lsregen", "parameters", "lsregen-about"
 VERSION = 1  # of the JSON under `KEY`; a reader refuses a newer one
 LONGEST = 1 << 22  # characters of JSON that are read from a picture
 MOST_SAMPLES = 1024  # of a batch
+Side: TypeAlias = Annotated[int, Range(1, MOST_SIDE)]
+T = TypeVar("T")
 
 
 class MetadataError(LsregenError):
@@ -112,33 +117,27 @@ class Metadata:
         """The inverse of `to_json`, for data from anywhere; keys that are not known are ignored.
 
         Raises:
-            MetadataError: a key is missing, of a wrong type or out of range.
+            MetadataError, ConfigError: a key is missing, of a wrong type or out of range; names all of them.
             LayoutError: the layout cannot be used.
         """
-        found = _Fields(data)
-        if found.whole("version", 1, 1 << 16) > VERSION:
-            raise MetadataError("written by a newer lsregen; install that to read it")
-        own, entries = _sample(found), found.of("batch", list)
-        if len(entries) > MOST_SAMPLES:
-            raise MetadataError(f"'batch': {len(entries)} samples; at most {MOST_SAMPLES} are read")
-        batch = tuple(_sample(_Fields(entry), own) for entry in entries)
-        index = found.whole("index", 0, len(batch) - 1)
-        sides = found.wholes("size", 1, MOST_SIDE)
-        if len(sides) != 2 or batch[index] != own:
-            raise MetadataError(
-                "'size' is not a width and a height, or the picture's own settings are not those at 'index' in 'batch'"
-            )
+        found = _built(_Written, data)
+        if len(found.batch) > MOST_SAMPLES:
+            raise MetadataError(f"batch: {len(found.batch)} samples; at most {MOST_SAMPLES} are read")
+        own = {f.name: getattr(found, f.name) for f in fields(_Sample)}
+        batch = tuple(_built(_Sample, {**own, "seed": None, **entry}).sample for entry in found.batch)
+        if not found.index < len(batch) or batch[found.index] != _Sample(**own).sample:
+            raise MetadataError("the picture's own settings are not those at 'index' in 'batch'")
         return cls(
             batch=batch,
-            index=index,
-            size=(sides[0], sides[1]),
-            config=found.of("config", dict),
-            model=found.of("model", dict),
-            device=found.of("device", str),
-            dtype=found.of("dtype", str),
-            versions={str(key): str(value) for key, value in found.of("versions", dict).items()},
-            initial=_initial(found),
-            models=found.of("models", dict) if found.has("models") else {},
+            index=found.index,
+            size=found.size,
+            config=found.config,
+            model=found.model,
+            device=found.device,
+            dtype=found.dtype,
+            versions={key: str(value) for key, value in found.versions.items()},
+            initial=to_values(_built(_Initial, found.initial)) if found.initial else {},
+            models=found.models,
         )
 
     def parameters(self) -> str:
@@ -164,24 +163,51 @@ def _as_json(sample: Sample) -> dict[str, Any]:
     return {**vars(sample), "layout": sample.layout.to_json()}
 
 
-def _initial(found: _Fields) -> dict[str, Any]:
-    """What a picture was made from; pictures of earlier versions do not say, for all were made from noise."""
-    if not found.has("initial") or not (said := found.of("initial", dict)):
-        return {}
-    inner = _Fields(said)
-    strength = inner.of("strength", float)
-    if not 0 < strength <= 1:
-        raise MetadataError(f"'strength': expected a number above 0 and at most 1, got {strength}")
-    return {"sha256": inner.of("sha256", str), "strength": strength}
+@dataclass(frozen=True)
+class _Sample:
+    """A sample as JSON has it."""
+
+    prompt: str
+    negative: str
+    layout: Mapping[str, Any]
+    seed: Annotated[int, Range(0, SEEDS - 1)]
+
+    @property
+    def sample(self) -> Sample:
+        return Sample(self.prompt, self.negative, Layout.from_json(self.layout), self.seed)
 
 
-def _sample(found: _Fields, default: Sample | None = None) -> Sample:
-    """A sample of unknown content; what it does not say is as in `default`."""
-    seed = found.whole("seed", 0, SEEDS - 1)
-    prompt = default.prompt if default and not found.has("prompt") else found.of("prompt", str)
-    negative = default.negative if default and not found.has("negative") else found.of("negative", str)
-    layout = default.layout if default and not found.has("layout") else Layout.from_json(found.of("layout", dict))
-    return Sample(prompt, negative, layout, seed)
+@dataclass(frozen=True)
+class _Written(_Sample):
+    """All that is under `KEY`; pictures of earlier versions do not say what they began with, nor the other models."""
+
+    version: Annotated[int, Range(1)]
+    batch: Sequence[Mapping[str, Any]]
+    index: Annotated[int, Range(0)]
+    size: tuple[Side, Side]
+    config: Mapping[str, Any]
+    model: Mapping[str, Any]
+    device: str
+    dtype: str
+    versions: Mapping[str, Any]
+    initial: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    models: Mapping[str, Any] = field(default_factory=dict[str, Any])
+
+
+@dataclass(frozen=True)
+class _Initial:
+    sha256: str
+    strength: Annotated[float, Range(above=0, high=1)]
+
+
+def _built(cls: type[T], data: object) -> T:
+    """A form from JSON of anybody's; keys that it does not have are ignored."""
+    if not isinstance(data, dict):
+        raise MetadataError(f"expected a mapping, got {type(data).__name__}")
+    values = cast("dict[str, Any]", data)
+    if isinstance(version := values.get("version"), int) and version > VERSION:
+        raise MetadataError("written by a newer lsregen; install that to read it")
+    return build(cls, {key: values[key] for key in keys_of(cls) if key in values}, "")
 
 
 def encode_png(image: Image.Image, metadata: Metadata | None = None, about: str | None = None) -> bytes:
@@ -261,40 +287,6 @@ def _inner(values: Any, key: str) -> dict[str, Any]:
 
 def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a number")
-
-
-@dataclass(frozen=True)
-class _Fields:
-    """A mapping of unknown content, asked for values of known types."""
-
-    data: object
-
-    def has(self, key: str) -> bool:
-        data = self.data
-        return isinstance(data, dict) and key in cast("dict[str, Any]", data)
-
-    def of(self, key: str, kind: type[Any]) -> Any:
-        data = self.data
-        if not isinstance(data, dict):
-            raise MetadataError(f"expected a mapping, got {type(data).__name__}")
-        values = cast("dict[str, Any]", data)
-        value = values.get(key)
-        if not isinstance(value, kind) or isinstance(value, bool):
-            found = type(value).__name__ if key in values else "nothing"
-            raise MetadataError(f"{key!r}: expected {kind.__name__}, got {found}")
-        return value
-
-    def whole(self, key: str, low: int, high: int) -> int:
-        return self._checked(key, self.of(key, int), low, high)
-
-    def wholes(self, key: str, low: int, high: int) -> tuple[int, ...]:
-        return tuple(self._checked(key, value, low, high) for value in self.of(key, list))
-
-    @staticmethod
-    def _checked(key: str, value: object, low: int, high: int) -> int:
-        if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-            raise MetadataError(f"{key!r}: expected a whole number from {low} to {high}, got {str(value)[:40]!r}")
-        return value
 
 
 def _sampler_name(sampler: object) -> str | None:
