@@ -50,7 +50,9 @@ def test_the_table_has_the_papers_layout(run: Call, folder: Path) -> None:
     head, rule, *rows = result.stdout.splitlines()
     assert head.startswith("| Method | Multi objects: mAP ↑ | Multi objects: mAP, prompted ↑ | Relations: right ↑ |")
     assert rule.startswith("| --- | ---: |")
-    assert rows[0].startswith("| right | 100.0 | 100.0 | 100.0 [54.1 to 100.0] |")  # not the best of unlike pictures: mirrored lacks one
+    assert rows[0].startswith(
+        "| right | 100.0 | 100.0 | 100.0 [54.1 to 100.0] |"
+    )  # not the best of unlike pictures: mirrored lacks one
     assert "Note: these methods are not known to be of the same pictures, so no number is marked as the best." in result.stdout
     assert "- Pictures of right, empty: 0 with one box and 6 with several, 1 of each item." in result.stdout
     assert "- Pictures of mirrored: 0 with one box and 5 with several, 1 of each item." in result.stdout
