@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from ..errors import ConfigError, PhraseError
 from .matching import is_blank, near, occurrences
@@ -47,6 +47,7 @@ class TokenTable:
     prompt: str
     pieces: tuple[Piece, ...]
     truncated_from: int | None = None
+    _places: dict[str, tuple[int, int]] = field(default_factory=dict[str, tuple[int, int]], init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for i, piece in enumerate(self.pieces):
@@ -96,11 +97,16 @@ class TokenTable:
         return span
 
     def locate(self, phrase: str) -> tuple[int, int]:
-        """The characters `prompt[start:end]` of a phrase, by the rules of `span`, cut part included.
+        """The characters `prompt[start:end]` of a phrase, by the rules of `span`, cut part included; found once, and kept.
 
         Raises:
             PhraseError: the phrase is empty, absent or ambiguous.
         """
+        if phrase not in self._places:
+            self._places[phrase] = self._located(phrase)
+        return self._places[phrase]
+
+    def _located(self, phrase: str) -> tuple[int, int]:
         name, number = self._numbered(phrase)
         found = occurrences(name, self.prompt)
         if is_blank(name):

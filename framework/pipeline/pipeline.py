@@ -46,7 +46,7 @@ class Pipeline:
         check_instance("model", model)
         self.model = model
         self.plugins = installed(plugins)
-        self._engine = Engine(self.model, self.plugins, convert(options or {}, Mapping[str, Any], "options"))
+        self._engine = Engine(self.model, self.plugins, convert({} if options is None else options, Mapping[str, Any], "options"))
 
     @classmethod
     def load(

@@ -63,12 +63,12 @@ def settings_of(given: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
     for key, several in convert(given, Mapping[str, Any], "settings").items():
         found = as_list(several, str, Mapping)
         if not isinstance(found, list | tuple) or not found:
-            raise ConfigError(f"sweep: {key}: {shown(several)}: expected its values as a list, such as [10, 30, 100]")
+            raise ConfigError(f"settings: {key}: {shown(several)}: expected its values as a list, such as [10, 30, 100]")
         if key == "seed":
-            raise ConfigError("sweep: seed: the seeds are the request's; make it with seed=[0, 1, 2] instead")
+            raise ConfigError("settings: seed: the seeds are the request's; make it with seed=[0, 1, 2] instead")
         values[key] = list(cast("list[Any]", found))
     if not values:
-        raise ConfigError("sweep: no setting to vary; expected such as {'guidance.layout.gamma': [10, 30, 100]}")
+        raise ConfigError("settings: no setting to vary; expected such as {'guidance.layout.gamma': [10, 30, 100]}")
     return [dict(zip(values, each, strict=True)) for each in product(*values.values())]
 
 

@@ -168,6 +168,7 @@ BY_NAME: Mapping[str, Make] = {
     "prompt": lambda: PROMPT,
     "size": lambda: (64, 64),
     "kind": lambda: "cross_probs",
+    "fits": lambda: "boxes",
     "decode": lambda: None,
 }
 

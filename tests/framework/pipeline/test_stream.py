@@ -24,6 +24,7 @@ from lsregen.framework import (
     Step,
     Stepped,
 )
+from lsregen.framework.layout import tokens
 from lsregen.framework.plugins.registry import Plugins
 from lsregen.framework.sampling.image_to_image import to_pil
 from lsregen.models.runtime.latent_diffusion import BoundDenoiser
@@ -178,6 +179,19 @@ def test_a_source_is_loaded_once_for_all_batches_and_terms(pipeline: Pipeline, m
     own = {"guidance.one.extractor.source.memory": ["balanced"], "guidance.two.extractor.source.tiling": ["on"]}
     fresh.sweep(fresh.request(PROMPT, layout=LAYOUT, guidance=twice), own)
     assert [(options.get("memory"), options.get("tiling")) for _, options in loaded[1:]] == [("balanced", None), (None, "on")]
+
+
+def test_a_phrase_is_located_once_a_run(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
+    located: list[str] = []
+    find = tokens.occurrences
+
+    def counted(name: str, prompt: str) -> Any:
+        located.append(name)
+        return find(name, prompt)
+
+    monkeypatch.setattr(tokens, "occurrences", counted)
+    pipeline(PROMPT, layout=LAYOUT, guidance={"guidance": {"one": PULL, "two": PULL}}, steps=1, trace=1)
+    assert sorted(located) == ["blue square", "red circle"]
 
 
 def test_warnings_are_values_of_the_result(pipeline: Pipeline, caplog: pytest.LogCaptureFixture) -> None:
