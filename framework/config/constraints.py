@@ -9,7 +9,9 @@ from collections.abc import Collection, Sized
 from dataclasses import dataclass
 from typing import Annotated, Any, Protocol, TypeAlias, runtime_checkable
 
-from ..errors import nearest, shown
+from ..errors import ConfigError, nearest, shown
+
+MOST = 10**300  # of a bound: a float holds it
 
 
 @runtime_checkable
@@ -27,12 +29,21 @@ class Constraint(Protocol):
 
 @dataclass(frozen=True)
 class Range:
-    """A number from `low` to `high`, both included; `above` and `below` are bounds that are not included. None is no bound."""
+    """A number from `low` to `high`, both included; `above` and `below` are bounds that are not included. None is no bound.
+
+    Raises:
+        ConfigError: a bound is no finite number.
+    """
 
     low: float | None = None
     high: float | None = None
     above: float | None = None
     below: float | None = None
+
+    def __post_init__(self) -> None:
+        for name, bound in vars(self).items():
+            if bound is not None and (type(bound) not in (int, float) or not abs(bound) < MOST):
+                raise ConfigError(f"Range: {name}: {shown(bound)} is not a number below 1e300 or nothing")
 
     def fault(self, value: Any, expected: str) -> str:
         fits = (

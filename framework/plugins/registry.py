@@ -150,7 +150,7 @@ class Plugins:
             ConfigError: neither, a device or dtype that does not exist, or an option that the loader does not take.
             CheckpointError: the folder or its weights cannot be used.
         """
-        given = LoadOptions.of(options)
+        given, spare = LoadOptions.of(options), convert(wherever_taken, Mapping[str, Any] | None, "wherever_taken") or {}
         registered, path = self._find_model(model, given)
         takes: Collection[str] = registered.cls.takes
         if unknown := [name for name in given.changed() if name not in (*OF_EVERY_MODEL, *takes)]:
@@ -158,7 +158,7 @@ class Plugins:
                 f"model {path}: {unknown[0]} is no option of {registered.name!r}, which loads it; options: "
                 f"{', '.join((*OF_EVERY_MODEL, *takes))}"
             )
-        spare = {name: value for name, value in (wherever_taken or {}).items() if name in takes and options.get(name) is None}
+        spare = {name: value for name, value in spare.items() if name in takes and options.get(name) is None}
         given = LoadOptions.of({**options, **spare})
         with _loading(registered, path, "load"):
             return registered.cls.load(path, given)

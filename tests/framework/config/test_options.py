@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lsregen.framework import Schedule, discover, option
+from lsregen.framework import Range, Schedule, discover, option
 from lsregen.framework.config.field_types import type_text
 from lsregen.framework.config.options import build, convert, describe_options, plain, to_values
 from lsregen.framework.errors import ConfigError
@@ -83,6 +83,12 @@ def test_options_are_described_in_order_with_type_default_and_help() -> None:
 )
 def test_types_are_said_as_people_say_them(hint: Any, text: str) -> None:
     assert type_text(hint) == text
+
+
+@pytest.mark.parametrize("bound", [float("nan"), float("inf"), 10**400, "1", True, [1]])
+def test_a_bound_that_is_no_number_is_refused(bound: Any) -> None:
+    with pytest.raises(ConfigError, match=r"^Range: high: "):
+        Range(0, bound)
 
 
 def test_mutable_defaults_are_not_shared() -> None:
