@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
 
 from .constraints import Range, Share, Text
-from .options import build, check_options, option
+from .options import build, check_options, convert, option
 
 DType: TypeAlias = Literal["auto", "fp32", "fp16", "bf16", "float32", "float16", "bfloat16"]
 Memory: TypeAlias = Literal["fast", "balanced", "low"]
@@ -58,7 +58,8 @@ class LoadOptions:
         Raises:
             ConfigError: every unknown option and wrong value at once, one line each.
         """
-        return build(cls, {name: value for name, value in given.items() if value is not None}, "", "a model")
+        named: Mapping[str, Any] = convert(given, Mapping[str, Any], "options")
+        return build(cls, {name: value for name, value in named.items() if value is not None}, "", "a model")
 
     def changed(self) -> tuple[str, ...]:
         """The names of the options that are not at their defaults."""

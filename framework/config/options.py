@@ -57,6 +57,8 @@ def check_options(instance: Any) -> None:
         ConfigError: some have another type, or are out of range; names all of them.
     """
     cls: type = instance.__class__
+    if not is_dataclass(cls):
+        raise ConfigError(f"options of {shown(instance)}: it is no dataclass")
     hints, known = type_hints(cls), init_fields(cls)
     with told_of(cls.__name__):
         converted = _each((getattr(instance, f.name), hints[f.name], f.name) for f in known)

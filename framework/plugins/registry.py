@@ -150,7 +150,8 @@ class Plugins:
             ConfigError: neither, a device or dtype that does not exist, or an option that the loader does not take.
             CheckpointError: the folder or its weights cannot be used.
         """
-        given, spare = LoadOptions.of(options), convert(wherever_taken, Mapping[str, Any] | None, "wherever_taken") or {}
+        given = LoadOptions.of(options)
+        spare: Mapping[str, Any] = convert({} if wherever_taken is None else wherever_taken, Mapping[str, Any], "wherever_taken")
         registered, path = self._find_model(model, given)
         takes: Collection[str] = registered.cls.takes
         if unknown := [name for name in given.changed() if name not in (*OF_EVERY_MODEL, *takes)]:
