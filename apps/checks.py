@@ -30,7 +30,6 @@ LONGEST_SHOWN = 80  # characters of a name, in a message
 PIXELS = re.compile(r"; these look like pixels: .*")  # what the framework says to those who write Python or files
 AGAIN = re.compile(r": box \[[^][]*\](?=:)")  # the numbers once more, behind the text that holds them
 HUB_NAME = re.compile(r"[A-Za-z0-9]\w*(?:[.-]+\w+)*/\w+(?:[.-]+\w+)*", re.ASCII)
-OF_PHRASES = ("cross_attention", "segmentation")  # extractors that look at phrases, with their places as the target
 
 
 def check_text(where: str, text: str, *, needed: bool = False) -> str:
@@ -93,7 +92,7 @@ def check_regions(config: ResolvedConfig, layout: Layout, where: str, *, listed:
     places = f"--box {BOX_FORM}, --mask {MASK_FORM} or --layout FILE"
     for term in config.terms:
         term_where = f"{where}, term {term.name!r}"
-        if term.extractor_name not in OF_PHRASES:
+        if not term.extractor.needs.phrases:
             continue
         if term.distance.needs_target and not layout.boxed:
             cure = 'give the item "boxes"' if listed else f"give a phrase its place: {places}"
@@ -111,12 +110,13 @@ def check_boxes(guidance: str | None, pulled: bool, layouts: Sequence[Layout], m
     Raises:
         ConfigError: a preset leaves them to a model that does not see them.
     """
+    from ..framework.capabilities import sees_boxes
     from ..framework.pipeline.preflight import check_seen, pulls_nothing
 
     boxed = any(layout.boxed for layout in layouts)
     if boxed and not pulled and guidance not in (None, "none"):
         check_seen(model, guidance)
-        if "grounding" not in model.describe():
+        if not sees_boxes(model):
             click.echo(f"Warning: {pulls_nothing(guidance, model)}", err=True)
 
 

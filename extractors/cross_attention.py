@@ -59,7 +59,7 @@ class CrossAttention:
 
     @property
     def needs(self) -> Needs:
-        return Needs(taps=(TapRequest("cross_probs", tuple(self.layers)),))
+        return Needs(taps=(TapRequest("cross_probs", tuple(self.layers)),), phrases=True)
 
     def prepare(self, run: Run, raster: str) -> CrossAttentionState:
         layers = select_layers(run.denoiser.layers, self.layers)

@@ -56,7 +56,9 @@ class Segmentation:
 
     @property
     def needs(self) -> Needs:
-        return Needs(image=True) if self.model else Needs(taps=(TapRequest("cross_logits", tuple(self.layers)),))
+        if self.model:
+            return Needs(image=True, phrases=True)
+        return Needs(taps=(TapRequest("cross_logits", tuple(self.layers)),), phrases=True)
 
     def prepare(self, run: Run, raster: str) -> SegmentationState:
         points: list[TapPoint] = []

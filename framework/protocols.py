@@ -112,11 +112,7 @@ class Denoiser(Protocol):
 
 
 class Model(Protocol):
-    """Loaded weights, stateless.
-
-    One that brings its networks to the device only while they are needed may have a method `release()`, which takes them off it:
-    it is called before another model is loaded to render for this one.
-    """
+    """Loaded weights, stateless. What some can do besides stands in `capabilities.py`."""
 
     name: str
     device: torch.device

@@ -92,6 +92,7 @@ class Needs:
     taps: tuple[TapRequest, ...] = ()
     prediction: bool = False  # eps or z0 of the conditional branch: the pass runs to its end
     image: bool = False  # the decoded z0; implies prediction
+    phrases: bool = False  # the phrases of the layout, of which there must be one; their places are the target, if one is needed
 
     def __post_init__(self) -> None:
         check_options(self)

@@ -62,7 +62,9 @@ class Job:
     @property
     def renders(self) -> bool:
         """Whether another model makes an image first."""
-        return any(getattr(term.extractor, "source", None) is not None for term in self.config.terms)
+        from ...framework.config.other_models import has_source
+
+        return any(has_source(term.extractor) for term in self.config.terms)
 
     @property
     def kept(self) -> tuple[Shot, ...]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from math import ceil
 from typing import cast
 
 import torch
 from torch import Tensor
 
+from ..capabilities import Diagnosing, blends
 from ..config.options import convert
 from ..errors import ConfigError, PluginError, shown
 from ..protocols import Distance, FeatureExtractor, Model
@@ -83,7 +84,7 @@ def overshoot(term: str, extractor: FeatureExtractor, distance: Distance, schedu
 
 
 def _blends(extractor: FeatureExtractor, distance: Distance) -> bool:
-    return extractor.kind == "latent" and bool(getattr(distance, "blends", False))
+    return extractor.kind == "latent" and blends(distance)
 
 
 def _site_of_blends(extractor: FeatureExtractor) -> str:
@@ -262,5 +263,4 @@ def remedies(model: Model, *others: str, pulled: bool = True) -> str:
 
 def broken_weights(model: Model) -> str:
     """The components of a model whose weights are not finite, in words; empty if there are none, or the model does not tell."""
-    tell = cast("Callable[[], Sequence[str]] | None", getattr(model, "broken_weights", None))
-    return " and ".join(tell()) if tell is not None else ""
+    return " and ".join(model.broken_weights()) if isinstance(model, Diagnosing) else ""

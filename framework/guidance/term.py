@@ -10,6 +10,7 @@ from typing import Any, Self, cast
 import torch
 from torch import Tensor
 
+from ..capabilities import Proposing
 from ..errors import ConfigError, shown
 from ..events import Passes
 from ..layout.rasters import check_raster
@@ -117,8 +118,8 @@ class ActiveTerm:
     def initial(self, run: Run) -> Latents | None:
         """The latent that the extractor proposes to start from, if it does."""
         with self._looking("initial"):
-            propose = getattr(self.term.extractor, "initial", None)
-            return None if propose is None else propose(run, self.state)
+            extractor = self.term.extractor
+            return extractor.initial(run, self.state) if isinstance(extractor, Proposing) else None
 
     def measured(self, view: View, updated: Tensor) -> Measured:
         """What the distance measures. `updated` `[b]` (on the CPU): the samples whose gradient is wanted; into others none goes.

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import torch
 from PIL import Image as PILImage
 
+from ..capabilities import Releasing, sees_boxes
 from ..config.merging import LOAD_KEYS
 from ..config.options import plain
 from ..config.other_models import folders_of
@@ -105,8 +106,8 @@ class Engine:
 
     def release(self) -> None:
         """Take the networks off the device that wait in the CPU's memory, if the model was loaded so."""
-        if (release := getattr(self.model, "release", None)) is not None:
-            release()
+        if isinstance(self.model, Releasing):
+            self.model.release()
 
 
 class Renders:
@@ -150,7 +151,7 @@ class Renders:
             options = {key: settings.pop(key) for key in LOAD_KEYS if key in settings}
             other = self.engine.source(name, options)
             boxed = any(layout.boxed for layout in self.request.layouts)
-            if "guidance" not in settings and boxed and "grounding" not in other.model.describe():
+            if "guidance" not in settings and boxed and not sees_boxes(other.model):
                 raise ConfigError(
                     f"the model {name!r} does not see boxes, so its picture would not have the layout; name a GLIGEN model, or "
                     "give the source a guidance (or none, if that is meant)"

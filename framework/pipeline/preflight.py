@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+from ..capabilities import grounded_steps, sees_boxes
 from ..config.presets import presets
 from ..config.resolve import ResolvedConfig, load_guidance
 from ..errors import ConfigError
@@ -19,7 +20,7 @@ def check_seen(model: Model, preset: str) -> None:
     Raises:
         ConfigError: it does not.
     """
-    if preset != "none" and preset in presets() and "grounding" not in model.describe():
+    if preset != "none" and preset in presets() and not sees_boxes(model):
         raise ConfigError(
             f"guidance {preset!r}: it has no terms, as its model sees the boxes itself, and {model.name!r} does not; leave the "
             "model to the preset, name a GLIGEN model, or another guidance, or 'none' to draw without boxes"
@@ -52,10 +53,10 @@ def unused_settings(run: Run, guidance: object, pulled: bool, negatives: Sequenc
     if pulled:
         return
     if not any(layout.boxed for layout in run.layouts):
-        if "grounding" in run.model.describe() and _left_to_a_model(guidance):
+        if sees_boxes(run.model) and _left_to_a_model(guidance):
             yield f"no image has a box, so the model {run.model.name} draws from the prompt alone"
-    elif "grounding" in run.model.describe():
-        first, grounded = run.steps[0], int(getattr(run.denoiser, "grounded_steps", 0))
+    elif sees_boxes(run.model):
+        first, grounded = run.steps[0], grounded_steps(run.denoiser)
         if 0 < grounded <= first.index:
             yield (
                 f"image-to-image enters at step {first.index} of {first.count}, and {run.model.name} sees the boxes in the first "
@@ -88,5 +89,5 @@ def render_warnings(run: Run, terms: Sequence[Term], wanted: tuple[int, int] | N
         )
     if not any(layout.boxed for layout in run.layouts):
         yield "no image has a box, so the picture that is rendered first has no layout to bring"
-    elif terms and "grounding" not in run.model.describe() and not any(term.distance.needs_target for term in terms):
+    elif terms and not sees_boxes(run.model) and not any(term.distance.needs_target for term in terms):
         yield f"neither the model {run.model.name} nor its guidance looks at boxes, so its picture has no layout to bring"

@@ -68,6 +68,11 @@ class LatentDiffusion:
         grounding = [] if grounder is None else [grounder.net, *([] if grounder.images is None else [grounder.images])]
         return {"texts": [*encoders, *grounding], "noise": [self.unet], "pictures": [self.autoencoder]}
 
+    @property
+    def grounded(self) -> bool:
+        """Whether it sees boxes by itself."""
+        return self.grounder is not None
+
     def release(self) -> None:
         """Take the networks that come by stages off the device, before another model needs it."""
         self.stages.leave()

@@ -30,6 +30,7 @@ BOXES = ("--box", "red circle=0.05,0.1,0.45,0.6", "--box", "blue square=0.55,0.4
 
 class StandInModel:
     name, device, default_size, factor, dtype = "stand-in", torch.device("cpu"), (24, 16), 8, torch.float32
+    grounded = False
 
     def describe(self) -> dict[str, Any]:
         return {"name": "stand-in", "components": {"unet": {"sha256": {"a.safetensors": "0" * 64}}}}

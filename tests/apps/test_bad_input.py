@@ -189,9 +189,7 @@ def test_the_other_commands(run: Call) -> None:
     check(run("tokens", "a \udcff"), "PROMPT 'a \\udcff': these bytes are no text in UTF-8")
     check(run("tokens", "a red circle", "--model", "absent"), "model 'absent' is neither")
     check(run("tokens", "a red circle", "--model", "~nosuchuser"), "no such user's home")
-    check(
-        run("evaluate", "shapewrld"), "No such command 'shapewrld' (did you mean 'shapeworld'?); there are ablation, attention,"
-    )
+    check(run("evaluate", "shapewrld"), "No such command 'shapewrld' (did you mean 'shapeworld'?); there are attention,")
 
 
 def test_a_message_names_what_was_given_once(run: Call) -> None:

@@ -299,8 +299,7 @@ def test_guidance_without_terms_is_said_to_pull_nothing_unless_the_model_sees_bo
     assert "pulls nothing" not in run("generate", *BOXES, "--guidance", "none", "--name", "y").stderr
     refused = run("generate", *BOXES, "--guidance", "gligen", "--model", "shapeworld-base", "--name", "z")
     assert (refused.exit_code, "guidance 'gligen': it has no terms" in refused.stderr) == (2, True)
-    described = stand_in.model.describe()
-    monkeypatch.setattr(stand_in.model, "describe", lambda: {**described, "grounding": 1.0})
+    monkeypatch.setattr(stand_in.model, "grounded", True)
     result = run("generate", *BOXES, "--guidance", "empty.yaml", "--name", "z")
     assert (result.exit_code, "Warning" in result.stderr) == (0, False)
 
