@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lsregen.distances.l2 import L2
 from lsregen.extractors.gligen_inversion import GligenInversion
-from lsregen.framework import Guidance, Layout, Pipeline, Schedule, Term
+from lsregen.framework import Guidance, Layout, Pipeline, Plugins, Schedule, Term
 from lsregen.framework.sampling.taps import Taps
 from lsregen.framework.types import Step
 from lsregen.models.runtime.latent_diffusion import LatentDiffusion
@@ -97,12 +97,12 @@ def test_a_render_finds_the_device_free(oracles: Any, monkeypatch: pytest.Monkey
     large, small = offloaded(oracles("sdxl").load()), oracles("sd1").load()
     resident: list[set[str]] = []
 
-    def load(*_: Any, **__: Any) -> Pipeline:
+    def load(*_: Any, **__: Any) -> LatentDiffusion:
         resident.append(set(large.stages.resident))
-        return Pipeline(small)
+        return small
 
     pipeline, source = Pipeline(large), GligenInversion(source={"steps": 1, "size": [16, 16]}, noise="shared")
-    monkeypatch.setattr(Pipeline, "load", load)
+    monkeypatch.setattr(Plugins, "load_model", load)
     guidance = Guidance([Term(source, L2(), Schedule(blend=0.5))])
     assert pipeline("a red circle", guidance=guidance, steps=2, size=large.default_size).renders
     assert resident == [set()]
@@ -119,8 +119,8 @@ def test_on_the_cpu_there_is_nothing_to_move(oracles: Any) -> None:
 
 def test_networks_are_loaded_at_home(oracles: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """On another device the model says that it computes there, while its weights are not there yet."""
-    monkeypatch.setattr("lsregen.models.runtime.devices.resolve", lambda device, dtype: (torch.device("meta"), torch.float32))
-    model = Pipeline.load(oracles("gligen").folder, device="anywhere", offload=True).model
+    monkeypatch.setattr("lsregen.models.runtime.assemble.resolve", lambda device, dtype: (torch.device("meta"), torch.float32))
+    model = Pipeline.load(oracles("gligen").folder, device="cpu", offload=True).model
     assert isinstance(model, LatentDiffusion)
     assert model.device == torch.device("meta")
     assert {p.device.type for network in (model.unet, model.autoencoder) for p in network.parameters()} == {"cpu"}

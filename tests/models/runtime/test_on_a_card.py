@@ -39,8 +39,9 @@ def seen(pipeline: Pipeline, prompt: Any = PROMPT, **options: Any) -> set[torch.
     found: set[torch.device] = set()
 
     def look(report: StepReport) -> None:
-        tensors = (report.z, report.z_next, report.prediction.eps, report.prediction.z0, *report.energies.values())
+        tensors = (report.z, report.z_next, report.prediction.eps, report.prediction.z0)
         found.update(tensor.device for tensor in tensors)
+        assert {energy.device.type for energy in report.energies.values()} <= {"cpu"}
 
     result = pipeline(prompt, **{"steps": 2, "seed": 0, "on_step": look, **options})
     assert result.report.device == str(CARD)
