@@ -69,6 +69,7 @@ class Plugins:
         Raises:
             ConfigError: there is none of this name.
         """
+        name = convert(name, str, "preset")
         if name not in self.presets:
             raise ConfigError(
                 f"guidance {shown(name)}: no such preset{nearest(name, self.presets)}; presets: {', '.join(self.presets)}; "
@@ -78,6 +79,7 @@ class Plugins:
 
     def default_guidance(self, fits: Fits, model: str) -> str:
         """The preset for layouts with `boxes` or `phrases` of a model where none is named; `none` if there is no such preset."""
+        fits, model = convert(fits, Fits, "fits"), convert(model, str, "model")
         found = fitting(self.presets, fits, model)
         return "none" if found is None else found.name
 
