@@ -15,7 +15,7 @@ from ..checks import check_folder, check_model
 from ..option_types import NAME, PATH
 from ..output import claim
 from .comparison import check_file, check_result, progress, require_extra, write_result, write_sheet
-from .shapeworld import Pipelines, Settings, compare, scene_options
+from .shapeworld import Pipelines, Settings, check_records, compare, scene_options
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -60,6 +60,8 @@ def attention(models: tuple[str, ...], guidance: str | None, picture: Path | Non
     check_file(drawn, "--picture", "such as maps.png")
     check_folder(settings.folder)
     claim([drawn], cure="choose another --picture")
+    if settings.records is not None:
+        check_records(settings.records)
     plugins = discover()
     for model in models:
         check_model(model, plugins)

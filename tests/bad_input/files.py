@@ -105,7 +105,7 @@ def _build() -> None:
     Path("a-folder").mkdir()
     Path("a-folder/precious.txt").write_text("precious\n")
     Path("a-file").write_text("precious\n")
-    for suffix in ("json", "html", "png", "jsonl"):
+    for suffix in ("json", "html", "png", "jsonl", "gz"):
         Path(f"precious.{suffix}").write_text("precious\n")
     home, _ = discover().embedded_models()[MODEL]
     _linked(home, Path("model"))
