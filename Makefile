@@ -37,10 +37,12 @@ kill: $(VENV)/.installed-test
 	$(BIN)/python -m pytest -q -m long tests/apps/generating/test_killed.py
 
 # The tests that compare numbers, with other roundings (docs/explanation/numbers.md): perturbed, and as two other processors round.
-NUMERIC := tests/samplers tests/distances tests/extractors tests/parity \
-	$(addprefix tests/framework/test_,$(addsuffix .py,batches gradients guidance guidance_sites guidance_stops leaving loop \
-	pipeline rasters reduce trace)) \
-	$(addprefix tests/models/test_,$(addsuffix .py,convert gligen guided latent_diffusion memory networks stages taps text tiling))
+NUMERIC := tests/samplers tests/distances tests/extractors tests/parity tests/models/networks tests/framework/guidance \
+	tests/framework/layout/test_rasters.py tests/framework/test_reductions.py \
+	$(addprefix tests/framework/sampling/test_,$(addsuffix .py,loop attention_trace)) \
+	$(addprefix tests/framework/pipeline/test_,$(addsuffix .py,pipeline stream)) \
+	$(addprefix tests/models/,$(addsuffix .py,weights/test_convert runtime/test_guided runtime/test_latent_diffusion \
+	runtime/test_offload runtime/test_tiling))
 
 portable: $(VENV)/.installed-test
 	$(PYTEST) $(NUMERIC) --perturb

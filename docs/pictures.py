@@ -108,7 +108,7 @@ def yaml_of(page: str, name: str) -> Mapping[str, object]:
 
 def first_image() -> Image.Image:
     asked = shapes()
-    return beside([asked.row("no guidance", None), asked.row("layout-guidance", "layout-guidance")])
+    return beside([asked.row("no guidance", None), asked.row("guidance", "layout-guidance@shapeworld")])
 
 
 def own_distance() -> Image.Image:

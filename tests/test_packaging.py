@@ -144,6 +144,13 @@ def test_every_make_target_that_is_named_exists() -> None:
         assert named <= targets, page
 
 
+def test_the_portable_run_names_tests_that_exist() -> None:
+    done = subprocess.run(["make", "-n", "portable"], cwd=ROOT, capture_output=True, text=True, check=True)
+    named = set(re.findall(r"\btests/[\w/.]+", done.stdout))
+    assert len(named) > 10
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
 def test_contributing_names_files_and_markers_that_exist() -> None:
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     folders = "|".join([*FOLDERS, "tests", "docs", "examples"])

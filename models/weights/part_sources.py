@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from ...framework.errors import CheckpointError, nearest
+from ...framework.errors import CheckpointError, nearest, told_of
 from ...framework.files import is_file, is_folder
 from ..runtime.assemble import TEXT_ENCODERS, Parts
 from .checkpoint import Weights, load_weights, read_config, renamed
@@ -78,7 +78,8 @@ def with_autoencoder(parts: Parts, path: Path, scale: float = SCALE) -> Parts:
     Raises:
         CheckpointError: it cannot be read, or is no autoencoder.
     """
-    config, where, read = _autoencoder_folder(path) if is_folder(path) else _autoencoder_file(path)
+    with told_of("vae"):
+        config, where, read = _autoencoder_folder(path) if is_folder(path) else _autoencoder_file(path)
     scales = (config.get("scaling_factor"), parts.configs.get("vae", {}).get("scaling_factor"), scale)
     config = {**config, "scaling_factor": next(value for value in scales if value is not None)}
 
