@@ -16,7 +16,7 @@ from lsregen.framework.sampling.taps import Taps
 from lsregen.framework.types import Step
 from lsregen.models.runtime.latent_diffusion import LatentDiffusion
 from lsregen.models.runtime.offload import Stages
-from tests.near import TRAJECTORY, near, relative
+from tests.near import PARITY, TRAJECTORY, relative
 
 pytestmark = pytest.mark.slow
 
@@ -50,18 +50,19 @@ def watched(model: LatentDiffusion) -> list[tuple[str, set[str]]]:
 @pytest.mark.parametrize("name", ["sdxl", "gligen"])
 def test_one_network_at_a_time_and_the_same_numbers(oracles: Any, name: str) -> None:
     plain, model = oracles(name).load(), offloaded(oracles(name).load())
-    seen, z = watched(model), torch.randn(2, 4, 8, 8)
+    # Of 8x8 a single cell is left at the coarsest level: a norm would divide by a difference of two values.
+    seen, z = watched(model), torch.randn(2, 4, 16, 16)
+    picture = torch.rand(2, 3, 64, 64)
 
     def run(model: LatentDiffusion) -> Sequence[Tensor]:
         bound = model.bind(PROMPTS, (), LAYOUTS, cfg=4.0, count=4)
         eps = bound.predict(z, STEP).eps
         view = bound.observe(z, STEP, Taps((), full=True))
         with torch.no_grad():
-            images = model.decode(eps)
-            return eps, view.eps, images, model.encode_image(images), bound.predict(z, STEP).eps
+            return eps, view.eps, model.decode(z), model.encode_image(picture), bound.predict(z, STEP).eps
 
     for ours, theirs in zip(run(model), run(plain), strict=True):
-        assert near(ours, theirs)
+        assert relative(ours, theirs) <= PARITY
     assert {name for name, _ in seen} == {"text", "unet", "vae"}
     assert all(there == {name} for name, there in seen)
     model.stages.leave()
