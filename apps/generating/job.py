@@ -62,9 +62,9 @@ class Job:
     @property
     def renders(self) -> bool:
         """Whether another model makes an image first."""
-        from ...framework.config.other_models import has_source
+        from ...framework.config.resolve import sources_of
 
-        return any(has_source(term.extractor) for term in self.config.terms)
+        return any(sources_of(term.extractor) for term in self.config.terms)
 
     @property
     def kept(self) -> tuple[Shot, ...]:

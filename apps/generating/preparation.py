@@ -33,7 +33,6 @@ def plan(given: Options) -> tuple[Job, Plugins, Request]:
         LsregenError: a value that cannot be used.
     """
     request = request_of(given)
-    guidance_name, guidance = choose_guidance(given, request)
     if given.cfg is not None and not (math.isfinite(given.cfg) and given.cfg >= 0):
         raise ConfigError(f"--cfg {given.cfg}: expected a number of at least 0, such as 4; 1 is off")
     if given.name is not None:
@@ -42,8 +41,10 @@ def plan(given: Options) -> tuple[Job, Plugins, Request]:
     model = given.model if given.model is not None else model_of(request)
     if model is not None:
         check_model(model)
+    plugins = found_plugins()
+    guidance_name, guidance = choose_guidance(given, request, plugins)
     try:
-        resolved, plugins = check_config(given, guidance, model)
+        resolved = check_config(given, guidance, model, plugins)
     except ConfigError as error:
         made = made_with(request.metadata, given.from_image) if request.metadata and given.from_image else ""
         raise ConfigError(f"{error}{made}") from None
@@ -73,7 +74,7 @@ def plan(given: Options) -> tuple[Job, Plugins, Request]:
     return job, plugins, request
 
 
-def choose_guidance(given: Options, request: Request) -> tuple[str, Mapping[str, Any]]:
+def choose_guidance(given: Options, request: Request, plugins: Plugins) -> tuple[str, Mapping[str, Any]]:
     """The guidance to use, by name and as a configuration; what suits the layouts if none is given.
 
     Raises:
@@ -81,19 +82,17 @@ def choose_guidance(given: Options, request: Request) -> tuple[str, Mapping[str,
     """
     from ...framework.config.presets import DEFAULT_MODEL
     from ...framework.config.resolve import load_guidance
-    from ...framework.plugins.registry import discover
 
     if request.metadata is not None:
         return f"as in {given.from_image}", request.metadata.config
     if given.guidance is not None:
-        return given.guidance, load_guidance(given.guidance)
-    plugins, model = discover(), given.model or DEFAULT_MODEL
-    fitting = [_fitting(item.layout, model, plugins) for item in request.items]
+        return given.guidance, load_guidance(given.guidance, plugins)
+    fitting = [_fitting(item.layout, given.model or DEFAULT_MODEL, plugins) for item in request.items]
     for i, name in enumerate(fitting):
         if name != fitting[0]:
             why = f"item 1 would have {fitting[0]}, and item {i + 1} {name}: some have boxes, and some do not"
             raise ConfigError(f"--prompts without --guidance: {why}; give every item boxes, or make two files of it")
-    return fitting[0], load_guidance(fitting[0])
+    return fitting[0], load_guidance(fitting[0], plugins)
 
 
 def _fitting(layout: Layout, model: str, plugins: Plugins) -> str:
@@ -108,10 +107,12 @@ def model_of(request: Request) -> str | None:
     return None if request.metadata is None else str(request.metadata.model.get("name"))
 
 
-def check_config(given: Options, guidance: Mapping[str, Any], model: str | None) -> tuple[ResolvedConfig, Plugins]:
-    """The whole configuration, resolved, and the plugins that it may name."""
-    from ...framework.config.merging import apply_sets, merge
-    from ...framework.config.resolve import validate
+def found_plugins() -> Plugins:
+    """All plugins; warns of packages that could not be loaded.
+
+    Raises:
+        PluginError: lsregen's own cannot be loaded.
+    """
     from ...framework.plugins.registry import OWN, discover
 
     plugins = discover()
@@ -119,13 +120,21 @@ def check_config(given: Options, guidance: Mapping[str, Any], model: str | None)
         raise PluginError(f"lsregen's own plugins cannot be loaded: {own}; free some memory, or install lsregen again")
     for broken in plugins.broken:
         say(f"Warning: not loaded: {broken}")
+    return plugins
+
+
+def check_config(given: Options, guidance: Mapping[str, Any], model: str | None, plugins: Plugins) -> ResolvedConfig:
+    """The whole configuration, resolved."""
+    from ...framework.config.merging import apply_sets, merge
+    from ...framework.config.resolve import validate
+
     if given.model is None and model is not None and model not in plugins.embedded_models():
         raise ConfigError(
             f"--from-image {given.from_image}: made by the model {model!r}, which does not ship; say where it is: --model DIR"
         )
     flags = {"model": model, "steps": given.steps, "cfg": given.cfg, "sampler": given.sampler}
     config = merge(guidance, {name: value for name, value in flags.items() if value is not None})
-    return validate(apply_sets(config, given.sets), plugins), plugins
+    return validate(apply_sets(config, given.sets), plugins)
 
 
 def check_masks(job: Job) -> None:

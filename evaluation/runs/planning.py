@@ -226,7 +226,7 @@ def _fit_all(source: Source, specs: Mapping[str, MethodSpec], device: str) -> di
     plugins, known, configs = discover(), dict[str, dict[str, Any]](), dict[str, dict[str, Any]]()
     for name, spec in specs.items():
         with told_of(f"method {name!r}"):
-            configs[name] = apply_sets(load_guidance(spec.guidance), spec.sets)
+            configs[name] = apply_sets(load_guidance(spec.guidance, plugins), spec.sets)
     others: dict[str, dict[str, dict[str, Any]]] = {}
     for name, config in configs.items():
         with told_of(f"method {name!r}"):

@@ -18,8 +18,10 @@ MOST = 10**300  # of a bound: a float holds it
 class Constraint(Protocol):
     """What stands beside a type in `Annotated`, and is checked of a value that has that type."""
 
+    def fits(self, value: Any) -> bool: ...
+
     def fault(self, value: Any, expected: str) -> str:
-        """What is wrong with a value, to follow the name of its setting; empty if nothing is. `expected`: the type, in words."""
+        """What is wrong with a value that does not fit, to follow the name of its setting. `expected`: the type, in words."""
         ...
 
     def described(self, base: str) -> str:
@@ -45,14 +47,16 @@ class Range:
             if bound is not None and (type(bound) not in (int, float) or not abs(bound) < MOST):
                 raise ConfigError(f"Range: {name}: {shown(bound)} is not a number below 1e300 or nothing")
 
-    def fault(self, value: Any, expected: str) -> str:
-        fits = (
+    def fits(self, value: Any) -> bool:
+        return (
             (self.low is None or value >= self.low)
             and (self.high is None or value <= self.high)
             and (self.above is None or value > self.above)
             and (self.below is None or value < self.below)
         )
-        return "" if fits else f"{shown(value)} is out of range; expected {expected}"
+
+    def fault(self, value: Any, expected: str) -> str:
+        return f"{shown(value)} is out of range; expected {expected}"
 
     def described(self, base: str) -> str:
         if self.low is not None and self.high is not None:
@@ -68,8 +72,11 @@ class OneOf:
 
     names: Collection[str]
 
+    def fits(self, value: Any) -> bool:
+        return value in self.names
+
     def fault(self, value: Any, expected: str) -> str:
-        return "" if value in self.names else f"{shown(value)} is not {expected}{nearest(str(value), self.names)}"
+        return f"{shown(value)} is not {expected}{nearest(str(value), self.names)}"
 
     def described(self, base: str) -> str:
         return f"one of {', '.join(self.names)}"
@@ -79,9 +86,11 @@ class OneOf:
 class Filled:
     """A list with at least one item, or a text with more than blanks."""
 
+    def fits(self, value: Any) -> bool:
+        return bool(value.strip()) if isinstance(value, str) else not isinstance(value, Sized) or len(value) > 0
+
     def fault(self, value: Any, expected: str) -> str:
-        empty = not value.strip() if isinstance(value, str) else isinstance(value, Sized) and not len(value)
-        return f"{shown(value)} is empty; expected {expected}" if empty else ""
+        return f"{shown(value)} is empty; expected {expected}"
 
     def described(self, base: str) -> str:
         return f"{base} that is not empty"

@@ -197,8 +197,8 @@ def _convert_annotated(value: Any, hint: Any, path: str) -> Any:
     base, *extras = get_args(hint)
     converted = convert(value, base, path)
     for extra in extras:
-        if isinstance(extra, Constraint) and (fault := extra.fault(converted, type_text(hint))):
-            raise ConfigError(f"{path}: {fault}")
+        if isinstance(extra, Constraint) and not extra.fits(converted):
+            raise ConfigError(f"{path}: {extra.fault(converted, type_text(hint))}")
     return converted
 
 

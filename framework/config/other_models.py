@@ -46,11 +46,6 @@ def with_models(config: Mapping[str, Any], plugins: Plugins, change: Change, dep
     return result
 
 
-def has_source(plugin: Any) -> bool:
-    """Whether another model renders for a plugin: one of its options names a source."""
-    return any(f.metadata.get("model") == "source" and getattr(plugin, f.name) is not None for f in fields(plugin))
-
-
 def described_folder(place: str, find: Find) -> dict[str, Any]:
     """A model that only its plugin can load, described by the files of its folder.
 

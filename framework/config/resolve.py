@@ -92,8 +92,10 @@ class ResolvedConfig:
         return replace(self, terms=resolved)
 
 
-def load_guidance(given: Mapping[str, Any] | str | Path | None) -> Config:
+def load_guidance(given: Mapping[str, Any] | str | Path | None, plugins: Plugins | None = None) -> Config:
     """A preset by its name, a file by its ending `.yaml`, a mapping as it is, nothing for `none` or None.
+
+    `plugins`: those that bring the presets; all that are installed by default.
 
     Raises:
         ConfigError: as `load_preset` and `load_yaml`.
@@ -107,20 +109,20 @@ def load_guidance(given: Mapping[str, Any] | str | Path | None) -> Config:
             f"guidance: {shown(given)}: expected a preset's name, a file ending in .yaml, a mapping, a Guidance or terms"
         )
     if isinstance(given, Path) or given.endswith((".yaml", ".yml")):
-        return _of_file(Path(given))
-    return load_preset(given)
+        return _of_file(Path(given), plugins)
+    return load_preset(given) if plugins is None else load_yaml(plugins.preset(given).path)
 
 
-def _of_file(path: Path) -> Config:
+def _of_file(path: Path, plugins: Plugins | None) -> Config:
     """A configuration whose settings are known and of the right types, told while it is known which file they are of."""
     config = load_yaml(path)
     problems: list[str] = []
     _settings(config, SOURCE_KEYS, problems)
     if problems or not isinstance(config.get("guidance", {}), dict):
-        from ..plugins.registry import discover
+        from ..plugins.registry import installed
 
         with told_of(f"configuration {path}"):
-            validate(config, discover())  # which names everything else that is wrong as well
+            validate(config, installed(plugins))  # which names everything else that is wrong as well
     return config
 
 
@@ -152,10 +154,10 @@ def validate(config: Mapping[str, Any], plugins: Plugins, depth: int = 0) -> Res
     )
 
 
-def source_settings(source: Mapping[str, Any]) -> Config:
+def source_settings(source: Mapping[str, Any], plugins: Plugins | None = None) -> Config:
     """A render's source with its model named, and with what its preset or file of guidance says; no `guidance` if it names none.
 
-    Without a model it has that of its guidance's preset.
+    Without a model it has that of its guidance's preset. `plugins`: as `load_guidance` takes them.
 
     Raises:
         ConfigError: no such guidance, or a seed.
@@ -164,7 +166,7 @@ def source_settings(source: Mapping[str, Any]) -> Config:
     if "seed" in given:
         raise ConfigError(f"seed: {given['seed']!r}: a render has the seeds of the images it is made for; leave it out")
     guidance = given.pop("guidance", None)
-    base = {"guidance": cast("object", guidance)} if isinstance(guidance, Mapping) else load_guidance(guidance)
+    base = {"guidance": cast("object", guidance)} if isinstance(guidance, Mapping) else load_guidance(guidance, plugins)
     name = given.pop("model", None) or base.get("model") or DEFAULT_MODEL
     empty: Config = {} if guidance is None else {"guidance": {}}
     settings = {key: value for key, value in base.items() if key not in ("model", "description", "source")}
@@ -179,9 +181,16 @@ def checked_source(source: Mapping[str, Any], plugins: Plugins, depth: int = 0) 
     """
     if depth == DEEPEST:
         raise ConfigError(f"renders within more than {DEEPEST} renders; does its guidance name itself?")
-    settings = source_settings(source)
+    settings = source_settings(source, plugins)
     validate(settings, plugins, depth + 1)
     return settings
+
+
+def sources_of(plugin: Any) -> dict[str, Mapping[str, Any]]:
+    """What renders for a plugin: the sources that its options name, by their keys."""
+    named = [f for f in fields(plugin) if f.metadata.get("model") == "source"] if is_dataclass(plugin) else []
+    found = {key_of(f): getattr(plugin, f.name) for f in named}
+    return {key: source for key, source in found.items() if source is not None}
 
 
 def _check_sources(plugin: Any, path: str, plugins: Plugins, depth: int) -> None:
@@ -194,14 +203,13 @@ def _check_sources(plugin: Any, path: str, plugins: Plugins, depth: int) -> None
     Raises:
         ConfigError: every problem at once, a line each, with its full path.
     """
-    for field in fields(plugin) if is_dataclass(plugin) else ():
-        if field.metadata.get("model") == "source" and getattr(plugin, field.name) is not None:
-            try:
-                checked_source(getattr(plugin, field.name), plugins, depth)
-            except ConfigError as error:
-                where, lines = join(path, key_of(field)), str(error).split("\n")
-                keyed = (f"{where}.{line}" if KEYED.match(line) else f"{where}: {line}" for line in lines)
-                raise ConfigError("\n".join(keyed)) from None
+    for key, source in sources_of(plugin).items():
+        try:
+            checked_source(source, plugins, depth)
+        except ConfigError as error:
+            where, lines = join(path, key), str(error).split("\n")
+            keyed = (f"{where}.{line}" if KEYED.match(line) else f"{where}: {line}" for line in lines)
+            raise ConfigError("\n".join(keyed)) from None
 
 
 def _settings(given: Mapping[Any, Any], keys: Mapping[str, Any], problems: list[str], unnamed: Collection[str] = ()) -> Config:

@@ -48,7 +48,7 @@ def resolve(
         resolved = guidance
     else:
         check_sets(sets, "guidance" if isinstance(guidance, Guidance) else None, "sampler" if walker is not None else None)
-        base = {} if isinstance(guidance, Guidance) else load_guidance(cast("Any", guidance))
+        base = {} if isinstance(guidance, Guidance) else load_guidance(cast("Any", guidance), plugins)
         for name in overrides:  # what is overridden must be of the right kind too
             if name in base:
                 convert(base[name], KEYS[name], name)

@@ -38,7 +38,7 @@ NO_DOORS = {
     ),
     "it declares a part of a class or a module": "hookimpl option",
     "it takes what lsregen makes": "Schedule.active Schedule.refinement Schedule.strength Guidance.start",
-    "the validator asks it": "Range.fault Range.described",
+    "the validator asks it": "Range.fits Range.fault Range.described",
     "discover makes it": "Plugins()",
     "it names a type": "OnStep Event Passes Image Latents Maps PerSample",
 }
