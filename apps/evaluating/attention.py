@@ -13,8 +13,8 @@ from ...evaluation.tables.markdown import FORMAT
 from ...framework.errors import ConfigError
 from ..checks import check_folder, check_model
 from ..option_types import NAME, PATH
-from ..output import claim
-from .comparison import check_file, check_result, progress, require_extra, write_result, write_sheet
+from ..output import claim, write_file
+from .comparison import check_file, check_result, progress, require_extra, write_result
 from .shapeworld import Pipelines, Settings, check_records, compare, scene_options
 
 if TYPE_CHECKING:
@@ -55,6 +55,7 @@ def attention(models: tuple[str, ...], guidance: str | None, picture: Path | Non
     from ...evaluation.shapeworld.scenes import Scenes
     from ...evaluation.tables.markdown import markdown
     from ...framework.plugins.registry import discover
+    from ..generating.metadata import encode_png
 
     check_result(result)
     check_file(drawn, "--picture", "such as maps.png")
@@ -75,7 +76,7 @@ def attention(models: tuple[str, ...], guidance: str | None, picture: Path | Non
         with progress(scenes.count, f"attention of {model}") as on_done:
             found[model] = layer_pointing(pipeline, scenes, batch=settings.batch, on_done=on_done)
         click.echo(markdown([{"rows": [], "layers": {model: found[model]}}]))
-    write_sheet(drawn, maps_picture({model: pipelines[model] for model in models}, settings))
+    write_file(drawn, encode_png(maps_picture({model: pipelines[model] for model in models}, settings)))
     click.echo(f"The maps: {drawn}")
     data: dict[str, Any] = {"format": FORMAT, "rows": [], "differences": [], "layers": found}
     if guidance is not None:

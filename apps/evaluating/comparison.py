@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from math import isfinite
 from pathlib import Path
 from time import monotonic
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import click
 
@@ -16,10 +16,7 @@ from ...evaluation.tables.markdown import FORMAT
 from ...framework.errors import ConfigError, counted
 from ...framework.files import look, shortened
 from ..checks import check_folder
-from ..output import SOFTWARE, OutputError, claim, write_file, write_json
-
-if TYPE_CHECKING:
-    from PIL import Image
+from ..output import OutputError, claim, write_json
 
 EXTRA = {"scipy": "scipy", "faster_coco_eval": "faster-coco-eval"}
 """What the extra `eval` brings, by the name it is imported under."""
@@ -94,18 +91,6 @@ def check_plot(path: Path, asked: str, kinds: Sequence[str] = PLOTS) -> str:
     check_file(path, asked, f"such as plot{kinds[0]}")
     require_extra({"matplotlib": "matplotlib"})
     return path.suffix.lower().removeprefix(".")
-
-
-def write_sheet(path: Path, sheet: Image.Image) -> None:
-    """A sheet of pictures as PNG, marked as lsregen's own."""
-    from io import BytesIO
-
-    from PIL.PngImagePlugin import PngInfo
-
-    data, info = BytesIO(), PngInfo()
-    info.add_text("Software", SOFTWARE)
-    sheet.save(data, "PNG", pnginfo=info)
-    write_file(path, data.getvalue())
 
 
 @contextmanager

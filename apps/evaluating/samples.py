@@ -14,6 +14,7 @@ from PIL import Image
 from ...evaluation.instruments.entrants import Entry, Together, methods_of
 from ...evaluation.runs.run_folder import RunFolder
 from ...framework.errors import ConfigError, nearest
+from ...framework.layout.image_files import encode_picture, packed
 from ...framework.layout.regions import Layout
 from ..generating.drawing import colours_of
 
@@ -143,13 +144,9 @@ def _made(number: int, name: str, of: Entry | None, finished: Mapping[int, Conta
 
 def data_uri(picture: Image.Image, largest: int = LARGEST) -> str:
     """A picture inside a page: a small one as it is, a large one reduced to `largest` pixels, and as JPEG."""
-    buffer = BytesIO()
     if max(picture.size) <= largest:
-        picture.save(buffer, "PNG")
-        kind = "png"
-    else:
-        factor = largest / max(picture.size)
-        size = tuple(ceil(side * factor) for side in picture.size)
-        picture.resize((size[0], size[1]), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=88)
-        kind = "jpeg"
-    return f"data:image/{kind};base64,{b64encode(buffer.getvalue()).decode()}"
+        return packed(encode_picture(picture))
+    buffer, factor = BytesIO(), largest / max(picture.size)
+    size = tuple(ceil(side * factor) for side in picture.size)
+    picture.resize((size[0], size[1]), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=88)
+    return f"data:image/jpeg;base64,{b64encode(buffer.getvalue()).decode()}"

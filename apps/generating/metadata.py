@@ -6,18 +6,17 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeAlias, TypeVar, cast
 
 from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 
 from ...framework.config.constraints import Range
 from ...framework.config.field_types import keys_of
 from ...framework.config.options import build, to_values
 from ...framework.config.values import MOST_SIDE
 from ...framework.errors import LsregenError
+from ...framework.layout.image_files import encode_picture
 from ...framework.layout.regions import Layout
 from ...framework.layout_files.item import SEEDS
 from ..output import SOFTWARE, UNREADABLE, png_text
@@ -212,16 +211,12 @@ def _built(cls: type[T], data: object) -> T:
 
 def encode_png(image: Image.Image, metadata: Metadata | None = None, about: str | None = None) -> bytes:
     """A picture as a PNG file, with its settings inside. `about`: which image it tells of, for a picture about another one."""
-    info = PngInfo()
-    info.add_text("Software", SOFTWARE)  # by which lsregen knows its own files when it would overwrite one
+    texts = {"Software": SOFTWARE}  # by which lsregen knows its own files when it would overwrite one
     if about is not None:
-        info.add_text(ABOUT, about)
+        texts[ABOUT] = about
     if metadata is not None:
-        info.add_text(PARAMETERS, metadata.parameters())
-        info.add_text(KEY, json.dumps(metadata.to_json()))
-    buffer = BytesIO()
-    image.save(buffer, "PNG", pnginfo=info)
-    return buffer.getvalue()
+        texts |= {PARAMETERS: metadata.parameters(), KEY: json.dumps(metadata.to_json())}
+    return encode_picture(image, texts)
 
 
 def read_metadata(path: Path) -> Metadata:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from base64 import b64decode, b64encode
+from base64 import b64decode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,6 +16,7 @@ from PIL import Image
 
 from ...framework.errors import LsregenError
 from ...framework.files import is_file
+from ...framework.layout.image_files import encode_picture, packed
 from ...framework.layout.regions import Layout, Region
 from ..generating.drawing import colours_of
 from ..generating.metadata import read_metadata
@@ -198,7 +199,7 @@ def load(folder: Path, name: str | None, none: str) -> Shown:
         return Shown(missing=f"{name} is damaged.")
     small = min(width, height) < SMALL
     factor = ceil(ENLARGED / min(width, height)) if small else 1
-    return Shown(name, _uri(data), width * factor, height * factor, pixelated=small)
+    return Shown(name, packed(data), width * factor, height * factor, pixelated=small)
 
 
 def _is_beside(name: str) -> bool:
@@ -206,21 +207,15 @@ def _is_beside(name: str) -> bool:
     return Path(name).name == name and not set(name) & {"\\", "\0"}
 
 
-def _uri(data: bytes) -> str:
-    return f"data:image/png;base64,{b64encode(data).decode()}"
-
-
 def _thumbnail(*pictures: Shown) -> Shown:
     """The first of the pictures that is there, small."""
     found = next((each for each in pictures if each.uri), None)
     if found is None:
         return Shown(missing="no picture")
-    buffer = BytesIO()
     with Image.open(BytesIO(b64decode(found.uri.partition(",")[2]))) as picture:
         small = picture.convert("RGB")
         small.thumbnail(THUMBNAIL)
-        small.save(buffer, "PNG")
-    return Shown(found.name, _uri(buffer.getvalue()), *small.size)
+    return Shown(found.name, packed(encode_picture(small)), *small.size)
 
 
 def replaced(image: Picture, folder: Path) -> bool:

@@ -8,7 +8,6 @@ import platform
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from io import BytesIO
 from typing import TYPE_CHECKING, Any
 
 from ...framework.errors import ConfigError, told_of
@@ -231,14 +230,11 @@ def failed(job: Job, fault: Fault, measured: Mapping[str, Any], *, alone: bool =
 
 
 def _finished(job: Job, image: Image, measured: Mapping[str, Any], alone: bool) -> Made:
-    from PIL.PngImagePlugin import PngInfo
-
+    from ...framework.layout.image_files import encode_picture
     from ...framework.sampling.image_to_image import fingerprint
 
-    info, data = PngInfo(), BytesIO()
-    info.add_text("Software", "lsregen")
-    image.save(data, "PNG", pnginfo=info)
-    return Made(Record(**_named(job), image=fingerprint(image), alone=alone, measured=dict(measured)), data.getvalue())
+    data = encode_picture(image, {"Software": "lsregen"})
+    return Made(Record(**_named(job), image=fingerprint(image), alone=alone, measured=dict(measured)), data)
 
 
 def _named(job: Job) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -88,6 +89,17 @@ def in_rgb(picture: Image, name: str, error: type[LsregenError] = LayoutError) -
     if picture.has_transparency_data and picture.convert("RGBA").getchannel("A").tobytes().strip(b"\xff"):
         raise error(f"{name}: parts of it are transparent; expected a picture without holes: put it on a background")
     return picture.convert("RGB")
+
+
+def encode_picture(image: Image, texts: Mapping[str, str] | None = None) -> bytes:
+    """A picture as a PNG file. `texts`: what it says of itself, by key."""
+    from PIL.PngImagePlugin import PngInfo
+
+    info, data = PngInfo(), io.BytesIO()
+    for key, text in (texts or {}).items():
+        info.add_text(key, text)
+    image.save(data, "PNG", pnginfo=info)
+    return data.getvalue()
 
 
 def packed(data: bytes) -> str:

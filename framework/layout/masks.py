@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from ..config.arguments import checked_as
 from ..errors import LayoutError
-from .image_files import Wanted, opened, packed, place_of, unpacked
+from .image_files import Wanted, encode_picture, opened, packed, place_of, unpacked
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,9 +111,7 @@ def encode_mask(mask: Tensor) -> bytes | None:
     for most, kind in ((255, np.uint8), (65535, np.uint16)):
         levels = (mask * most).round()
         if torch.equal(levels / most, mask):
-            data = io.BytesIO()
-            Image.fromarray(levels.cpu().numpy().astype(kind)).save(data, "PNG")
-            return data.getvalue()
+            return encode_picture(Image.fromarray(levels.cpu().numpy().astype(kind)))
     return None
 
 

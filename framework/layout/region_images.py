@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import LayoutError
-from .image_files import Wanted, in_rgb, packed, shown, unpacked
+from .image_files import Wanted, encode_picture, in_rgb, packed, shown, unpacked
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,13 +43,6 @@ def same_picture(first: Image | None, second: Image | None) -> bool:
     if first is None or second is None:
         return first is second
     return first.size == second.size and first.tobytes() == second.tobytes()
-
-
-def encode_picture(image: Image) -> bytes:
-    """A picture as a PNG file."""
-    data = io.BytesIO()
-    image.save(data, "PNG")
-    return data.getvalue()
 
 
 def picture_to_text(image: Image) -> str:

@@ -39,9 +39,9 @@ from typing import Any, cast
 from ..config.arguments import checked
 from ..errors import ConfigError, LayoutError, nearest, shown, told_of
 from ..files import is_folder, write_whole
-from ..layout.image_files import DATA
+from ..layout.image_files import DATA, encode_picture
 from ..layout.masks import encode_mask, mask_of_rows, mask_of_text, read_mask
-from ..layout.region_images import encode_picture, picture_of_text, read_picture
+from ..layout.region_images import picture_of_text, read_picture
 from ..layout.regions import CORNERS, Box, Layout, Region
 from .coco_instances import ANNOTATED, mentioned, read_coco, xywh_box
 from .format_signs import LISTS, PLACES, recognise

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from html import escape
-from io import BytesIO
 from typing import Any
 
 from PIL import Image, ImageDraw
 
+from ..layout.image_files import encode_picture, packed
 from ..layout.regions import Layout, Region
 
 COLOURS = ("#e6194b", "#4363d8", "#3cb44b", "#f58231", "#911eb4", "#008080")
@@ -36,13 +35,6 @@ def sheet_of(lines: Sequence[Sequence[Image.Image]], titles: Sequence[str] = ())
     return sheet
 
 
-def png(image: Image.Image) -> bytes:
-    """The bytes of a PNG file."""
-    data = BytesIO()
-    image.save(data, "PNG")
-    return data.getvalue()
-
-
 def html_image(image: Image.Image, layout: Layout, caption: str) -> str:
     """An image with its boxes over it, as HTML that needs no other file."""
     width, height = image.size
@@ -51,7 +43,7 @@ def html_image(image: Image.Image, layout: Layout, caption: str) -> str:
     return (
         f'<figure style="display:inline-block;margin:4px"><svg viewBox="0 0 {width} {height}" width="{shown}" '
         f'style="image-rendering:auto"><image width="{width}" height="{height}" '
-        f'href="data:image/png;base64,{b64encode(png(image)).decode()}"/>{"".join(places)}</svg>'
+        f'href="{packed(encode_picture(image))}"/>{"".join(places)}</svg>'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 

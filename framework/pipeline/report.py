@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, cast
 from ..config.options import plain
 from ..errors import counted, shown
 from ..events import LogEntry
+from ..layout.image_files import encode_picture
 from ..layout.regions import Layout
-from .notebook import html_image, png, sheet_of
+from .notebook import html_image, sheet_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -43,7 +44,7 @@ def versions(packages: Iterable[str] = DECIDING) -> dict[str, str]:
 
 def described(model: Model, plugins: Plugins, resolved: ResolvedConfig) -> dict[str, Any]:
     """What a report says of a run besides its prompts and its course: configuration, model, device, dtype and versions."""
-    parts = [part for term in resolved.terms for part in (term.extractor, term.distance)]
+    parts = [part for term in resolved.terms for part in (term.extractor, term.distance, term.schedule)]
     return {
         "config": resolved.as_dict(),
         "model": model.describe(),
@@ -203,7 +204,7 @@ class Result:
         return f"Result({', '.join(parts)})"
 
     def _repr_png_(self) -> bytes:
-        return png(sheet_of([self.images]))
+        return encode_picture(sheet_of([self.images]))
 
     def _repr_html_(self) -> str:
         figures = [

@@ -15,9 +15,10 @@ from ..config.options import convert, plain
 from ..config.resolve import validate
 from ..config.values import as_list
 from ..errors import ConfigError, counted, shown
+from ..layout.image_files import encode_picture
 from ..plugins.registry import Plugins
 from ..sampling.image_to_image import entry_step
-from .notebook import html_table, png, sheet_of
+from .notebook import html_table, sheet_of
 from .report import Result
 from .request import Request
 
@@ -47,7 +48,7 @@ class Sweep:
         return f"Sweep({counted(len(self.results), 'run')} over {', '.join(self.settings[0])})"
 
     def _repr_png_(self) -> bytes:
-        return png(self.sheet)
+        return encode_picture(self.sheet)
 
     def _repr_html_(self) -> str:
         return html_table(self.rows())

@@ -41,7 +41,7 @@ def made_preset(
     """
     if not re.fullmatch(r"[a-z][a-z0-9_+@.-]*", name) or name == "none" or name.endswith((".yaml", ".yml")):
         raise PluginError(f"preset {shown(name)}: a name is lower case letters, digits and any of _ + @ . -, and not 'none'")
-    if (found := look(Path(path))).said and not Path(path).is_file():
+    if (found := look(path)).kind != "file":
         raise PluginError(f"preset {name!r}: {path}: {found.said}")
     if fits is not None and fits not in get_args(Fits):
         raise PluginError(f"preset {name!r}: fits {shown(fits)}: expected one of {', '.join(get_args(Fits))}")

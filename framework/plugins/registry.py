@@ -63,6 +63,9 @@ class Plugins:
     def detector(self, name: str) -> Registered:
         return self.find("detector", name)
 
+    def engine(self, name: str) -> Registered:
+        return self.find("engine", name)
+
     def preset(self, name: str) -> Preset:
         """A preset by its name.
 
@@ -83,12 +86,9 @@ class Plugins:
         found = fitting(self.presets, fits, model)
         return "none" if found is None else found.name
 
-    def engine(self, name: str) -> Registered:
-        return self.find("engine", name)
-
     def all(self) -> tuple[Registered, ...]:
         """Every plugin, by kind and then by name."""
-        tables = (self.extractors, self.distances, self.samplers, self.models, self.detectors, self.engines)
+        tables = map(self._table, KINDS)
         return tuple(table[name] for table in tables for name in sorted(table))
 
     def find(self, kind: str, name: str) -> Registered:

@@ -41,11 +41,18 @@ def test_functions_of_a_package_are_taken_by_their_names(install: Install) -> No
     assert {"everything", "area"} <= set(RASTERS)
 
 
+def test_a_schedule_tells_which_package_its_decay_is_of(install: Install) -> None:
+    install("acme-functions", BRINGS, version="3.1")
+    plugins = discover()
+    assert plugins.versions_of(Schedule(decay="halved")) == {"acme-functions": "3.1"}
+    assert plugins.versions_of(Schedule(normalise="l1")) == {"acme-functions": "3.1"}
+    assert plugins.versions_of(Schedule()) == {}
+
+
 @pytest.mark.slow
 def test_a_run_uses_them_and_its_report_names_their_package(install: Install) -> None:
     install("acme-functions", BRINGS, version="3.1")
-    distance = {"name": "box_energy", "raster": "everything"}
-    term = {"extractor": "cross_attention", "distance": distance, "gamma": 1.0, "decay": "halved", "normalise": "l1"}
+    term = {"extractor": "cross_attention", "distance": "box_energy", "gamma": 1.0, "decay": "halved", "normalise": "l1"}
     pipeline = Pipeline.load("shapeworld-base", device="cpu")
     layout = Layout.from_boxes(BOXES)
     result = pipeline("a red circle and a blue square", layout=layout, guidance={"guidance": {"x": term}}, steps=2)
