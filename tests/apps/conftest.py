@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ from lsregen.framework.sampling.image_to_image import beginning
 from lsregen.framework.types import Prediction, Step
 
 PROMPT = "a red circle and a blue square"
+PLAN = ("evaluate", "plan", "shapeworld", "--count", "2", "--steps", "2", "--batch", "1", "--device", "cpu")
 BOXES = ("--box", "red circle=0.05,0.1,0.45,0.6", "--box", "blue square=0.55,0.45,0.95,0.95")
 
 
@@ -124,3 +126,10 @@ def run(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]
         return CliRunner().invoke(cli, args, prog_name="lsregen")
 
     return call
+
+
+@pytest.fixture
+def planned(run: Callable[..., Result]) -> Path:
+    """A plan of two images."""
+    assert run(*PLAN, "--guidance", "none", "--out", "plan.jsonl").exit_code == 0
+    return Path("plan.jsonl")

@@ -14,13 +14,6 @@ from lsregen_ray import engine
 from lsregen.framework.errors import ConfigError
 
 Run = Callable[..., Result]
-PLAN = ("evaluate", "plan", "shapeworld", "--count", "2", "--steps", "2", "--batch", "1", "--device", "cpu")
-
-
-@pytest.fixture
-def planned(run: Run) -> Path:
-    assert run(*PLAN, "--guidance", "none", "--out", "plan.jsonl").exit_code == 0
-    return Path("plan.jsonl")
 
 
 @pytest.mark.slow

@@ -16,17 +16,11 @@ from lsregen.evaluation.runs.plan import Plan
 from lsregen.evaluation.runs.run_folder import RunFolder
 from lsregen.evaluation.runs.worker import Maker
 from recipes.shapeworld.export_coco import export_coco
+from tests.apps.conftest import PLAN
 
 pytestmark = pytest.mark.slow
 
 Run = Callable[..., Result]
-PLAN = ("evaluate", "plan", "shapeworld", "--count", "2", "--steps", "2", "--batch", "1", "--device", "cpu")
-
-
-@pytest.fixture
-def planned(run: Run) -> Path:
-    assert run(*PLAN, "--guidance", "none", "--out", "plan.jsonl").exit_code == 0
-    return Path("plan.jsonl")
 
 
 def test_from_a_data_set_to_a_finished_run(run: Run) -> None:
